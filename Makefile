@@ -1,0 +1,36 @@
+# make demo and make test set up all they need in .venv, once.
+PYTHON ?= python3
+CORES ?= all
+BIN := .venv/bin
+UV_VERSION := 0.13.9
+
+.PHONY: demo test lint benchmark lock clean
+
+demo: .venv/ready
+	$(BIN)/snakemake --cores $(CORES)
+
+test: .venv/ready
+	$(BIN)/python -m pytest
+
+lint: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile rules
+	$(BIN)/snakemake --lint
+
+benchmark: .venv/ready
+	$(BIN)/python tests/benchmark.py
+
+lock: .venv/ready
+	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --upgrade \
+		--output-file envs/requirements.txt envs/requirements.in
+
+clean:
+	rm -rf results .snakemake .pytest_cache .ruff_cache
+
+.venv/ready: envs/requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed; this is %d.%d. Name another one with make PYTHON=..." % sys.version_info[:2])'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --compile-bytecode --requirements envs/requirements.txt
+	@touch $@

@@ -1,0 +1,35 @@
+from snakemake.utils import min_version, validate
+
+min_version("9.25")
+
+
+configfile: "config/config.yaml"
+
+
+validate(config, "config/schema.yaml")
+
+
+include: "rules/common.smk"
+include: "rules/data.smk"
+include: "rules/models.smk"
+include: "rules/activations.smk"
+include: "rules/text.smk"
+include: "rules/explanations.smk"
+include: "rules/evaluation.smk"
+include: "rules/segmentation.smk"
+include: "rules/figures.smk"
+
+
+report: "rules/captions/workflow.rst"
+
+
+rule all:
+    default_target: True
+    input:
+        rules.tables.input,
+        rules.figures.input,
+    localrule: True
+
+
+onsuccess:
+    print(figures_to_open())

@@ -1,0 +1,63 @@
+CORE = ("models", "hooks", "contributions", "arrays")
+
+
+rule activations:
+    input:
+        expand(
+            "results/activations/{model}/{dataset}/seed-{seed}/shard-{shard}-of-{shards}.safetensors",
+            model=MODELS,
+            dataset=DATASETS,
+            seed=SEEDS,
+            shard=range(config["shards"]),
+            shards=config["shards"],
+        ),
+    localrule: True
+    message:
+        "All activations extracted"
+
+
+rule head_basis:
+    input:
+        unpack(model_files),
+    output:
+        basis="results/activations/{model}/basis.safetensors",
+    log:
+        "results/logs/activations/{model}/basis.log",
+    conda:
+        ENVIRONMENT
+    params:
+        model=model_params,
+        code=code(*CORE),
+    message:
+        "Basis of every head of {wildcards.model}"
+    script:
+        "../scripts/head_basis.py"
+
+
+rule extract_activations:
+    input:
+        unpack(model_files),
+        images="results/data/{dataset}/seed-{seed}/images.csv",
+        manifest="results/data/{dataset}/manifest.csv",
+    output:
+        "results/activations/{model}/{dataset}/seed-{seed}/shard-{shard}-of-{shards}.safetensors",
+    log:
+        "results/logs/activations/" + RUN + "/shard-{shard}-of-{shards}.log",
+    benchmark:
+        "results/benchmarks/activations/" + RUN + "/shard-{shard}-of-{shards}.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 2
+    resources:
+        gpu=lookup("gpu", within=config),
+        mem="8GB",
+        runtime="2h",
+        batch_size=lookup("batch_size", within=config),
+        device=lookup("device", within=config),
+    params:
+        model=model_params,
+        code=code(*CORE, "datasets"),
+    message:
+        "Extracting {wildcards.model} on {wildcards.dataset}, seed {wildcards.seed}, shard {wildcards.shard}"
+    script:
+        "../scripts/extract_activations.py"

@@ -1,0 +1,94 @@
+# Helpers of all rules; no rules here.
+import hashlib
+import re
+from pathlib import Path
+
+REPOSITORY = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parent
+ENVIRONMENT = "../envs/environment.yaml"
+
+MODELS, DATASETS, TEXTS = config["models"], config["datasets"], config["texts"]
+SEEDS = config["seeds"]
+DEMO_DATASETS = [name for name, dataset in DATASETS.items() if "demo" in dataset]
+OWN_DATASETS = [name for name in DATASETS if name not in DEMO_DATASETS]
+MASKED_DATASETS = [name for name, dataset in DATASETS.items() if dataset["masks"]]
+# A figure shows one seed; tables sum up all of them.
+RUN = "{model}/{dataset}/seed-{seed}"
+
+
+def any_of(names):
+    """Regular expression that matches these names only (none, if there are none)."""
+    return "|".join(re.escape(str(name)) for name in names) or "(?!)"
+
+
+wildcard_constraints:
+    model=any_of(MODELS),
+    dataset=any_of(DATASETS),
+    texts=any_of(TEXTS),
+    seed=any_of(SEEDS),
+    shard=r"\d+",
+    shards=r"\d+",
+
+
+def code(*modules):
+    """Digest of the core's modules that a rule's numbers depend on: an edited import reruns the rule."""
+    digest = hashlib.sha256()
+    for module in sorted(modules):
+        digest.update(
+            (REPOSITORY / "scripts" / "clipspectra" / f"{module}.py").read_bytes()
+        )
+    return digest.hexdigest()[:12]
+
+
+def found(path):
+    """A path of the config: in the working directory, else in the repository (for the files that come with it)."""
+    return (
+        path
+        if Path(path).exists() or not (REPOSITORY / path).exists()
+        else str(REPOSITORY / path)
+    )
+
+
+def is_file(value):
+    return (
+        value is not None
+        and ":" not in value
+        and (
+            "/" in value
+            or Path(value).suffix in {".json", ".pt", ".bin", ".safetensors"}
+        )
+    )
+
+
+def model_files(wildcards):
+    """The files that a model is made of, as far as they are the user's own; a tag is open_clip's business."""
+    model = MODELS[wildcards.model]
+    return {
+        key: found(model[key])
+        for key in ("architecture", "pretrained")
+        if is_file(model[key])
+    }
+
+
+def model_params(wildcards):
+    """What identifies a model, whatever machine its files lie on."""
+    return {
+        key: MODELS[wildcards.model].get(key)
+        for key in ("architecture", "pretrained", "sha256")
+    }
+
+
+def shards_of(wildcards):
+    return expand(
+        "results/activations/{model}/{dataset}/seed-{seed}/shard-{shard}-of-{shards}.safetensors",
+        shard=range(config["shards"]),
+        shards=config["shards"],
+        **wildcards,
+    )
+
+
+def figures_to_open():
+    made = sorted(Path("results/figures").rglob("*.png"))
+    names = "\n".join(f"  {path}" for path in made)
+    return (
+        f"Done. Figures to open (each also as .pdf):\n{names}\nTables: results/tables/"
+    )

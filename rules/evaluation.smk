@@ -1,0 +1,106 @@
+rule tables:
+    input:
+        "results/tables/accuracy.csv",
+        "results/tables/exactness.csv",
+        "results/tables/segmentation.csv" if MASKED_DATASETS else [],
+    localrule: True
+    message:
+        "All tables made"
+
+
+rule evaluate_accuracy:
+    input:
+        shards=shards_of,
+        images="results/data/{dataset}/seed-{seed}/images.csv",
+        basis="results/activations/{model}/basis.safetensors",
+        classes="results/text/{model}/classes-{dataset}.safetensors",
+    output:
+        "results/evaluation/" + RUN + "/accuracy.csv",
+    log:
+        "results/logs/evaluation/" + RUN + "/accuracy.log",
+    conda:
+        ENVIRONMENT
+    resources:
+        mem="8GB",
+        runtime="30m",
+    params:
+        code=code("evaluate", "activations", "arrays"),
+    message:
+        "Zero-shot accuracy of {wildcards.model} on {wildcards.dataset}, seed {wildcards.seed}"
+    script:
+        "../scripts/evaluate_accuracy.py"
+
+
+rule score_components:
+    input:
+        shards=shards_of,
+        images="results/data/{dataset}/seed-{seed}/images.csv",
+        basis="results/activations/{model}/basis.safetensors",
+        components="results/explanations/" + RUN + "/{texts}/components.safetensors",
+    output:
+        factors="results/evaluation/" + RUN + "/{texts}/factors.csv",
+        images="results/evaluation/" + RUN + "/{texts}/pole-images.parquet",
+    log:
+        "results/logs/evaluation/" + RUN + "/{texts}/factors.log",
+    conda:
+        ENVIRONMENT
+    resources:
+        mem="4GB",
+        runtime="30m",
+    params:
+        factors=lambda wildcards: DATASETS[wildcards.dataset]["factors"],
+        code=code("evaluate", "activations", "arrays"),
+    message:
+        "What moves the components of {wildcards.model} on {wildcards.dataset}, seed {wildcards.seed}"
+    script:
+        "../scripts/score_components.py"
+
+
+rule table_accuracy:
+    input:
+        expand(
+            "results/evaluation/{model}/{dataset}/seed-{seed}/accuracy.csv",
+            model=MODELS,
+            dataset=DATASETS,
+            seed=SEEDS,
+        ),
+    output:
+        report(
+            "results/tables/accuracy.csv",
+            caption="captions/accuracy.rst",
+            category="Tables",
+            labels={"table": "Zero-shot accuracy"},
+        ),
+    log:
+        "results/logs/tables/accuracy.log",
+    conda:
+        ENVIRONMENT
+    params:
+        scores=["accuracy"],
+        code=code("arrays"),
+    message:
+        "Table of accuracies"
+    script:
+        "../scripts/average_over_seeds.py"
+
+
+rule table_exactness:
+    input:
+        lambda wildcards: rules.activations.input,
+    output:
+        report(
+            "results/tables/exactness.csv",
+            caption="captions/exactness.rst",
+            category="Tables",
+            labels={"table": "Exactness of every extraction"},
+        ),
+    log:
+        "results/logs/tables/exactness.log",
+    conda:
+        ENVIRONMENT
+    params:
+        code=code("arrays"),
+    message:
+        "Table of exactness"
+    script:
+        "../scripts/table_exactness.py"

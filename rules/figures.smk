@@ -1,0 +1,142 @@
+FIGURE_SEED = SEEDS[0]
+
+
+rule figures:
+    input:
+        expand(
+            "results/figures/{dataset}/contact-sheet-seed-{seed}.{ending}",
+            dataset=DATASETS,
+            seed=FIGURE_SEED,
+            ending=["pdf", "png"],
+        ),
+        expand(
+            "results/figures/{model}/{dataset}/seed-{seed}/{texts}/{figure}.{ending}",
+            model=MODELS,
+            dataset=DATASETS,
+            seed=FIGURE_SEED,
+            texts=TEXTS,
+            figure=["heads-map", "cards"],
+            ending=["pdf", "png"],
+        ),
+        expand(
+            "results/figures/{model}/{dataset}/seed-{seed}/segmentation.{ending}",
+            model=MODELS,
+            dataset=MASKED_DATASETS,
+            seed=FIGURE_SEED,
+            ending=["pdf", "png"],
+        ),
+    localrule: True
+    message:
+        "All figures made"
+
+
+rule plot_contact_sheet:
+    input:
+        images="results/data/{dataset}/seed-{seed}/images.csv",
+        manifest="results/data/{dataset}/manifest.csv",
+    output:
+        "results/figures/{dataset}/contact-sheet-seed-{seed}.pdf",
+        report(
+            "results/figures/{dataset}/contact-sheet-seed-{seed}.png",
+            caption="captions/contact-sheet.rst",
+            category="Figures",
+            subcategory="{dataset}",
+            labels={"figure": "Contact sheet", "seed": "{seed}"},
+        ),
+    log:
+        "results/logs/figures/{dataset}/contact-sheet-seed-{seed}.log",
+    conda:
+        ENVIRONMENT
+    params:
+        factors=lambda wildcards: DATASETS[wildcards.dataset]["factors"],
+        code=code("plots", "datasets"),
+    message:
+        "Figure: contact sheet of {wildcards.dataset}"
+    script:
+        "../scripts/plot_contact_sheet.py"
+
+
+rule plot_heads_map:
+    input:
+        factors="results/evaluation/" + RUN + "/{texts}/factors.csv",
+        images="results/data/{dataset}/seed-{seed}/images.csv",
+    output:
+        "results/figures/" + RUN + "/{texts}/heads-map.pdf",
+        report(
+            "results/figures/" + RUN + "/{texts}/heads-map.png",
+            caption="captions/heads-map.rst",
+            category="Figures",
+            subcategory="{dataset}",
+            labels={"figure": "Heads map", "model": "{model}", "seed": "{seed}"},
+        ),
+    log:
+        "results/logs/figures/" + RUN + "/{texts}/heads-map.log",
+    conda:
+        ENVIRONMENT
+    params:
+        factors=lambda wildcards: DATASETS[wildcards.dataset]["factors"],
+        code=code("plots"),
+    message:
+        "Figure: heads map of {wildcards.model} on {wildcards.dataset}"
+    script:
+        "../scripts/plot_heads_map.py"
+
+
+rule plot_cards:
+    input:
+        texts="results/explanations/" + RUN + "/{texts}/components.parquet",
+        factors="results/evaluation/" + RUN + "/{texts}/factors.csv",
+        pole_images="results/evaluation/" + RUN + "/{texts}/pole-images.parquet",
+        images="results/data/{dataset}/seed-{seed}/images.csv",
+        manifest="results/data/{dataset}/manifest.csv",
+    output:
+        "results/figures/" + RUN + "/{texts}/cards.pdf",
+        report(
+            "results/figures/" + RUN + "/{texts}/cards.png",
+            caption="captions/cards.rst",
+            category="Figures",
+            subcategory="{dataset}",
+            labels={
+                "figure": "Clearest components",
+                "model": "{model}",
+                "seed": "{seed}",
+            },
+        ),
+    log:
+        "results/logs/figures/" + RUN + "/{texts}/cards.log",
+    conda:
+        ENVIRONMENT
+    params:
+        factors=lambda wildcards: DATASETS[wildcards.dataset]["factors"],
+        code=code("plots", "datasets"),
+    message:
+        "Figure: clearest components of {wildcards.model} on {wildcards.dataset}"
+    script:
+        "../scripts/plot_cards.py"
+
+
+rule plot_segmentation:
+    input:
+        examples="results/segmentation/" + RUN + "/examples.safetensors",
+        scores="results/segmentation/" + RUN + "/scores.csv",
+        images="results/data/{dataset}/seed-{seed}/images.csv",
+        manifest="results/data/{dataset}/manifest.csv",
+    output:
+        "results/figures/" + RUN + "/segmentation.pdf",
+        report(
+            "results/figures/" + RUN + "/segmentation.png",
+            caption="captions/segmentation-examples.rst",
+            category="Figures",
+            subcategory="{dataset}",
+            labels={"figure": "Segmentation", "model": "{model}", "seed": "{seed}"},
+        ),
+    log:
+        "results/logs/figures/" + RUN + "/segmentation.log",
+    conda:
+        ENVIRONMENT
+    params:
+        code=code("plots", "datasets"),
+    message:
+        "Figure: segmentation examples of {wildcards.model} on {wildcards.dataset}"
+    script:
+        "../scripts/plot_segmentation.py"

@@ -1,0 +1,61 @@
+rule segment_images:
+    input:
+        unpack(model_files),
+        images="results/data/{dataset}/seed-{seed}/images.csv",
+        manifest="results/data/{dataset}/manifest.csv",
+        classes="results/text/{model}/classes-{dataset}.safetensors",
+    output:
+        images="results/segmentation/" + RUN + "/images.csv",
+        scores="results/segmentation/" + RUN + "/scores.csv",
+        examples="results/segmentation/" + RUN + "/examples.safetensors",
+    log:
+        "results/logs/segmentation/" + RUN + ".log",
+    benchmark:
+        "results/benchmarks/segmentation/" + RUN + ".tsv"
+    wildcard_constraints:
+        dataset=any_of(MASKED_DATASETS),
+    conda:
+        ENVIRONMENT
+    threads: 2
+    resources:
+        gpu=lookup("gpu", within=config),
+        mem="8GB",
+        runtime="2h",
+        batch_size=lookup("batch_size", within=config),
+        device=lookup("device", within=config),
+    params:
+        model=model_params,
+        examples=8,
+        code=code(*CORE, "segment", "datasets"),
+    message:
+        "Segmenting {wildcards.dataset} with {wildcards.model}, seed {wildcards.seed}"
+    script:
+        "../scripts/segment_images.py"
+
+
+rule table_segmentation:
+    input:
+        expand(
+            "results/segmentation/{model}/{dataset}/seed-{seed}/scores.csv",
+            model=MODELS,
+            dataset=MASKED_DATASETS,
+            seed=SEEDS,
+        ),
+    output:
+        report(
+            "results/tables/segmentation.csv",
+            caption="captions/segmentation.rst",
+            category="Tables",
+            labels={"table": "Zero-shot segmentation"},
+        ),
+    log:
+        "results/logs/tables/segmentation.log",
+    conda:
+        ENVIRONMENT
+    params:
+        scores=["pixel_accuracy", "mean_iou", "mean_ap"],
+        code=code("arrays"),
+    message:
+        "Table of segmentation scores"
+    script:
+        "../scripts/average_over_seeds.py"

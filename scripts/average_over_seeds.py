@@ -1,0 +1,28 @@
+"""A table of scores as mean and standard deviation over seeds."""
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from clipspectra.arrays import load_table, save_table
+from clipspectra.jobs import job
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+
+def over_seeds(table, scores):
+    """One row for each combination of the other columns, with mean and sample sd of each score over its seeds."""
+    keys = [column for column in table.columns if column not in {"seed", *scores}]
+    grouped = table.groupby(keys, sort=False, dropna=False)
+    summary = {"seeds": grouped["seed"].nunique()}
+    for score in scores:
+        summary[score] = grouped[score].mean()
+        summary[f"{score}_sd"] = grouped[score].std().fillna(0)
+    return pd.DataFrame(summary).reset_index()
+
+
+if __name__ == "__main__":
+    with job(snakemake.log[0]):
+        table = pd.concat([load_table(path) for path in snakemake.input], ignore_index=True)
+        save_table(snakemake.output[0], over_seeds(table, snakemake.params.scores))

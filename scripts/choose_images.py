@@ -1,0 +1,18 @@
+"""The images that one seed uses, and what for."""
+
+from typing import TYPE_CHECKING
+
+from clipspectra.arrays import save_table
+from clipspectra.datasets import choose_rows, read_manifest
+from clipspectra.jobs import job
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+if __name__ == "__main__":
+    with job(snakemake.log[0]) as log:
+        rows = choose_rows(
+            read_manifest(snakemake.input.manifest), snakemake.params.roles, int(snakemake.wildcards.seed)
+        )
+        save_table(snakemake.output.images, rows)
+        log(rows.groupby(["role", "class"]).size().to_string())

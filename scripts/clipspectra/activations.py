@@ -1,0 +1,63 @@
+"""Stored activations of one model, dataset and seed, read shard by shard and layer by layer."""
+
+import numpy as np
+from safetensors import safe_open
+
+from clipspectra import InputError
+from clipspectra.arrays import load_arrays
+from clipspectra.evaluate import layer_sums
+from clipspectra.spectral import Moments
+
+
+class StoredActivations:
+    """The shards of one extraction, in order, with the model's basis [layer, head, d_embed, d_head + 3].
+
+    Each shard holds z [image, layer, head, d_head], scalars [image, 3], mlps [image, layer + 1, d_embed], embedding
+    [image, d_embed], label [image] and fit [image], 1 for the rows that means and bases come from.
+    """
+
+    def __init__(self, shards, basis):
+        self.paths = list(shards)
+        self.basis = load_arrays(basis, "basis")[0]["basis"]
+        self.layers, self.heads = self.basis.shape[:2]
+        self.fit = self.small("fit").astype(bool)
+        if not self.fit.any() or self.fit.all():
+            raise InputError(
+                "The chosen images have no fit rows or no eval rows; check 'roles' of the dataset in the config."
+            )
+
+    def small(self, name):
+        """One of the small arrays over all images (label, fit, embedding, scalars)."""
+        return np.concatenate([load_arrays(path, name)[0][name] for path in self.paths])
+
+    def reduced(self, layer):
+        """Reduced coordinates of a layer's heads shard by shard: q, float64 [image, head, d_head + 3]."""
+        for path in self.paths:
+            with safe_open(path, "np") as file:
+                z = np.asarray(file.get_slice("z")[:, layer], np.float64)
+                scalars = np.asarray(file.get_tensor("scalars"), np.float64)[:, None, :]
+            yield np.concatenate([z * scalars[..., :1], np.broadcast_to(scalars, (*z.shape[:2], 3))], axis=-1)
+
+    def fit_moments(self, layer):
+        """Moments of every head of a layer over the fit rows, merged over shards: list [head]."""
+        merged = [None] * self.heads
+        start = 0
+        for q in self.reduced(layer):
+            rows = q[self.fit[start : start + len(q)]]
+            start += len(q)
+            for head in range(self.heads if len(rows) else 0):
+                found = Moments.of(rows[:, head])
+                merged[head] = found if merged[head] is None else merged[head].merge(found)
+        for head, moments in enumerate(merged):
+            moments.basis = self.basis[layer, head].astype(np.float64)
+        return merged
+
+    def parts(self):
+        """Contributions of each layer's heads, then of x_0 and each MLP: float32 [image, 2 * layer + 1, d_embed]."""
+        result = []
+        for path in self.paths:
+            arrays, _ = load_arrays(path, "z", "scalars", "mlps")
+            result.append(
+                np.concatenate([layer_sums(arrays["z"], arrays["scalars"], self.basis), arrays["mlps"]], axis=1)
+            )
+        return np.concatenate(result)

@@ -1,0 +1,184 @@
+"""What every head and every MLP adds to the image embedding, exactly.
+
+The class token's state before the final LayerNorm is a sum, x = x_0 + sum_l (a_l + m_l), a_l = sum_h W_O z_h + b_O.
+LayerNorm is affine once its statistics mu and sigma are known, so the normalised embedding e/n is a sum too
+(Gandelsman et al., "Interpreting CLIP's Image Representation via Text-Based Decomposition", eqs. 3 to 6). With
+M = P^T diag(gamma), L layers and H heads, b_O is shared evenly by the heads of its layer, and the LayerNorm's mean
+and beta evenly by the 2L + 1 parts (each layer's attention and MLP, and the embedding x_0):
+
+    head       c = (1/n) [ (1/sigma) M (W_O z + b_O / H) - (mu/sigma) M 1 / ((2L+1) H) + P^T beta / ((2L+1) H) ]
+    MLP, x_0   c = (1/n) [ (1/sigma) M m                 - (mu/sigma) M 1 /  (2L+1)    + P^T beta /  (2L+1)    ]
+
+Reduced coordinates: q = [ z / (sigma n), 1 / (sigma n), mu / (sigma n), 1 / n ] has d_head + 3 numbers and c = B q,
+where the basis B = [ M W_O | M b_O / H | -M 1 / ((2L+1) H) | P^T beta / ((2L+1) H) ] is a fixed matrix of the model.
+So z and three numbers an image hold everything that a head ever says.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from clipspectra.hooks import check_supported, class_attention, observe
+
+
+@dataclass
+class HeadMap:
+    """The fixed linear maps of a tower from its residual stream to the joint space.
+
+    basis: B of every head, [layer, head, d_embed, d_head + 3]
+    project: M, [d_embed, d_model]
+    mean_share, beta_share: -M 1 / (2L+1) and P^T beta / (2L+1), [d_embed]
+    """
+
+    basis: torch.Tensor
+    project: torch.Tensor
+    mean_share: torch.Tensor
+    beta_share: torch.Tensor
+
+
+@torch.no_grad()
+def head_map(visual):
+    """The HeadMap of a tower, worked out in float64 and given in the tower's dtype.
+
+    Raises InputError, before any compute, for a tower that cannot be decomposed exactly.
+    """
+    check_supported(visual)
+    blocks = visual.transformer.resblocks
+    parts, heads = 2 * len(blocks) + 1, blocks[0].attn.num_heads
+    projection = visual.proj.double().T  # P^T, [d_embed, d_model]
+    project = projection * visual.ln_post.weight.double()
+    mean_share = -project.sum(1) / parts
+    beta_share = projection @ visual.ln_post.bias.double() / parts
+    basis = []
+    for block in blocks:
+        scale = getattr(block.ls_1, "gamma", torch.ones(())).to(project)  # layer scale folds into W_O and b_O
+        out = block.attn.out_proj
+        write = project @ (out.weight.double().T * scale).T  # [d_embed, head * d_head]
+        bias = project @ (out.bias.double() * scale) / heads
+        constants = torch.stack([bias, mean_share / heads, beta_share / heads], dim=-1).expand(heads, -1, -1)
+        basis.append(torch.cat([write.unflatten(1, (heads, -1)).transpose(0, 1), constants], dim=-1))
+    dtype = visual.proj.dtype
+    return HeadMap(torch.stack(basis).to(dtype), project.to(dtype), mean_share.to(dtype), beta_share.to(dtype))
+
+
+@dataclass
+class Activations:
+    """What is stored of each image: heads in reduced coordinates, the rest as contributions.
+
+    z: heads' outputs for the class token before W_O, [image, layer, head, d_head] or, per token,
+       each source token's part of it, [image, layer, pos, head, d_head]
+    mlps: contributions of the embedding x_0 (number 0) and of each MLP, [image, layer + 1, d_embed]
+    embedding: the model's own output, not normalised, [image, d_embed]
+    mean, std: statistics of the final LayerNorm, [image]; norm: length of the embedding, [image]
+    """
+
+    z: torch.Tensor
+    mlps: torch.Tensor
+    embedding: torch.Tensor
+    mean: torch.Tensor
+    std: torch.Tensor
+    norm: torch.Tensor
+
+    @property
+    def scalars(self):
+        """[1 / (sigma n), mu / (sigma n), 1 / n] of each image, [image, 3]."""
+        inverse = 1 / (self.std * self.norm)
+        return torch.stack([inverse, self.mean * inverse, 1 / self.norm], dim=-1)
+
+
+@dataclass
+class Contributions:
+    """Parts of the normalised image embedding.
+
+    heads: [image, layer, head, d_embed] or, per token, [image, layer, pos, head, d_embed]
+    mlps: the embedding x_0 (number 0) and each MLP, [image, layer + 1, d_embed]
+    embedding: the model's own output, not normalised, [image, d_embed]
+    """
+
+    heads: torch.Tensor
+    mlps: torch.Tensor
+    embedding: torch.Tensor
+
+    def total(self):
+        """Sum of all parts, which is embedding / |embedding| up to rounding, [image, d_embed]."""
+        return self.heads.flatten(1, -2).sum(1) + self.mlps.sum(1)
+
+
+@torch.no_grad()
+def activations(model, images, *, per_token=False, maps=None):
+    """One forward pass of `model` (open_clip, eval mode) on `images` [image, 3, height, width], as Activations.
+
+    maps: head_map(model.visual), when the caller has it already.
+    """
+    visual = model.visual
+    maps = head_map(visual) if maps is None else maps
+    z, added, final = {}, {}, None
+
+    def on_attention(layer, query, key, value, heads):
+        if per_token:
+            parts = class_attention(query, key)[..., None] * value  # [image, head, pos, d_head]
+            z[layer] = parts.transpose(1, 2)
+        else:
+            z[layer] = heads[:, :, 0]
+
+    def on_mlp(layer, output):
+        added[layer + 1] = output[:, 0]
+
+    def on_embedding(state):
+        added[0] = state[:, 0]
+
+    def on_final(state):
+        nonlocal final
+        final = state[:, 0] if state.ndim == 3 else state
+
+    with observe(visual, on_attention=on_attention, on_mlp=on_mlp, on_embedding=on_embedding, on_final=on_final):
+        embedding = model.encode_image(images)
+    mean = final.mean(-1)
+    std = (final.var(-1, unbiased=False) + visual.ln_post.eps).sqrt()
+    result = Activations(
+        z=torch.stack([z[layer] for layer in sorted(z)], dim=1),
+        mlps=embedding.new_empty(0),
+        embedding=embedding,
+        mean=mean,
+        std=std,
+        norm=embedding.norm(dim=-1),
+    )
+    inverse, shifted, beta = result.scalars[:, None, :, None].unbind(2)  # each [image, 1, 1]
+    streams = torch.stack([added[layer] for layer in sorted(added)], dim=1)  # [image, layer + 1, d_model]
+    result.mlps = inverse * (streams @ maps.project.T) + shifted * maps.mean_share + beta * maps.beta_share
+    return result
+
+
+def reduced_coordinates(z, scalars):
+    """q [image, layer, head, d_head + 3] from z [image, layer, head, d_head] and scalars [image, 3]."""
+    scalars = scalars[:, None, None].expand(*z.shape[:-1], 3)
+    return torch.cat([z * scalars[..., :1], scalars], dim=-1)
+
+
+def contributions(model, images, *, per_token=False):
+    """Contributions of every head (per_token: and source token) and MLP to the normalised embedding of each image.
+
+    model: open_clip model in eval mode, with a class-token VisionTransformer as `.visual`; images: preprocessed,
+    [image, 3, height, width]. Raises InputError for a tower without an exact decomposition.
+    """
+    maps = head_map(model.visual)
+    found = activations(model, images, per_token=per_token, maps=maps)
+    if not per_token:
+        q = reduced_coordinates(found.z, found.scalars)
+        heads = torch.einsum("ilhq,lheq->ilhe", q, maps.basis)
+    else:
+        tokens = found.z.shape[2]  # every constant is shared by the source tokens
+        d_head = found.z.shape[-1]
+        heads = torch.einsum(
+            "ilphz,lhez->ilphe", found.z * found.scalars[:, None, None, None, :1], maps.basis[..., :d_head]
+        )
+        shares = torch.einsum("is,lhes->ilhe", found.scalars, maps.basis[..., d_head:]) / tokens
+        heads = heads + shares[:, :, None]
+    return Contributions(heads, found.mlps, found.embedding)
+
+
+def sum_error(found, maps):
+    """Largest |sum of all contributions - e/n| over images and dimensions, summing in float64 without forming heads."""
+    q = reduced_coordinates(found.z, found.scalars).double()
+    total = torch.einsum("ilhq,lheq->ie", q, maps.basis.double()) + found.mlps.double().sum(1)
+    return float((total - (found.embedding / found.norm[:, None]).double()).abs().max())

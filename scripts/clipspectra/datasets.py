@@ -1,0 +1,134 @@
+"""A dataset is its manifest: a table with one row an image. Everything after it is the same for all datasets.
+
+Columns: image and mask (paths relative to the manifest's folder), label (class number, from 0), class (its name),
+group, split, and any number of factor columns. mask and group may be empty.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from clipspectra import InputError
+from clipspectra.arrays import load_table
+
+REQUIRED = ["image", "label", "class", "group", "split", "mask"]
+PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm"}
+
+
+def read_manifest(path):
+    """A manifest as a pandas table, checked. Raises InputError for missing columns or doubled images."""
+    table = load_table(path)
+    missing = [column for column in REQUIRED if column not in table.columns]
+    if missing:
+        raise InputError(f"The manifest {path} lacks the columns {', '.join(missing)}.")
+    if table.empty:
+        raise InputError(f"The manifest {path} has no rows.")
+    twice = table["image"][table["image"].duplicated()]
+    if len(twice):
+        raise InputError(f"The manifest {path} names {twice.iloc[0]} twice.")
+    return table
+
+
+def folder_manifest(folder):
+    """Manifest of a folder of class folders: a class a subfolder, numbered in sorted order; absolute paths."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"The image folder {folder} is not there; set the dataset's 'folder' in the config.")
+    classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    rows = [
+        {"image": str(path.resolve()), "label": label, "class": name}
+        for label, name in enumerate(classes)
+        for path in sorted((folder / name).rglob("*"))
+        if path.suffix.lower() in PICTURES
+    ]
+    if not rows:
+        raise InputError(f"The image folder {folder} has no class folders with images.")
+    return pd.DataFrame(rows).assign(group="", split="all", mask="")
+
+
+def own_manifest(path):
+    """A manifest of one's own, its files by absolute path. Raises InputError for files that are not there."""
+    if not path.is_file():
+        raise InputError(f"The manifest {path} is not there; set the dataset's 'manifest' in the config.")
+    table = read_manifest(path)
+    for column in ("image", "mask"):
+        table[column] = [str((path.parent / name).resolve()) if name else "" for name in table[column]]
+        absent = [name for name in table[column] if name and not Path(name).is_file()]
+        if absent:
+            raise InputError(
+                f"The manifest {path} names {len(absent)} files that are not there, the first {absent[0]}."
+            )
+    return table
+
+
+def choose_rows(manifest, roles, seed):
+    """Rows that one seed uses: a copy of the manifest's rows with columns row and role.
+
+    roles: {"fit": {"split": name or None, "per_class": n}, "eval": …}. From each class n images are drawn without
+    replacement; no image has two roles, and roles that draw from one split share a class evenly if it is too small.
+    The draw of a class depends on the seed and on the names of the class and its images, not on the manifest's order.
+    """
+    table = manifest.reset_index(names="row")
+    splits = {role: rule.get("split") for role, rule in roles.items()}
+    chosen = []
+    for name, members in table.groupby("class"):
+        members = members.sort_values("image")
+        members = members.iloc[np.random.default_rng([seed, *str(name).encode()]).permutation(len(members))]
+        for split in dict.fromkeys(splits.values()):
+            left = members if split is None else members[members["split"] == split]
+            waiting = [role for role in roles if splits[role] == split]
+            while waiting:
+                count = min(roles[waiting[0]]["per_class"], len(left) // len(waiting))
+                chosen.append(left[:count].assign(role=waiting.pop(0)))
+                left = left[count:]
+    result = pd.concat(chosen)
+    for role in roles:
+        if role not in set(result["role"]):
+            raise InputError(
+                f"No images are left for role '{role}' (split '{splits[role]}', of {len(table)} rows in the manifest)."
+            )
+    return result.sort_values(["role", "row"], ascending=[False, True], ignore_index=True)
+
+
+class ImageFiles:
+    """Pictures of a table's rows as preprocessed tensors, for torch's DataLoader.
+
+    root: the manifest's folder; preprocess: picture -> tensor. With mask_transform, items are (image, mask [height,
+    width]).
+    """
+
+    def __init__(self, table, root, preprocess, mask_transform=None):
+        self.images = [Path(root) / name for name in table["image"]]
+        self.masks = [Path(root) / name for name in table["mask"]] if mask_transform else None
+        self.preprocess, self.mask_transform = preprocess, mask_transform
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index):
+        image = self.preprocess(open_picture(self.images[index]).convert("RGB"))
+        if self.masks is None:
+            return image
+        return image, self.mask_transform(open_picture(self.masks[index]))[0]
+
+
+def mask_transform(image_size):
+    """A mask's way to an integer tensor [1, height, width]: the image's own resize and centre crop, unblended."""
+    from torchvision.transforms import v2
+
+    resize = v2.Resize(min(image_size), interpolation=v2.InterpolationMode.NEAREST)
+    return v2.Compose([resize, v2.CenterCrop(image_size), v2.PILToTensor()])
+
+
+def open_picture(path):
+    """A decoded picture. Raises InputError naming the file if it is missing or cannot be decoded."""
+    try:
+        picture = Image.open(path)
+        picture.load()
+    except (OSError, Image.DecompressionBombError) as error:
+        raise InputError(
+            f"The picture {path} cannot be read: {error}. Mend it, or take it out of the manifest."
+        ) from error
+    return picture

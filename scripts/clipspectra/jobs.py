@@ -1,0 +1,49 @@
+"""What every rule script does around its work: log with traceback, one sentence for a user's mistake."""
+
+import os
+import sys
+import traceback
+from contextlib import contextmanager
+
+from clipspectra import InputError
+
+
+@contextmanager
+def job(log):
+    """Run a rule's work. Errors go to the log with their traceback, an InputError to the terminal as one sentence."""
+    with open(log, "w", buffering=1) as file:
+        try:
+            yield Log(file)
+        except (InputError, PermissionError) as error:
+            traceback.print_exc(file=file)
+            print(f"\nError: {error}", file=sys.stderr, flush=True)
+            sys.exit(1)
+        except BaseException:
+            traceback.print_exc(file=file)
+            raise
+
+
+class Log:
+    """Lines for a job's log file."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def __call__(self, message):
+        print(message, file=self.file)
+
+
+def model_arguments(snakemake):
+    """Arguments of models.load for a rule's model; the user's own files as the rule's inputs name them."""
+    files = {key: snakemake.input[key] for key in ("architecture", "pretrained") if key in snakemake.input.keys()}
+    return snakemake.params.model | files
+
+
+def progress(iterable, description, **options):
+    """A tqdm bar on the terminal that stays one line where nobody watches."""
+    from tqdm import tqdm
+
+    interval = 0.5 if sys.stderr.isatty() else 10
+    return tqdm(
+        iterable, desc=description, mininterval=interval, disable=os.environ.get("CLIPSPECTRA_QUIET"), **options
+    )

@@ -1,0 +1,214 @@
+"""The figures, each from one small table; no figure computes a result.
+
+Sizes are for print, 7 inches wide. Colours are Okabe and Ito's and cividis, safe for the colour-blind. Files carry no
+date, so the same inputs give the same bytes.
+"""
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.patches import Rectangle
+
+plt.rcParams.update(
+    {"font.size": 8, "axes.titlesize": 9, "figure.dpi": 200, "svg.hashsalt": "clipspectra", "pdf.fonttype": 42}
+)
+
+WIDTH = 7.0
+OKABE_ITO = ["#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7"]
+GREY = "#BBBBBB"
+
+
+def save(figure, *paths):
+    """Write a figure under each path, by its ending, without dates."""
+    from clipspectra.arrays import whole
+
+    for path in paths:
+        ending = str(path).rsplit(".", 1)[1]
+        metadata = {"CreationDate": None} if ending == "pdf" else {"Software": None}
+        with whole(path) as part:
+            figure.savefig(part, format=ending, metadata=metadata)
+    plt.close(figure)
+
+
+def provenance(wildcards, images):
+    """The small print below a figure: what it was computed from. images: the seed's table with its roles."""
+    counts, splits = images["role"].value_counts(), images.groupby("role")["split"].unique().str.join(", ")
+    used = [f"{counts[role]} {role} images ({splits[role]})" for role in ("fit", "eval")]
+    named = [f"{key} {wildcards[key]}" for key in ("model", "dataset", "seed", "texts") if key in wildcards.keys()]
+    return " · ".join(named + used)
+
+
+def _new(height, footer, **options):
+    """A figure with its provenance in small print below."""
+    figure = plt.figure(figsize=(WIDTH, height), layout="constrained", **options)
+    figure.supxlabel(footer, fontsize=6, color="#555555")
+    return figure
+
+
+def _picture(axes, picture, frame="#888888", **options):
+    axes.imshow(picture, interpolation="nearest", **options)
+    axes.set(xticks=[], yticks=[])
+    for spine in axes.spines.values():
+        spine.set(color=frame, linewidth=0.8)
+
+
+def caption_of(row, factors):
+    """A picture's factors in lines of two, or its class where the dataset has no factors."""
+    words = [str(row[factor]) for factor in factors] or [str(row["class"])]
+    return "\n".join(" ".join(words[start : start + 2]) for start in range(0, len(words), 2))
+
+
+def contact_sheet(pictures, captions, *, title, footer, columns=8):
+    """Pictures in a grid with a short caption below each."""
+    rows = -(-len(pictures) // columns)
+    figure = _new(0.5 + 1.25 * rows, footer)
+    figure.suptitle(title, fontsize=10)
+    for axes, picture, caption in zip(figure.subplots(rows, columns).flat, pictures, captions):
+        _picture(axes, picture)
+        axes.set_xlabel(caption, fontsize=6.5, labelpad=2)
+    for axes in figure.axes[len(pictures) :]:
+        axes.set_axis_off()
+    return figure
+
+
+def head_factors(table, factors):
+    """Share of each head's variance between the values of each factor: {factor: [layer, head]}.
+
+    The components are orthogonal, so it is the mean of their η² weighted by their variance.
+    """
+    grid = (table["layer"].max() + 1, table["head"].max() + 1)
+    result = {}
+    for factor in factors:
+        values = np.full(grid, np.nan)
+        for (layer, head), rows in table.groupby(["layer", "head"]):
+            values[layer, head] = (rows[f"eta2_{factor}"] * rows["share"]).sum()
+        result[factor] = values
+    return result
+
+
+def heads_map(table, factors, *, first=3, title, footer):
+    """Layers by heads: how much of a head's variance its first components hold, and what moves it."""
+    grid = (table["layer"].max() + 1, table["head"].max() + 1)
+    held = np.full(grid, np.nan)
+    for (layer, head), rows in table.groupby(["layer", "head"]):
+        held[layer, head] = 100 * rows.loc[rows["component"] < first, "share"].sum()
+    small = grid[1] <= 6
+    figure = _new(1.4 + max(1.8, 0.42 * grid[0] if small else 0.14 * grid[0]), footer)
+    figure.suptitle(title, fontsize=10)
+    left, right = figure.subplots(1, 2) if factors else (figure.subplots(), None)
+    image = left.imshow(held, cmap="cividis", vmin=0, vmax=100, aspect="auto")
+    figure.colorbar(image, ax=left, label="% of the head's variance", shrink=0.9)
+    left.set_title(f"Variance in the first {first} components")
+    _label_heads(left, grid)
+    if small:
+        for (layer, head), value in np.ndenumerate(held):
+            left.text(head, layer, f"{value:.0f}", ha="center", va="center", color="black" if value > 55 else "white")
+    if factors:
+        shares = np.stack(list(head_factors(table, factors).values()))
+        winner = np.nan_to_num(shares).argmax(0)
+        right.set(xlim=(-0.5, grid[1] - 0.5), ylim=(grid[0] - 0.5, -0.5), title="Factor that explains most of it")
+        for (layer, head), index in np.ndenumerate(winner):
+            share = shares[index, layer, head]
+            colour = OKABE_ITO[index % len(OKABE_ITO)]
+            right.add_patch(
+                Rectangle(
+                    (head - 0.5, layer - 0.5), 1, 1, facecolor=colour, alpha=0.15 + 0.85 * share, edgecolor="white"
+                )
+            )
+            if small:
+                right.text(
+                    head, layer, f"{factors[index]}\n{100 * share:.0f} %", ha="center", va="center", fontsize=7.5
+                )
+        _label_heads(right, grid)
+        if not small:
+            handles = [Rectangle((0, 0), 1, 1, facecolor=colour) for colour in OKABE_ITO]
+            right.legend(handles, factors, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3, frameon=False)
+    return figure
+
+
+def _label_heads(axes, grid):
+    axes.set(xlabel="head", ylabel="layer")
+    step = 1 if grid[0] <= 16 else 4
+    axes.set_xticks(range(0, grid[1], 1 if grid[1] <= 16 else 4))
+    axes.set_yticks(range(0, grid[0], step))
+
+
+def clearest(table, factors, *, count=6, least_share=0.05):
+    """Rows of the components to show first: those that one factor explains best, at most two a factor.
+
+    Without factors: those that hold the largest share of their head's variance, one a head.
+    """
+    shown = table[table["share"] >= least_share].copy()
+    if not factors:
+        return shown.sort_values("share", ascending=False).drop_duplicates(["layer", "head"]).head(count)
+    eta = shown[[f"eta2_{factor}" for factor in factors]].to_numpy()
+    shown["factor"] = np.array(factors)[eta.argmax(1)]
+    shown["eta2"] = eta.max(1)
+    shown = shown.sort_values("eta2", ascending=False).drop_duplicates(["layer", "head", "factor"])
+    shown["place"] = shown.groupby("factor").cumcount()
+    return shown[shown["place"] < 2].sort_values(["place", "eta2"], ascending=[True, False]).head(count)
+
+
+def cards(entries, *, title, footer):
+    """One card a component: its texts and images at the top pole (left) and the bottom pole (right).
+
+    entries: dicts with "heading", and for "top" and "bottom" a dict with "texts" and "pictures" (four or more).
+    """
+    figure = _new(0.5 + 1.62 * len(entries), footer)
+    figure.suptitle(title, fontsize=10)
+    for part, entry in zip(np.atleast_1d(figure.subfigures(len(entries), 1)), entries):
+        part.suptitle(entry["heading"], fontsize=8.5, fontweight="bold", x=0.01, ha="left")
+        grid = part.add_gridspec(1, 2)
+        for side, (pole, sign, colour) in enumerate((("top", "+", "#0072B2"), ("bottom", "−", "#D55E00"))):
+            inner = grid[side].subgridspec(2, 4, height_ratios=[1, 0.62])
+            for place, picture in enumerate(entry[pole]["pictures"][:4]):
+                _picture(part.add_subplot(inner[0, place]), picture, frame=colour)
+            text = part.add_subplot(inner[1, :])
+            text.set_axis_off()
+            lines = "\n".join(f"{sign} {line}" for line in entry[pole]["texts"][:3])
+            text.text(
+                0.02,
+                1,
+                lines,
+                va="top",
+                ha="left",
+                fontsize=7.5,
+                color=colour,
+                linespacing=1.3,
+                transform=text.transAxes,
+            )
+    return figure
+
+
+def segmentation_examples(pictures, masks, maps, found, table, *, title, footer):
+    """Columns of examples (image, mask, map, prediction), and below them the table of scores.
+
+    table: rows of {"method", "pixel_accuracy", "mean_iou", "mean_ap"}, in per cent.
+    """
+    figure = _new(4.4 + 0.27 * len(table), footer)
+    figure.suptitle(title, fontsize=10)
+    upper, lower = figure.subfigures(2, 1, height_ratios=[3.75, 0.3 + 0.27 * len(table)])
+    axes = upper.subplots(4, len(pictures), squeeze=False)
+    grey, heat = ({"cmap": name, "vmin": 0, "vmax": 1} for name in ("gray", "cividis"))
+    rows = (("image", pictures, {}), ("mask", masks, grey), ("map", maps, heat), ("prediction", found, grey))
+    for line, (name, shown, options) in zip(axes, rows):
+        line[0].set_ylabel(name)
+        for one, picture in zip(line, shown):
+            _picture(one, picture, **options)
+    below = lower.subplots()
+    below.set_axis_off()
+    names = {
+        "method": "method",
+        "pixel_accuracy": "pixel accuracy (%)",
+        "mean_iou": "mean IoU (%)",
+        "mean_ap": "mean AP (%)",
+    }
+    cells = [[row["method"], *(f"{row[score]:.1f}" for score in list(names)[1:])] for row in table]
+    drawn = below.table(cells, colLabels=list(names.values()), loc="center", cellLoc="center", edges="horizontal")
+    drawn.auto_set_font_size(False)
+    drawn.set_fontsize(8)
+    drawn.scale(1, 1.25)
+    return figure

@@ -1,0 +1,103 @@
+"""Texts in CLIP's joint space: pools of candidate texts, and classifiers from prompts."""
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from clipspectra import InputError, demo
+from clipspectra.jobs import progress
+
+
+def read_pool(path):
+    """(texts, what was dropped) of a UTF-8 file with one text a line; blank lines and doubles are dropped."""
+    try:
+        lines = [line.strip() for line in Path(path).read_text(encoding="utf-8-sig").splitlines()]
+    except UnicodeDecodeError as error:
+        raise InputError(f"The text file {path} is not UTF-8: {error}.") from error
+    return clean_pool(lines, path)
+
+
+def clean_pool(lines, name):
+    """(texts, {"blank": n, "double": n}) of a list of lines, first occurrences kept in order."""
+    filled = [line for line in lines if line]
+    texts = list(dict.fromkeys(filled))
+    if len(texts) < 2:
+        raise InputError(f"The text pool {name} has {len(texts)} different texts; it needs two or more.")
+    return texts, {"blank": len(lines) - len(filled), "double": len(filled) - len(texts)}
+
+
+def demo_pool():
+    """The pool built from the demo's vocabulary."""
+    return clean_pool(demo.text_pool(), "of the demo")
+
+
+@torch.no_grad()
+def embed(loaded, texts, *, batch=256, bar=True):
+    """Normalised embeddings of texts, float32 [text, d_embed]. loaded: models.LoadedModel."""
+    batches = [texts[start : start + batch] for start in range(0, len(texts), batch)]
+    parts = []
+    for part in progress(batches, "texts", unit="batch", leave=False) if bar and len(batches) > 4 else batches:
+        tokens = loaded.tokenizer(part).to(loaded.device)
+        parts.append(loaded.model.encode_text(tokens, normalize=True).float().cpu())
+    return torch.cat(parts)
+
+
+def zero_shot_classifier(loaded, names, templates):
+    """Zero-shot weights [d_embed, class]: the mean embedding of a class's prompts, normalised (Radford et al. 2021).
+
+    names: for each class its phrase, or a list of phrases; templates: texts with {} for the phrase.
+    """
+    for template in templates:
+        if "{}" not in template:
+            raise InputError(f"The prompt template '{template}' lacks {{}}, the place of the class name.")
+    weights = []
+    for phrases in names:
+        phrases = [phrases] if isinstance(phrases, str) else phrases
+        prompts = [template.replace("{}", phrase) for template in templates for phrase in phrases]
+        weights.append(F.normalize(embed(loaded, prompts, bar=False).mean(0), dim=0))
+    return torch.stack(weights, dim=1)
+
+
+def values_of(manifest, column):
+    """The values of a manifest's column in the order of a classifier's columns; classes by their labels."""
+    if column not in manifest.columns:
+        raise InputError(f"The config has prompts for '{column}', but the manifest has no such column.")
+    if column != "class":
+        return sorted(manifest[column].astype(str).unique())
+    named = manifest[["label", "class"]].drop_duplicates().sort_values("label")
+    if not named["label"].is_unique or not named["class"].is_unique:
+        raise InputError(
+            "The manifest's labels and classes do not pair off: one label has two classes, or one class two labels."
+        )
+    return named["class"].astype(str).tolist()
+
+
+def phrases_of(values, names, column):
+    """How each value is said in a prompt: by `names` (value -> phrase or phrases), else as it is written.
+
+    "imagenet" as names: the values are the 1,000 wnids in sorted order, said by open_clip's class names.
+    """
+    if names == "imagenet":
+        from open_clip import IMAGENET_CLASSNAMES
+
+        if len(values) != len(IMAGENET_CLASSNAMES):
+            raise InputError(
+                f"prompts.{column}.names is 'imagenet', which has 1000 classes, but the manifest has {len(values)}."
+            )
+        return IMAGENET_CLASSNAMES
+    unknown = set(names) - set(values)
+    if unknown:
+        raise InputError(
+            f"The config names '{sorted(unknown)[0]}' under prompts.{column}.names, but the manifest has no such value."
+        )
+    return [names.get(value, value.replace("_", " ")) for value in values]
+
+
+def templates_of(templates):
+    """Prompt templates as a list; "openai" stands for the 80 ImageNet templates that open_clip carries."""
+    if templates != "openai":
+        return templates
+    from open_clip import OPENAI_IMAGENET_TEMPLATES
+
+    return [template("{}") for template in OPENAI_IMAGENET_TEMPLATES]

@@ -1,0 +1,28 @@
+"""Zero-shot classifiers of a dataset: one for its classes and one for each factor that has prompts."""
+
+from typing import TYPE_CHECKING
+
+from clipspectra.arrays import save_arrays, versions
+from clipspectra.datasets import read_manifest
+from clipspectra.jobs import job, model_arguments
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+if __name__ == "__main__":
+    with job(snakemake.log[0]) as log:
+        from clipspectra import models, texts
+
+        manifest = read_manifest(snakemake.input.manifest)
+        loaded = models.load(**model_arguments(snakemake), device=snakemake.resources.device)
+        arrays, values = {}, {}
+        for column, prompt in snakemake.params.prompts.items():
+            values[column] = texts.values_of(manifest, column)
+            phrases = texts.phrases_of(values[column], prompt["names"], column)
+            arrays[column] = texts.zero_shot_classifier(
+                loaded, phrases, texts.templates_of(prompt["templates"])
+            ).numpy()
+            log(f"{column}: {len(values[column])} values")
+        metadata = {"model": snakemake.wildcards.model, "dataset": snakemake.wildcards.dataset, "values": values}
+        metadata |= {"sha256": loaded.sha256 or "", "code": snakemake.params.code}
+        save_arrays(snakemake.output[0], arrays, metadata | versions("torch", "open_clip_torch"))

@@ -1,0 +1,27 @@
+"""Embeddings of a text pool, stored with their texts."""
+
+from typing import TYPE_CHECKING
+
+from clipspectra.arrays import save_arrays, versions
+from clipspectra.jobs import job, model_arguments
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+if __name__ == "__main__":
+    with job(snakemake.log[0]) as log:
+        from clipspectra import models, texts
+
+        file = snakemake.input.get("pool")
+        pool, dropped = texts.read_pool(file) if file else texts.demo_pool()
+        log(f"{len(pool)} texts; dropped {dropped['blank']} blank lines and {dropped['double']} doubles")
+        loaded = models.load(**model_arguments(snakemake), device=snakemake.resources.device)
+        features = texts.embed(loaded, pool).numpy()
+        metadata = {
+            "model": snakemake.wildcards.model,
+            "texts": pool,
+            "pool": snakemake.wildcards.texts,
+            "dropped": dropped,
+        }
+        metadata |= {"sha256": loaded.sha256 or "", "code": snakemake.params.code}
+        save_arrays(snakemake.output[0], {"features": features}, metadata | versions("torch", "open_clip_torch"))

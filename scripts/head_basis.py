@@ -1,0 +1,21 @@
+"""The fixed matrices B of a model, from which every head's contributions follow."""
+
+from typing import TYPE_CHECKING
+
+from clipspectra.arrays import save_arrays, versions
+from clipspectra.jobs import job, model_arguments
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+if __name__ == "__main__":
+    with job(snakemake.log[0]):
+        from clipspectra import models
+        from clipspectra.contributions import head_map
+
+        loaded = models.load(**model_arguments(snakemake))
+        maps = head_map(loaded.model.visual)
+        metadata = {"model": snakemake.wildcards.model, "sha256": loaded.sha256 or "", "code": snakemake.params.code}
+        save_arrays(
+            snakemake.output.basis, {"basis": maps.basis.numpy()}, metadata | versions("torch", "open_clip_torch")
+        )

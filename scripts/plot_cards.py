@@ -1,0 +1,47 @@
+"""Cards of the clearest components: the texts and images at both poles."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clipspectra import plots
+from clipspectra.arrays import load_table
+from clipspectra.datasets import open_picture
+from clipspectra.jobs import job
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+
+def entry(component, texts, images, root):
+    """What plots.cards shows of one component, from its row of the factors table."""
+    where = (component["layer"], component["head"], component["component"])
+    heading = (
+        "layer {}, head {}, component {}: ".format(*where) + f"{100 * component['share']:.0f} % of the head's variance"
+    )
+    if "factor" in component:
+        heading += f", {100 * component['eta2']:.0f} % of it by {component['factor']}"
+    result = {"heading": heading}
+    for pole in ("top", "bottom"):
+        of_pole = [
+            table[(table[["layer", "head", "component"]] == where).all(axis=1) & (table["pole"] == pole)]
+            for table in (texts, images)
+        ]
+        result[pole] = {
+            "texts": list(of_pole[0]["text"]),
+            "pictures": [open_picture(root / name).convert("RGB") for name in of_pole[1]["image"][:4]],
+        }
+    return result
+
+
+if __name__ == "__main__":
+    with job(snakemake.log[0]):
+        texts, images = load_table(snakemake.input.texts), load_table(snakemake.input.pole_images)
+        root = Path(snakemake.input.manifest).parent
+        chosen = plots.clearest(load_table(snakemake.input.factors), snakemake.params.factors)
+        wildcards = snakemake.wildcards
+        figure = plots.cards(
+            [entry(component, texts, images, root) for _, component in chosen.iterrows()],
+            title=f"The clearest components of {wildcards.model} on {wildcards.dataset}",
+            footer=plots.provenance(wildcards, load_table(snakemake.input.images)),
+        )
+        plots.save(figure, *snakemake.output)

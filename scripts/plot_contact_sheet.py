@@ -1,0 +1,32 @@
+"""Contact sheet of a dataset: images of one seed, spread over classes."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clipspectra import plots
+from clipspectra.arrays import load_table
+from clipspectra.datasets import open_picture
+from clipspectra.jobs import job
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+SHOWN = 32
+
+if __name__ == "__main__":
+    with job(snakemake.log[0]):
+        table = load_table(snakemake.input.images)
+        # Every image of the seed is equally likely to be shown, whatever its class.
+        shown = table.sample(min(SHOWN, len(table)), random_state=int(snakemake.wildcards.seed)).sort_values(
+            ["role", "label"]
+        )
+        root = Path(snakemake.input.manifest).parent
+        factors = [factor for factor in snakemake.params.factors if factor in table.columns]
+        captions = shown.apply(lambda row: plots.caption_of(row, factors), axis=1)
+        figure = plots.contact_sheet(
+            [open_picture(root / name).convert("RGB") for name in shown["image"]],
+            captions,
+            title=f"{len(shown)} of the {len(table)} images of {snakemake.wildcards.dataset}",
+            footer=plots.provenance(snakemake.wildcards, table),
+        )
+        plots.save(figure, *snakemake.output)

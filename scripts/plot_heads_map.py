@@ -1,0 +1,20 @@
+"""Heads map: how concentrated each head is, and which factor moves it."""
+
+from typing import TYPE_CHECKING
+
+from clipspectra import plots
+from clipspectra.arrays import load_table
+from clipspectra.jobs import job
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+if __name__ == "__main__":
+    with job(snakemake.log[0]):
+        figure = plots.heads_map(
+            load_table(snakemake.input.factors),
+            snakemake.params.factors,
+            title=f"What the heads of {snakemake.wildcards.model} hold on {snakemake.wildcards.dataset}",
+            footer=plots.provenance(snakemake.wildcards, load_table(snakemake.input.images)),
+        )
+        plots.save(figure, *snakemake.output)

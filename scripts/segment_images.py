@@ -1,0 +1,78 @@
+"""Zero-shot segmentation of the eval images: scores by image, over all images, and a few examples to look at."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from clipspectra.arrays import load_arrays, load_table, save_arrays, save_table, versions
+from clipspectra.jobs import job, model_arguments, progress
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+
+def segment(loaded, table, root, classifier, *, batch_size, workers):
+    """Yield (masks, {method: maps}) batch by batch, each [image, height, width]."""
+    import torch
+    from torch.utils.data import DataLoader
+
+    from clipspectra.datasets import ImageFiles, mask_transform
+    from clipspectra.segment import last_attention_maps, patch_maps
+
+    classifier = torch.from_numpy(classifier).to(loaded.device)
+    files = ImageFiles(table, root, loaded.preprocess, mask_transform(loaded.image_size))
+    with progress(None, "segmentation", total=len(table), unit="image") as bar:
+        for images, masks in DataLoader(files, batch_size, num_workers=workers):
+            images = images.to(loaded.device)
+            maps = {
+                "decomposition": patch_maps(loaded.model, images, classifier),
+                "last-layer attention": last_attention_maps(loaded.model, images),
+                "all background": torch.zeros(masks.shape),
+            }
+            yield masks.numpy(), {method: values.cpu().numpy() for method, values in maps.items()}
+            bar.update(len(images))
+
+
+if __name__ == "__main__":
+    with job(snakemake.log[0]):
+        from clipspectra import models
+        from clipspectra.segment import Scores, predictions, scores
+
+        wildcards, resources = snakemake.wildcards, snakemake.resources
+        table = load_table(snakemake.input.images)
+        table = table[table["role"] == "eval"].reset_index(drop=True)
+        classifier = load_arrays(snakemake.input.classes, "class")[0]["class"]
+        loaded = models.load(**model_arguments(snakemake), device=resources.device)
+        root = Path(snakemake.input.manifest).parent
+        # The examples are spread evenly over the eval images, chosen before any score is known.
+        shown = np.linspace(0, len(table) - 1, snakemake.params.examples).round().astype(int)
+        rows, examples, done = [], {"masks": [], "maps": [], "predictions": []}, 0
+        batches = segment(
+            loaded, table, root, classifier, batch_size=resources.batch_size, workers=snakemake.threads - 1
+        )
+        for masks, maps in batches:
+            for method, values in maps.items():
+                found = scores(values, masks).table
+                found.insert(0, "image", table["image"].iloc[done : done + len(masks)].to_numpy())
+                found.insert(0, "method", method)
+                rows.append(found)
+            here = shown[(shown >= done) & (shown < done + len(masks))] - done
+            chosen = maps["decomposition"][here]
+            examples["masks"].append(masks[here].astype(np.uint8))
+            examples["maps"].append(chosen)
+            examples["predictions"].append(predictions(chosen).astype(np.uint8))
+            done += len(masks)
+        about = {key: wildcards[key] for key in ("model", "dataset", "seed")}
+        by_image = pd.concat(rows, ignore_index=True)
+        over_all = []
+        for method, members in by_image.groupby("method", sort=False):
+            pooled = Scores.of(members.drop(columns=["method", "image"]))
+            percent = {name: 100 * getattr(pooled, name) for name in ("pixel_accuracy", "mean_iou", "mean_ap")}
+            over_all.append(about | {"method": method, "images": len(members)} | percent)
+        save_table(snakemake.output.images, by_image)
+        save_table(snakemake.output.scores, pd.DataFrame(over_all))
+        metadata = about | {"images": [str(name) for name in table["image"].iloc[shown]], "code": snakemake.params.code}
+        arrays = {name: np.concatenate(parts) for name, parts in examples.items()}
+        save_arrays(snakemake.output.examples, arrays, metadata | versions("torch", "open_clip_torch"))

@@ -1,0 +1,24 @@
+"""One of the demo's models, trained from seed."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from clipspectra.arrays import save_table, versions
+from clipspectra.jobs import job
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+if __name__ == "__main__":
+    with job(snakemake.log[0]):
+        from clipspectra import demo_training
+
+        recipe = snakemake.params.recipe
+        config = json.loads(Path(snakemake.input.config).read_text())
+        state, history = demo_training.train(config, start=snakemake.input.get("start") or None, **recipe)
+        metadata = {"recipe": json.dumps(recipe)} | versions("torch", "open_clip_torch")
+        demo_training.save(state, snakemake.output.weights, metadata)
+        save_table(snakemake.output.history, pd.DataFrame(history))

@@ -19,7 +19,7 @@ lint: .venv/ready
 	$(BIN)/snakemake --lint
 
 benchmark: .venv/ready
-	$(BIN)/python tests/benchmark.py
+	$(BIN)/python scripts/benchmark.py
 
 lock: .venv/ready
 	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --upgrade \

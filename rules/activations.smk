@@ -1,4 +1,3 @@
-CORE = ("models", "hooks", "contributions", "arrays")
 
 
 rule activations:
@@ -42,9 +41,9 @@ rule extract_activations:
     output:
         "results/activations/{model}/{dataset}/seed-{seed}/shard-{shard}-of-{shards}.safetensors",
     log:
-        "results/logs/activations/" + RUN + "/shard-{shard}-of-{shards}.log",
+        "results/logs/activations/{model}/{dataset}/seed-{seed}/shard-{shard}-of-{shards}.log",
     benchmark:
-        "results/benchmarks/activations/" + RUN + "/shard-{shard}-of-{shards}.tsv"
+        "results/benchmarks/activations/{model}/{dataset}/seed-{seed}/shard-{shard}-of-{shards}.tsv"
     conda:
         ENVIRONMENT
     threads: 2

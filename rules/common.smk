@@ -3,6 +3,18 @@ import hashlib
 import re
 from pathlib import Path
 
+from snakemake.exceptions import WorkflowError
+from snakemake.utils import validate
+
+try:
+    validate(config, "../config/schema.yaml")
+except WorkflowError as error:
+    problem = (
+        error.__context__
+    )  # jsonschema's, whose own report prints the whole config
+    where = ".".join(map(str, problem.absolute_path)) or "top level"
+    raise WorkflowError(f"Config, {where}: {problem.message[:300]}") from None
+
 REPOSITORY = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parent
 ENVIRONMENT = "../envs/environment.yaml"
 
@@ -11,8 +23,10 @@ SEEDS = config["seeds"]
 DEMO_DATASETS = [name for name, dataset in DATASETS.items() if "demo" in dataset]
 OWN_DATASETS = [name for name in DATASETS if name not in DEMO_DATASETS]
 MASKED_DATASETS = [name for name, dataset in DATASETS.items() if dataset["masks"]]
-# A figure shows one seed; tables sum up all of them.
-RUN = "{model}/{dataset}/seed-{seed}"
+
+
+# Modules of the core between a model's files and a stored array.
+CORE = ("models", "hooks", "contributions", "arrays")
 
 
 def any_of(names):
@@ -84,6 +98,20 @@ def shards_of(wildcards):
         shards=config["shards"],
         **wildcards,
     )
+
+
+def pool_file(wildcards):
+    """The file of a text pool, the user's or downloaded; the demo's pool has none."""
+    pool = TEXTS[wildcards.texts]
+    if "url" in pool:
+        return {"pool": f"results/data/texts/{wildcards.texts}.txt"}
+    return {"pool": found(pool["file"])} if "file" in pool else {}
+
+
+def training_start(wildcards):
+    """The checkpoint that a demo model's training continues, if any."""
+    start = config["demo_training"][wildcards.checkpoint]["start"]
+    return f"results/demo_models/{start}.safetensors" if start else []
 
 
 def figures_to_open():

@@ -15,16 +15,16 @@ rule evaluate_accuracy:
         basis="results/activations/{model}/basis.safetensors",
         classes="results/text/{model}/classes-{dataset}.safetensors",
     output:
-        "results/evaluation/" + RUN + "/accuracy.csv",
+        "results/evaluation/{model}/{dataset}/seed-{seed}/accuracy.csv",
     log:
-        "results/logs/evaluation/" + RUN + "/accuracy.log",
+        "results/logs/evaluation/{model}/{dataset}/seed-{seed}/accuracy.log",
     conda:
         ENVIRONMENT
     resources:
         mem="8GB",
         runtime="30m",
     params:
-        code=code("evaluate", "activations", "arrays"),
+        code=code("evaluate", "activations", "spectral", "arrays"),
     message:
         "Zero-shot accuracy of {wildcards.model} on {wildcards.dataset}, seed {wildcards.seed}"
     script:
@@ -36,12 +36,12 @@ rule score_components:
         shards=shards_of,
         images="results/data/{dataset}/seed-{seed}/images.csv",
         basis="results/activations/{model}/basis.safetensors",
-        components="results/explanations/" + RUN + "/{texts}/components.safetensors",
+        components="results/explanations/{model}/{dataset}/seed-{seed}/{texts}/components.safetensors",
     output:
-        factors="results/evaluation/" + RUN + "/{texts}/factors.csv",
-        images="results/evaluation/" + RUN + "/{texts}/pole-images.parquet",
+        factors="results/evaluation/{model}/{dataset}/seed-{seed}/{texts}/factors.csv",
+        images="results/evaluation/{model}/{dataset}/seed-{seed}/{texts}/pole-images.parquet",
     log:
-        "results/logs/evaluation/" + RUN + "/{texts}/factors.log",
+        "results/logs/evaluation/{model}/{dataset}/seed-{seed}/{texts}/factors.log",
     conda:
         ENVIRONMENT
     resources:
@@ -49,7 +49,7 @@ rule score_components:
         runtime="30m",
     params:
         factors=lambda wildcards: DATASETS[wildcards.dataset]["factors"],
-        code=code("evaluate", "activations", "arrays"),
+        code=code("evaluate", "activations", "spectral", "arrays"),
     message:
         "What moves the components of {wildcards.model} on {wildcards.dataset}, seed {wildcards.seed}"
     script:

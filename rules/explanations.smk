@@ -18,12 +18,12 @@ rule explain_components:
         basis="results/activations/{model}/basis.safetensors",
         texts="results/text/{model}/{texts}.safetensors",
     output:
-        table="results/explanations/" + RUN + "/{texts}/components.parquet",
-        components="results/explanations/" + RUN + "/{texts}/components.safetensors",
+        table="results/explanations/{model}/{dataset}/seed-{seed}/{texts}/components.parquet",
+        components="results/explanations/{model}/{dataset}/seed-{seed}/{texts}/components.safetensors",
     log:
-        "results/logs/explanations/" + RUN + "/{texts}/components.log",
+        "results/logs/explanations/{model}/{dataset}/seed-{seed}/{texts}/components.log",
     benchmark:
-        "results/benchmarks/explanations/" + RUN + "/{texts}/components.tsv"
+        "results/benchmarks/explanations/{model}/{dataset}/seed-{seed}/{texts}/components.tsv"
     conda:
         ENVIRONMENT
     resources:

@@ -49,7 +49,7 @@ rule plot_contact_sheet:
         ENVIRONMENT
     params:
         factors=lambda wildcards: DATASETS[wildcards.dataset]["factors"],
-        code=code("plots", "datasets"),
+        code=code("plots", "datasets", "arrays"),
     message:
         "Figure: contact sheet of {wildcards.dataset}"
     script:
@@ -58,24 +58,24 @@ rule plot_contact_sheet:
 
 rule plot_heads_map:
     input:
-        factors="results/evaluation/" + RUN + "/{texts}/factors.csv",
+        factors="results/evaluation/{model}/{dataset}/seed-{seed}/{texts}/factors.csv",
         images="results/data/{dataset}/seed-{seed}/images.csv",
     output:
-        "results/figures/" + RUN + "/{texts}/heads-map.pdf",
+        "results/figures/{model}/{dataset}/seed-{seed}/{texts}/heads-map.pdf",
         report(
-            "results/figures/" + RUN + "/{texts}/heads-map.png",
+            "results/figures/{model}/{dataset}/seed-{seed}/{texts}/heads-map.png",
             caption="captions/heads-map.rst",
             category="Figures",
             subcategory="{dataset}",
             labels={"figure": "Heads map", "model": "{model}", "seed": "{seed}"},
         ),
     log:
-        "results/logs/figures/" + RUN + "/{texts}/heads-map.log",
+        "results/logs/figures/{model}/{dataset}/seed-{seed}/{texts}/heads-map.log",
     conda:
         ENVIRONMENT
     params:
         factors=lambda wildcards: DATASETS[wildcards.dataset]["factors"],
-        code=code("plots"),
+        code=code("plots", "arrays"),
     message:
         "Figure: heads map of {wildcards.model} on {wildcards.dataset}"
     script:
@@ -84,15 +84,15 @@ rule plot_heads_map:
 
 rule plot_cards:
     input:
-        texts="results/explanations/" + RUN + "/{texts}/components.parquet",
-        factors="results/evaluation/" + RUN + "/{texts}/factors.csv",
-        pole_images="results/evaluation/" + RUN + "/{texts}/pole-images.parquet",
+        texts="results/explanations/{model}/{dataset}/seed-{seed}/{texts}/components.parquet",
+        factors="results/evaluation/{model}/{dataset}/seed-{seed}/{texts}/factors.csv",
+        pole_images="results/evaluation/{model}/{dataset}/seed-{seed}/{texts}/pole-images.parquet",
         images="results/data/{dataset}/seed-{seed}/images.csv",
         manifest="results/data/{dataset}/manifest.csv",
     output:
-        "results/figures/" + RUN + "/{texts}/cards.pdf",
+        "results/figures/{model}/{dataset}/seed-{seed}/{texts}/cards.pdf",
         report(
-            "results/figures/" + RUN + "/{texts}/cards.png",
+            "results/figures/{model}/{dataset}/seed-{seed}/{texts}/cards.png",
             caption="captions/cards.rst",
             category="Figures",
             subcategory="{dataset}",
@@ -103,12 +103,12 @@ rule plot_cards:
             },
         ),
     log:
-        "results/logs/figures/" + RUN + "/{texts}/cards.log",
+        "results/logs/figures/{model}/{dataset}/seed-{seed}/{texts}/cards.log",
     conda:
         ENVIRONMENT
     params:
         factors=lambda wildcards: DATASETS[wildcards.dataset]["factors"],
-        code=code("plots", "datasets"),
+        code=code("plots", "datasets", "arrays"),
     message:
         "Figure: clearest components of {wildcards.model} on {wildcards.dataset}"
     script:
@@ -117,25 +117,25 @@ rule plot_cards:
 
 rule plot_segmentation:
     input:
-        examples="results/segmentation/" + RUN + "/examples.safetensors",
-        scores="results/segmentation/" + RUN + "/scores.csv",
+        examples="results/segmentation/{model}/{dataset}/seed-{seed}/examples.safetensors",
+        scores="results/segmentation/{model}/{dataset}/seed-{seed}/scores.csv",
         images="results/data/{dataset}/seed-{seed}/images.csv",
         manifest="results/data/{dataset}/manifest.csv",
     output:
-        "results/figures/" + RUN + "/segmentation.pdf",
+        "results/figures/{model}/{dataset}/seed-{seed}/segmentation.pdf",
         report(
-            "results/figures/" + RUN + "/segmentation.png",
+            "results/figures/{model}/{dataset}/seed-{seed}/segmentation.png",
             caption="captions/segmentation-examples.rst",
             category="Figures",
             subcategory="{dataset}",
             labels={"figure": "Segmentation", "model": "{model}", "seed": "{seed}"},
         ),
     log:
-        "results/logs/figures/" + RUN + "/segmentation.log",
+        "results/logs/figures/{model}/{dataset}/seed-{seed}/segmentation.log",
     conda:
         ENVIRONMENT
     params:
-        code=code("plots", "datasets"),
+        code=code("plots", "datasets", "arrays"),
     message:
         "Figure: segmentation examples of {wildcards.model} on {wildcards.dataset}"
     script:

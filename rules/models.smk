@@ -9,11 +9,6 @@ rule demo_models:
         "Demo models trained; to use them, name them as 'pretrained' in the config"
 
 
-def training_start(wildcards):
-    start = config["demo_training"][wildcards.checkpoint]["start"]
-    return f"results/demo_models/{start}.safetensors" if start else []
-
-
 rule train_demo_model:
     input:
         config=found("config/demo/digits-clip.json"),
@@ -39,7 +34,7 @@ rule train_demo_model:
             for key, value in config["demo_training"][wildcards.checkpoint].items()
             if key != "start"
         },
-        code=code("demo", "demo_training"),
+        code=code("demo", "demo_training", "arrays"),
     message:
         "Training the demo model {wildcards.checkpoint}"
     script:

@@ -5,13 +5,13 @@ rule segment_images:
         manifest="results/data/{dataset}/manifest.csv",
         classes="results/text/{model}/classes-{dataset}.safetensors",
     output:
-        images="results/segmentation/" + RUN + "/images.csv",
-        scores="results/segmentation/" + RUN + "/scores.csv",
-        examples="results/segmentation/" + RUN + "/examples.safetensors",
+        images="results/segmentation/{model}/{dataset}/seed-{seed}/images.csv",
+        scores="results/segmentation/{model}/{dataset}/seed-{seed}/scores.csv",
+        examples="results/segmentation/{model}/{dataset}/seed-{seed}/examples.safetensors",
     log:
-        "results/logs/segmentation/" + RUN + ".log",
+        "results/logs/segmentation/{model}/{dataset}/seed-{seed}.log",
     benchmark:
-        "results/benchmarks/segmentation/" + RUN + ".tsv"
+        "results/benchmarks/segmentation/{model}/{dataset}/seed-{seed}.tsv"
     wildcard_constraints:
         dataset=any_of(MASKED_DATASETS),
     conda:

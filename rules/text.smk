@@ -15,16 +15,33 @@ rule embed_classes:
     params:
         model=model_params,
         prompts=lambda wildcards: DATASETS[wildcards.dataset]["prompts"],
-        code=code("models", "texts", "arrays"),
+        code=code("models", "texts", "datasets", "arrays"),
     message:
         "Class texts of {wildcards.dataset} in {wildcards.model}"
     script:
         "../scripts/embed_classes.py"
 
 
-def pool_file(wildcards):
-    pool = TEXTS[wildcards.texts]
-    return {"pool": found(pool["file"])} if "file" in pool else {}
+rule download_texts:
+    output:
+        ensure(
+            "results/data/texts/{texts}.txt",
+            sha256=lambda wildcards: TEXTS[wildcards.texts]["sha256"],
+        ),
+    log:
+        "results/logs/text/{texts}.log",
+    wildcard_constraints:
+        texts=any_of(name for name in TEXTS if "url" in TEXTS[name]),
+    retries: 3
+    localrule: True
+    conda:
+        ENVIRONMENT
+    params:
+        url=lambda wildcards: TEXTS[wildcards.texts]["url"],
+    message:
+        "Downloading the text pool {wildcards.texts}"
+    shell:
+        "curl --fail --location --silent --show-error --output {output:q} {params.url:q} 2> {log:q}"
 
 
 rule embed_texts:

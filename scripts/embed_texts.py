@@ -10,10 +10,10 @@ if TYPE_CHECKING:
 
 if __name__ == "__main__":
     with job(snakemake.log[0]) as log:
-        from clipspectra import models, texts
+        from clipspectra import demo, models, texts
 
         file = snakemake.input.get("pool")
-        pool, dropped = texts.read_pool(file) if file else texts.demo_pool()
+        pool, dropped = texts.read_pool(file) if file else texts.clean_pool(demo.text_pool(), "of the demo")
         log(f"{len(pool)} texts; dropped {dropped['blank']} blank lines and {dropped['double']} doubles")
         loaded = models.load(**model_arguments(snakemake), device=snakemake.resources.device)
         features = texts.embed(loaded, pool).numpy()

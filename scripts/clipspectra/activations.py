@@ -5,8 +5,22 @@ from safetensors import safe_open
 
 from clipspectra import InputError
 from clipspectra.arrays import load_arrays
-from clipspectra.evaluate import layer_sums
 from clipspectra.spectral import Moments
+
+
+def layer_sums(z, scalars, basis):
+    """Sum of the contributions of each layer's heads, [image, layer, d_embed].
+
+    z: [image, layer, head, d_head]; scalars: [image, 3]; basis: [layer, head, d_embed, d_head + 3]. Nothing of shape
+    [image, layer, head, d_embed] is formed: q lies flat over the heads, beside the heads' bases.
+    """
+    scaled = (z * scalars[:, None, None, :1]).reshape(*z.shape[:2], -1)  # [image, layer, head * d_head]
+    d_head = z.shape[-1]
+    result = np.empty((z.shape[0], z.shape[1], basis.shape[2]), np.float32)
+    for layer, heads in enumerate(basis):
+        write = heads[..., :d_head].transpose(1, 0, 2).reshape(heads.shape[1], -1)  # [d_embed, head * d_head]
+        result[:, layer] = scaled[:, layer] @ write.T + scalars @ heads[..., d_head:].sum(0).T
+    return result
 
 
 class StoredActivations:

@@ -3,21 +3,6 @@
 import numpy as np
 
 
-def layer_sums(z, scalars, basis):
-    """Sum of the contributions of each layer's heads, [image, layer, d_embed].
-
-    z: [image, layer, head, d_head]; scalars: [image, 3]; basis: [layer, head, d_embed, d_head + 3]. Nothing of shape
-    [image, layer, head, d_embed] is formed: q lies flat over the heads, beside the heads' bases.
-    """
-    scaled = (z * scalars[:, None, None, :1]).reshape(*z.shape[:2], -1)  # [image, layer, head * d_head]
-    d_head = z.shape[-1]
-    result = np.empty((z.shape[0], z.shape[1], basis.shape[2]), np.float32)
-    for layer, heads in enumerate(basis):
-        write = heads[..., :d_head].transpose(1, 0, 2).reshape(heads.shape[1], -1)  # [d_embed, head * d_head]
-        result[:, layer] = scaled[:, layer] @ write.T + scalars @ heads[..., d_head:].sum(0).T
-    return result
-
-
 def mean_ablated(parts, means, at_mean):
     """Sum of parts [image, part, d_embed], those in the bool mask at_mean [part] replaced by means [part, d_embed]."""
     kept = parts[:, ~at_mean].sum(1)

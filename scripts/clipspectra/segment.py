@@ -118,8 +118,8 @@ def predictions(maps):
 def scores(maps, masks):
     """Score maps [image, height, width] in [0, 1] against masks of 0, 1 and 255 (not labelled).
 
-    The reference's protocol: the foreground is where a map exceeds its mean; pixel accuracy and IoU (the mean of background
-    and foreground) are pooled over the dataset; average precision is per image, over both channels' scores together.
+    The reference's protocol: the foreground is where a map exceeds its mean; pixel accuracy and IoU (mean of both
+    sides) are pooled over the dataset; average precision is per image, over both channels' scores together.
     """
     maps, masks = np.asarray(maps), np.asarray(masks)
     if maps.shape != masks.shape:

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from clipspectra import InputError, demo
+from clipspectra import InputError
 from clipspectra.jobs import progress
 
 
@@ -25,11 +25,6 @@ def clean_pool(lines, name):
     if len(texts) < 2:
         raise InputError(f"The text pool {name} has {len(texts)} different texts; it needs two or more.")
     return texts, {"blank": len(lines) - len(filled), "double": len(filled) - len(texts)}
-
-
-def demo_pool():
-    """The pool built from the demo's vocabulary."""
-    return clean_pool(demo.text_pool(), "of the demo")
 
 
 @torch.no_grad()

@@ -7,10 +7,9 @@ import torch.nn.functional as F
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 
 from clipspectra import InputError
-from clipspectra.activations import StoredActivations
+from clipspectra.activations import StoredActivations, layer_sums
 from clipspectra.arrays import save_arrays
 from clipspectra.contributions import activations, contributions, head_map, reduced_coordinates
-from clipspectra.evaluate import layer_sums
 from clipspectra.hooks import observe
 from clipspectra.segment import patch_evidence
 from clipspectra.spectral import Moments, Reduced, explain_components, principal_components

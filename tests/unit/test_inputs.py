@@ -1,0 +1,198 @@
+"""What users give: models, manifests, pictures, text pools. Mistakes are named in one sentence."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from clipspectra import InputError, demo, models, texts
+from clipspectra.arrays import load_table, save_table, whole
+from clipspectra.datasets import ImageFiles, choose_rows, folder_manifest, mask_transform, own_manifest, read_manifest
+from clipspectra.demo_training import vocabulary
+from clipspectra.jobs import job
+
+CONFIG = "tests/golden/model_config.json"
+WEIGHTS = "tests/golden/model.safetensors"
+
+
+@pytest.fixture(autouse=True)
+def _in_the_repository(monkeypatch, request):
+    monkeypatch.chdir(request.config.rootpath)
+
+
+def test_load_gives_the_model_with_its_preprocessing_and_tokenizer():
+    loaded = models.load(CONFIG, WEIGHTS, device="cpu", precision="fp32")
+    image = loaded.preprocess(Image.new("RGB", (50, 40)))
+    assert image.shape == (3, *loaded.image_size)
+    assert loaded.model.encode_text(loaded.tokenizer(["one text"])).shape == (1, 32)
+    assert loaded.sha256 == models.file_sha256(WEIGHTS)
+    assert not loaded.model.training
+
+
+def damaged(tmp_path):
+    path = tmp_path / "damaged.safetensors"
+    path.write_bytes(Path(WEIGHTS).read_bytes()[:-100])
+    return path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("ViT-B-61", "openai"), r"no architecture 'ViT-B-61'; nearest: .*ViT-B-16"),
+        (("ViT-B-16", "openia"), "'openia' is neither a file nor a tag of ViT-B-16; its tags: openai"),
+        ((CONFIG, "nowhere.safetensors"), "'nowhere.safetensors' is neither a file"),
+        ((CONFIG, damaged), r"\(sha256 [0-9a-f]{64}\) cannot be loaded"),
+        (("ViT-B-32", WEIGHTS), "cannot be loaded into ViT-B-32"),
+        (("nowhere.json", None), "nowhere.json cannot be read"),
+    ],
+)
+def test_wrong_models_are_named(arguments, sentence, tmp_path):
+    architecture, pretrained = arguments
+    pretrained = pretrained(tmp_path) if callable(pretrained) else pretrained
+    with pytest.raises(InputError, match=sentence):
+        models.load(architecture, pretrained)
+
+
+def test_wrong_checksum_and_device_are_named(monkeypatch):
+    with pytest.raises(InputError, match=f"{'0' * 64}. Fetch it again"):
+        models.load(CONFIG, WEIGHTS, sha256="0" * 64)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InputError, match="Device 'cuda' is not there"):
+        models.load(CONFIG, WEIGHTS, device="cuda")
+
+
+def manifest(rows, splits=("train", "test")):
+    names = [f"{index:03d}.png" for index in range(rows)]
+    columns = {"image": names, "label": np.arange(rows) % 3, "group": "", "mask": ""}
+    table = pd.DataFrame(columns).assign(split=[splits[index % len(splits)] for index in range(rows)])
+    return table.assign(**{"class": table["label"].map({0: "ant", 1: "bee", 2: "cat"})})
+
+
+def test_rows_of_a_seed():
+    roles = {"fit": {"split": "train", "per_class": 4}, "eval": {"split": "test", "per_class": 3}}
+    table = manifest(60)
+    chosen = choose_rows(table, roles, seed=1)
+    assert chosen.groupby(["role", "class"]).size().tolist() == [3, 3, 3, 4, 4, 4]
+    assert (chosen["split"] == chosen["role"].map({"fit": "train", "eval": "test"})).all()
+    shuffled = choose_rows(table.sample(frac=1, random_state=0), roles, seed=1)
+    assert set(shuffled["image"] + shuffled["role"]) == set(chosen["image"] + chosen["role"])
+    assert set(choose_rows(table, roles, seed=2)["image"]) != set(chosen["image"])
+    with pytest.raises(InputError, match="No images are left for role 'eval'"):
+        choose_rows(table, roles | {"eval": {"split": "val", "per_class": 3}}, seed=1)
+
+
+def test_roles_share_a_split_without_overlap():
+    chosen = choose_rows(manifest(21, ["all"]), {"fit": {"per_class": 50}, "eval": {"per_class": 50}}, seed=0)
+    assert chosen["image"].is_unique
+    assert chosen.groupby(["class", "role"]).size().tolist() == [4, 3] * 3
+
+
+def test_manifests(tmp_path):
+    save_table(tmp_path / "short.csv", manifest(4).drop(columns="label"))
+    with pytest.raises(InputError, match="lacks the columns label"):
+        read_manifest(tmp_path / "short.csv")
+    save_table(tmp_path / "double.csv", pd.concat([manifest(3), manifest(1)]))
+    with pytest.raises(InputError, match="000.png twice"):
+        read_manifest(tmp_path / "double.csv")
+    save_table(tmp_path / "absent.csv", manifest(3))
+    with pytest.raises(InputError, match="names 3 files that are not there, the first .*000.png"):
+        own_manifest(tmp_path / "absent.csv")
+    for name in ("dog/b.png", "dog/a.jpg", "ape/c.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    table = folder_manifest(tmp_path)
+    assert table["class"].tolist() == ["ape", "dog", "dog"]
+    assert table["label"].tolist() == [0, 1, 1]
+    with pytest.raises(InputError, match="is not there"):
+        folder_manifest(tmp_path / "nowhere")
+
+
+def test_pictures_and_masks_share_their_geometry(tmp_path):
+    picture = np.zeros((40, 80), np.uint8)
+    picture[10:30, 30:50] = 1
+    Image.fromarray(picture * 255).save(tmp_path / "wide.png")
+    Image.fromarray(picture).save(tmp_path / "mask.png")
+    loaded = models.load(CONFIG, WEIGHTS)
+    table = pd.DataFrame({"image": ["wide.png"], "mask": ["mask.png"]})
+    image, mask = ImageFiles(table, tmp_path, loaded.preprocess, mask_transform(loaded.image_size))[0]
+    bright = image.mean(0) > image.mean()
+    assert (bright == (mask == 1)).float().mean() > 0.97
+    (tmp_path / "wide.png").write_bytes(b"no picture")
+    with pytest.raises(InputError, match=r"wide.png cannot be read"):
+        ImageFiles(table, tmp_path, loaded.preprocess)[0]
+
+
+def test_text_pools(tmp_path):
+    path = tmp_path / "pool.txt"
+    path.write_text("a cat\n\na dog\na cat\n  \nein Bär 🐻", encoding="utf-8")
+    assert texts.read_pool(path) == (["a cat", "a dog", "ein Bär 🐻"], {"blank": 2, "double": 1})
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match="is not UTF-8"):
+        texts.read_pool(path)
+    path.write_text("one\none\n")
+    with pytest.raises(InputError, match="has 1 different texts"):
+        texts.read_pool(path)
+
+
+def test_prompts_name_what_exists():
+    assert texts.phrases_of(["red_ink", "blue"], {"blue": ["blue", "azure"]}, "colour") == [
+        "red ink",
+        ["blue", "azure"],
+    ]
+    with pytest.raises(InputError, match="names 'bleu' under prompts.colour.names"):
+        texts.phrases_of(["blue"], {"bleu": "x"}, "colour")
+    assert len(texts.templates_of("openai")) == 80
+
+
+def test_outputs_appear_whole_or_not_at_all(tmp_path):
+    with pytest.raises(ZeroDivisionError), whole(tmp_path / "table.csv") as part:
+        part.write_text("half")
+        raise ZeroDivisionError
+    assert list(tmp_path.iterdir()) == []
+    save_table(tmp_path / "table.csv", pd.DataFrame({"text": ["NA", "null"]}))
+    assert load_table(tmp_path / "table.csv")["text"].tolist() == ["NA", "null"]
+
+
+def test_a_job_says_one_sentence_and_logs_the_traceback(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop, job(tmp_path / "log"):
+        raise InputError("The key is wrong.")
+    assert stop.value.code == 1
+    assert capsys.readouterr().err == "\nError: The key is wrong.\n"
+    assert "Traceback" in (tmp_path / "log").read_text()
+
+
+def test_the_demo_world_keeps_its_splits_and_groups_apart():
+    train, test = demo.World("train"), demo.World("test")
+    pictures = [np.stack([np.asarray(digit) for digit in world.digits]) for world in (train, test)]
+    assert len(pictures[0]) + len(pictures[1]) == 1797
+    fitting, validation = demo.World("fitting"), demo.World("validation")
+    assert len(fitting.digits) + len(validation.digits) == len(train.digits)
+    rng = np.random.default_rng(0)
+    factors = train.draw_factors(rng, 400, agreement=0.95)
+    groups = pd.Series([demo.describe(row, spurious=True)["group"] for row in factors]).value_counts()
+    assert groups.to_dict() == {"low on ground": 190, "high on sky": 190, "low on sky": 10, "high on ground": 10}
+    picture, mask = test.render(factors[0], rng)
+    again, _ = test.render(factors[0], np.random.default_rng(3))
+    assert picture.shape == again.shape == (64, 64, 3)
+    assert 0.01 < mask.mean() < 0.4
+
+
+def test_the_demo_texts_fit_the_context():
+    from open_clip import SimpleTokenizer
+
+    tokenizer = SimpleTokenizer(context_length=77)
+    longest = demo.caption([0, 5, 7, 1, 3], prefix="a close photo of", phrasing=(1,) * 5)
+    assert longest == "a close photo of a tiny purple 0 on a clear sky in the lower part"
+    pool = [*demo.text_pool(), longest]
+    assert len(set(pool)) == len(pool) > 400
+    tokens = tokenizer(pool).numpy()
+    assert (tokens > 0).sum(1).max() <= 24
+    assert set(np.unique(tokens)) <= set(vocabulary(tokenizer))
+
+
+def test_the_core_is_the_one_of_this_repository(request):
+    assert sys.modules["clipspectra"].__file__.startswith(str(request.config.rootpath / "scripts"))

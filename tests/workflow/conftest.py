@@ -1,0 +1,77 @@
+"""Clones of the repository with a small configuration of the demo, to run the README's commands in."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+
+
+class Clone:
+    """The tracked files in another directory, with this Python as its .venv and a small demo as its config."""
+
+    def __init__(self, directory):
+        self.directory = directory
+        listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        for name in filter(None, listed.split("\0")):
+            (directory / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, directory / name)
+        (directory / ".venv").mkdir()
+        (directory / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
+        (directory / ".venv" / "ready").touch()
+        self.config = yaml.safe_load((directory / "config" / "config.yaml").read_text())
+        digits = self.config["datasets"]["digits"]
+        digits["demo"]["images"] = 240
+        digits["roles"] = {"fit": {"split": "train", "per_class": 6}, "eval": {"split": "test", "per_class": 6}}
+        self.configure(
+            datasets={"digits": digits},
+            models={"demo": self.config["models"]["demo"]},
+            demo_training={"balanced": {"steps": 4}, "biased": {"steps": 2, "start": "balanced", "agreement": 0.95}},
+        )
+
+    def configure(self, **changes):
+        """Change entries of config/config.yaml."""
+        self.config |= changes
+        (self.directory / "config" / "config.yaml").write_text(yaml.safe_dump(self.config, sort_keys=False))
+
+    def run(self, *command):
+        """Run a command in this directory; its output, errors included, is the result's stdout."""
+        return subprocess.run(
+            command,
+            cwd=self.directory,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+
+    def snakemake(self, *arguments):
+        """Run snakemake on two cores."""
+        return self.run("snakemake", "--cores", "2", *arguments)
+
+
+def environment():
+    """This process's environment, with its Python's programs first."""
+    return os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """A clone where `make demo` has run, at small size. Tests leave its results as they are."""
+    clone = Clone(tmp_path_factory.mktemp("finished") / "clone")
+    result = clone.run("make", "demo", "CORES=2")
+    assert result.returncode == 0, result.stdout
+    clone.output = result.stdout
+    return clone
+
+
+@pytest.fixture
+def clone(tmp_path):
+    """A clone where nothing has run yet."""
+    return Clone(tmp_path / "clone")

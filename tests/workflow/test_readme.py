@@ -1,0 +1,60 @@
+"""Every command of the README runs, in a clone with a small demo."""
+
+import re
+import shlex
+
+import pandas as pd
+import pytest
+from conftest import ROOT, Clone
+from PIL import Image
+from skimage import data
+
+README = (ROOT / "README.md").read_text()
+BLOCKS = {
+    language: re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.M | re.S) for language in ("bash", "yaml")
+}
+COMMANDS = [line.split(" #")[0].strip() for block in BLOCKS["bash"] for line in block.splitlines() if line.strip()]
+
+# What a test cannot do as it is written: itself, and what needs weights, a cluster or many minutes.
+INSTEAD = {
+    "make test": "make --dry-run test",
+    "make benchmark": "python scripts/benchmark.py --architectures ViT-B-32 --batches 1 --repeats 1",
+    "snakemake --cores all --configfile config/paper.yaml": "snakemake --dry-run --configfile config/paper.yaml",
+    "snakemake --workflow-profile profiles/slurm": "snakemake --dry-run --workflow-profile profiles/slurm",
+}
+OWN = [command for command in COMMANDS if "mine.yaml" in command]
+
+
+def test_the_readme_has_its_commands():
+    assert {"make demo", "make test", *INSTEAD} <= set(COMMANDS)
+    assert OWN
+
+
+@pytest.mark.parametrize("command", [command for command in dict.fromkeys(COMMANDS) if command not in OWN])
+def test_command(finished, command):
+    if command.startswith("git clone") or command.startswith("cd "):
+        pytest.skip("how to get here")
+    result = finished.run(*shlex.split(INSTEAD.get(command, command)))
+    assert result.returncode == 0, result.stdout
+
+
+def test_ones_own_images_model_and_texts(tmp_path):
+    """The README's own config on photographs that ship with scikit-image; the demo's model stands for one's own."""
+    clone = Clone(tmp_path / "clone")
+    for name, photograph in {"cat": data.chelsea(), "coffee": data.coffee(), "rocket": data.rocket()}.items():
+        folder = clone.directory / "photographs" / name
+        folder.mkdir(parents=True)
+        for number in range(6):
+            Image.fromarray(photograph[:, number * 20 : number * 20 + 300]).save(folder / f"{number}.jpg")
+    (clone.directory / "my-texts.txt").write_text("a red digit\nthe sky\ncat fur\n\na wooden table\n")
+    (clone.directory / "my-weights.safetensors").write_bytes(
+        (clone.directory / "config" / "demo" / "balanced.safetensors").read_bytes()
+    )
+    config = "\n".join(BLOCKS["yaml"]).replace("architecture: ViT-B-16", "architecture: config/demo/digits-clip.json")
+    (clone.directory / "config" / "mine.yaml").write_text(config)
+    for command in OWN:
+        result = clone.run(*shlex.split(command))
+        assert result.returncode == 0, result.stdout
+    table = pd.read_csv(clone.directory / "results" / "tables" / "accuracy.csv")
+    assert set(table["images"]) == {9}
+    assert (clone.directory / "results/figures/my-model/photographs/seed-0/my-texts/cards.png").exists()

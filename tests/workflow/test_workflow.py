@@ -1,0 +1,143 @@
+"""The whole chain on real snakemake: it runs, it stops where nothing changed, and it says what is wrong."""
+
+import hashlib
+import signal
+import subprocess
+import time
+
+import pandas as pd
+import pytest
+from conftest import environment
+
+HEADS_MAP = "results/figures/demo/digits/seed-0/demo-vocabulary/heads-map.png"
+
+
+def digests(clone):
+    """Digest of every table and figure."""
+    paths = [path for part in ("tables", "figures") for path in (clone.directory / "results" / part).rglob("*.*")]
+    return {str(path.relative_to(clone.directory)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+
+
+def planned(result):
+    """Names of the rules in a dry run's statistics."""
+    assert result.returncode == 0, result.stdout
+    table = result.stdout.split("Job stats:")[1].split("total")[0]
+    return {line.split()[0] for line in table.splitlines()[3:] if line.strip()}
+
+
+def test_the_demo_gives_tables_and_figures(finished):
+    results = finished.directory / "results"
+    names = {str(path.relative_to(results)) for path in results.rglob("*.*")}
+    assert {"tables/accuracy.csv", "tables/segmentation.csv", "tables/exactness.csv"} <= names
+    for figure in ("demo-vocabulary/heads-map", "demo-vocabulary/cards", "segmentation"):
+        assert {f"figures/demo/digits/seed-0/{figure}.{ending}" for ending in ("png", "pdf")} <= names
+    assert HEADS_MAP in finished.output
+    exactness = pd.read_csv(results / "tables" / "exactness.csv")
+    assert exactness["images"].sum() == 2 * 120
+    assert exactness["largest_sum_error"].max() < 1e-5
+    accuracy = pd.read_csv(results / "tables" / "accuracy.csv").set_index(["factor", "at_mean"])["accuracy"]
+    assert accuracy["colour", "none"] > 90
+    assert accuracy["class", "none"] > 75
+    assert accuracy["class", "MLPs and all heads"] < 30
+    assert not [path for path in results.glob("tables/*") if str(finished.directory) in path.read_text()]
+
+
+def test_a_second_run_has_nothing_to_do(finished):
+    assert "Nothing to be done" in finished.snakemake("--dry-run").stdout
+
+
+def test_settings_of_speed_change_nothing(finished):
+    result = finished.snakemake("--dry-run", "--config", "batch_size=7", "gpu=1", "device=cpu")
+    assert "Nothing to be done" in result.stdout
+
+
+def test_one_figure_plans_nothing_above_its_data(finished):
+    assert planned(finished.snakemake("--dry-run", "--force", HEADS_MAP)) == {"plot_heads_map"}
+
+
+def test_the_same_inputs_give_the_same_bytes(finished):
+    before = digests(finished)
+    result = finished.snakemake("--forcerun", "segment_images", "explain_components", "evaluate_accuracy")
+    assert result.returncode == 0, result.stdout
+    assert "plot_segmentation" in result.stdout
+    assert digests(finished) == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"batchsize": 3}, ["top level", "'batchsize' was unexpected"]),
+        ({"seeds": []}, ["seeds", "non-empty"]),
+        ({"models": {"demo": {"architecture": "ViT-B-16"}}}, ["models.demo", "'pretrained' is a required property"]),
+        ({"models": {"a/b": {"architecture": "ViT-B-16", "pretrained": "openai"}}}, ["models", "'a/b'"]),
+    ],
+)
+def test_a_wrong_config_is_named(clone, changes, words):
+    clone.configure(**changes)
+    result = clone.snakemake("--dry-run")
+    assert result.returncode != 0
+    sentence = next(line for line in result.stdout.splitlines() if line.startswith("Config, "))
+    assert all(word in sentence for word in words)
+
+
+@pytest.mark.parametrize(
+    "target", ["results/text/nobody/demo-vocabulary.safetensors", "results/data/nowhere/manifest.csv"]
+)
+def test_an_unknown_model_or_dataset_is_named(clone, target):
+    result = clone.snakemake("--dry-run", target)
+    assert result.returncode != 0
+    assert target in result.stdout
+
+
+def test_a_damaged_or_missing_checkpoint_is_named(clone):
+    target = "results/text/demo/demo-vocabulary.safetensors"
+    weights = clone.directory / clone.config["models"]["demo"]["pretrained"]
+    weights.write_bytes(weights.read_bytes()[:-1])
+    result = clone.snakemake(target)
+    assert result.returncode != 0
+    assert "balanced.safetensors is damaged or another file: its sha256 is" in result.stdout
+    assert not list((clone.directory / "results" / "text").rglob("*.safetensors"))
+    weights.unlink()
+    result = clone.snakemake("--dry-run", target)
+    assert result.returncode != 0
+    assert "config/demo/balanced.safetensors" in result.stdout
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "kill"])
+def test_an_interrupted_run_goes_on(clone, how):
+    """Stopped in the middle of writing images; then a second run."""
+    clone.config["datasets"]["digits"]["demo"]["images"] = 6000
+    clone.configure()
+    target = "results/data/digits/manifest.csv"
+    process = subprocess.Popen(
+        ["snakemake", "--cores", "1", target],
+        cwd=clone.directory,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    images = clone.directory / "results" / "data" / "digits" / "images"
+    deadline = time.monotonic() + 60
+    while not (images.exists() and len(list(images.iterdir())) > 50):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.05)
+    subprocess.run(["kill", f"-{how.value}", "--", f"-{process.pid}"], check=True)
+    assert process.wait(30) != 0
+    assert not (clone.directory / target).exists()
+    clone.config["datasets"]["digits"]["demo"]["images"] = 240
+    clone.configure()
+    if how == signal.SIGKILL:  # nobody was left to take the lock away
+        assert clone.snakemake("--unlock").returncode == 0
+    result = clone.snakemake(target)
+    assert result.returncode == 0, result.stdout
+    assert len(pd.read_csv(clone.directory / target)) == 240
+    assert len(list(images.glob("*.png"))) == 480
+
+
+def test_a_directory_that_cannot_be_written(clone):
+    (clone.directory / "results").write_text("a file where the folder should be")
+    result = clone.snakemake("results/data/digits/manifest.csv")
+    assert result.returncode != 0
+    assert "results" in result.stdout

@@ -8,31 +8,34 @@ import pandas as pd
 
 from clipspectra.activations import StoredActivations
 from clipspectra.arrays import load_arrays, load_table, save_table
-from clipspectra.evaluate import ablations, accuracy, mean_ablated
+from clipspectra.evaluate import ablations, mean_ablated, zero_shot
 from clipspectra.jobs import job
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
-def accuracies(parts, fit, table, classifiers, values, layers):
-    """One row an ablation, factor and group ("all", and each group of the manifest)."""
-    means = parts[fit].mean(0, dtype=np.float64)
-    table, parts = table[~fit], parts[~fit]
+def predictions(stored, classifiers):
+    """{(ablation, factor): predicted value of each image}, shard by shard."""
+    means, held = stored.fit_means(), ablations(stored.layers)
+    found = {(ablation, factor): [] for ablation in held for factor in classifiers}
+    for parts in stored.parts():
+        for ablation, at_mean in held.items():
+            embedding = mean_ablated(parts, means, at_mean)
+            for factor, classifier in classifiers.items():
+                found[ablation, factor].append(zero_shot(embedding, classifier))
+    return {key: np.concatenate(predicted) for key, predicted in found.items()}
+
+
+def accuracies(found, table, values):
+    """One row an ablation, factor and group ("all", and each group of the manifest), over the rows of `table`."""
     groups = {"all": np.ones(len(table), bool)}
     groups |= {name: (table["group"] == name).to_numpy() for name in sorted(set(table["group"]) - {""})}
-    for ablation, at_mean in ablations(layers).items():
-        embedding = mean_ablated(parts, means, at_mean)
-        for factor, classifier in classifiers.items():
-            labels = table[factor].astype(str).map(values[factor].index).to_numpy()
-            for group, inside in groups.items():
-                yield {
-                    "factor": factor,
-                    "group": group,
-                    "at_mean": ablation,
-                    "images": int(inside.sum()),
-                    "accuracy": 100 * accuracy(embedding[inside], classifier, labels[inside]),
-                }
+    for (ablation, factor), predicted in found.items():
+        right = predicted == table[factor].astype(str).map(values[factor].index).to_numpy()
+        for group, inside in groups.items():
+            accuracy = 100 * right[inside].mean()
+            yield {"factor": factor, "group": group, "at_mean": ablation, "images": inside.sum(), "accuracy": accuracy}
 
 
 if __name__ == "__main__":
@@ -40,8 +43,8 @@ if __name__ == "__main__":
         stored = StoredActivations(snakemake.input.shards, snakemake.input.basis)
         classifiers, metadata = load_arrays(snakemake.input.classes)
         table = load_table(snakemake.input.images)
-        values = json.loads(metadata["values"])
-        rows = pd.DataFrame(accuracies(stored.parts(), stored.fit, table, classifiers, values, stored.layers))
+        found = {key: predicted[~stored.fit] for key, predicted in predictions(stored, classifiers).items()}
+        rows = pd.DataFrame(accuracies(found, table[~stored.fit], json.loads(metadata["values"])))
         for place, key in enumerate(("model", "dataset", "seed")):
             rows.insert(place, key, snakemake.wildcards[key])
         save_table(snakemake.output[0], rows)

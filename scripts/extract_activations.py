@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from clipspectra import InputError
 from clipspectra.arrays import load_table, save_arrays, versions
 from clipspectra.jobs import job, model_arguments, progress
 
@@ -17,7 +18,6 @@ def extract(loaded, table, root, *, batch_size, workers):
     import torch
     from torch.utils.data import DataLoader
 
-    from clipspectra import InputError
     from clipspectra.contributions import activations, head_map, sum_error
     from clipspectra.datasets import ImageFiles
 
@@ -52,6 +52,8 @@ if __name__ == "__main__":
         table = load_table(snakemake.input.images)
         shard, shards = int(wildcards.shard), int(wildcards.shards)
         table = table.iloc[len(table) * shard // shards : len(table) * (shard + 1) // shards]
+        if table.empty:
+            raise InputError(f"Shard {shard} of {shards} has no images; lower 'shards' in the config.")
         loaded = models.load(**model_arguments(snakemake), device=snakemake.resources.device)
         root = Path(snakemake.input.manifest).parent
         arrays, error = extract(

@@ -21,11 +21,11 @@ if __name__ == "__main__":
         table = load_table(snakemake.input.images)[~stored.fit].reset_index(drop=True)
         factors, poles = [], []
         for layer in progress(range(stored.layers), "component scores", unit="layer"):
-            q = np.concatenate(list(stored.reduced(layer)))[~stored.fit]
             for head in range(stored.heads):
                 names = f"components.{layer}.{head}", f"mean.{layer}.{head}"
                 arrays, _ = load_arrays(snakemake.input.components, *names)
-                scores = component_scores(q[:, head], stored.basis[layer, head], *(arrays[name] for name in names))
+                q = np.concatenate(list(stored.reduced(layer, head)))[~stored.fit]
+                scores = component_scores(q, stored.basis[layer, head], *(arrays[name] for name in names))
                 variance = scores.var(0)
                 where = {"layer": layer, "head": head}
                 eta = {factor: eta_squared(scores, table[factor].to_numpy()) for factor in snakemake.params.factors}

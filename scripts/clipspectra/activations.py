@@ -34,44 +34,45 @@ class StoredActivations:
         self.paths = list(shards)
         self.basis = load_arrays(basis, "basis")[0]["basis"]
         self.layers, self.heads = self.basis.shape[:2]
-        self.fit = self.small("fit").astype(bool)
+        fit = [load_arrays(path, "fit")[0]["fit"].astype(bool) for path in self.paths]
+        self.sizes, self.fit = [len(part) for part in fit], np.concatenate(fit)
         if not self.fit.any() or self.fit.all():
             raise InputError(
                 "The chosen images have no fit rows or no eval rows; check 'roles' of the dataset in the config."
             )
 
-    def small(self, name):
-        """One of the small arrays over all images (label, fit, embedding, scalars)."""
-        return np.concatenate([load_arrays(path, name)[0][name] for path in self.paths])
-
-    def reduced(self, layer):
-        """Reduced coordinates of a layer's heads shard by shard: q, float64 [image, head, d_head + 3]."""
+    def reduced(self, layer, head=None):
+        """q of a layer shard by shard, float64 [image, head, d_head + 3], or of one head, [image, d_head + 3]."""
         for path in self.paths:
             with safe_open(path, "np") as file:
-                z = np.asarray(file.get_slice("z")[:, layer], np.float64)
-                scalars = np.asarray(file.get_tensor("scalars"), np.float64)[:, None, :]
-            yield np.concatenate([z * scalars[..., :1], np.broadcast_to(scalars, (*z.shape[:2], 3))], axis=-1)
+                z = file.get_slice("z")[:, layer] if head is None else file.get_slice("z")[:, layer, head]
+                scalars = file.get_tensor("scalars").astype(np.float64)
+            scalars = scalars if head is not None else np.repeat(scalars[:, None], z.shape[1], axis=1)
+            yield np.concatenate([z * scalars[..., :1], scalars], axis=-1)
 
     def fit_moments(self, layer):
         """Moments of every head of a layer over the fit rows, merged over shards: list [head]."""
         merged = [None] * self.heads
-        start = 0
-        for q in self.reduced(layer):
-            rows = q[self.fit[start : start + len(q)]]
-            start += len(q)
-            for head in range(self.heads if len(rows) else 0):
-                found = Moments.of(rows[:, head])
+        for q, fit in zip(self.reduced(layer), self.by_shard(self.fit)):
+            for head in range(self.heads if fit.any() else 0):
+                found = Moments.of(q[fit, head])
                 merged[head] = found if merged[head] is None else merged[head].merge(found)
         for head, moments in enumerate(merged):
             moments.basis = self.basis[layer, head].astype(np.float64)
         return merged
 
     def parts(self):
-        """Contributions of each layer's heads, then of x_0 and each MLP: float32 [image, 2 * layer + 1, d_embed]."""
-        result = []
+        """Contributions of each layer's heads, of x_0 and of each MLP, by shard: [image, 2 * layer + 1, d_embed]."""
         for path in self.paths:
             arrays, _ = load_arrays(path, "z", "scalars", "mlps")
-            result.append(
-                np.concatenate([layer_sums(arrays["z"], arrays["scalars"], self.basis), arrays["mlps"]], axis=1)
-            )
-        return np.concatenate(result)
+            heads = layer_sums(arrays["z"], arrays["scalars"], self.basis)
+            yield np.concatenate([heads, arrays["mlps"]], axis=1)
+
+    def fit_means(self):
+        """Mean of each of `parts` over the fit rows, float64 [2 * layer + 1, d_embed]."""
+        sums = [parts[fit].sum(0, dtype=np.float64) for parts, fit in zip(self.parts(), self.by_shard(self.fit))]
+        return np.sum(sums, axis=0) / self.fit.sum()
+
+    def by_shard(self, values):
+        """An array [image] cut as the shards are."""
+        return np.split(values, np.cumsum(self.sizes)[:-1])

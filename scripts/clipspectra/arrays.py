@@ -10,6 +10,8 @@ import pandas as pd
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
+NAMES = ("image", "mask", "class", "group", "split", "text")  # columns of names, whatever they look like
+
 
 @contextmanager
 def whole(path):
@@ -51,7 +53,7 @@ def save_table(path, table):
 
 
 def load_table(path):
-    """Read a table that save_table wrote. Text columns are never guessed to be missing values."""
+    """Read a table that save_table wrote. Names stay text, a class "007" or "NA" too."""
     if str(path).endswith(".parquet"):
         return pd.read_parquet(path)
-    return pd.read_csv(path, keep_default_na=False)
+    return pd.read_csv(path, keep_default_na=False, dtype=dict.fromkeys(NAMES, str))

@@ -149,7 +149,10 @@ class World:
             agree = np.empty(images, bool)
             for digit_class in (high, ~high):
                 count = digit_class.sum()
-                agree[digit_class] = rng.permutation(count) < round(agreement * count)
+                agreeing = int(
+                    round(agreement * count, 6) + rng.random()
+                )  # a fraction is rounded up as often as it is large
+                agree[digit_class] = rng.permutation(count) < agreeing
             sky = high == agree
             for place, inside in (("ground", ~sky), ("sky", sky)):
                 textures = [VALUES["texture"].index(texture) for texture in PLACES[place]]

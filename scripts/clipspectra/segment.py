@@ -1,6 +1,6 @@
 """Where in the image the evidence for a class is: patch maps from the decomposition by token, and their scores."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -89,8 +89,7 @@ def stretch(maps):
     return (maps - low) / torch.where(high > low, high - low, 1)
 
 
-@dataclass
-class Scores:
+class Scores(NamedTuple):
     """Segmentation scores over a dataset, in [0, 1], and `table`, one row an image."""
 
     pixel_accuracy: float

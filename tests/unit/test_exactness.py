@@ -184,7 +184,8 @@ def test_stored_activations_are_read_as_they_were(tmp_path, images):
     stored = StoredActivations(paths, tmp_path / "basis.safetensors")
     expected = contributions(model, images.float())
     parts = torch.cat([expected.heads.sum(2), expected.mlps], dim=1)
-    np.testing.assert_allclose(stored.parts(), parts, atol=1e-6)
+    np.testing.assert_allclose(np.concatenate(list(stored.parts())), parts, atol=1e-6)
+    np.testing.assert_allclose(stored.fit_means(), parts[stored.fit].mean(0), atol=1e-6)
     fit = stored.fit_moments(1)[2]
     assert fit.count == 3
     np.testing.assert_allclose(fit.embedded_mean(), expected.heads[stored.fit, 1, 2].mean(0), atol=1e-6)

@@ -67,23 +67,15 @@ class Activations:
 
     z: heads' outputs for the class token before W_O, [image, layer, head, d_head] or, per token,
        each source token's part of it, [image, layer, pos, head, d_head]
+    scalars: 1 / (sigma n), mu / (sigma n) and 1 / n, [image, 3]
     mlps: contributions of the embedding x_0 (number 0) and of each MLP, [image, layer + 1, d_embed]
     embedding: the model's own output, not normalised, [image, d_embed]
-    mean, std: statistics of the final LayerNorm, [image]; norm: length of the embedding, [image]
     """
 
     z: torch.Tensor
+    scalars: torch.Tensor
     mlps: torch.Tensor
     embedding: torch.Tensor
-    mean: torch.Tensor
-    std: torch.Tensor
-    norm: torch.Tensor
-
-    @property
-    def scalars(self):
-        """[1 / (sigma n), mu / (sigma n), 1 / n] of each image, [image, 3]."""
-        inverse = 1 / (self.std * self.norm)
-        return torch.stack([inverse, self.mean * inverse, 1 / self.norm], dim=-1)
 
 
 @dataclass
@@ -133,20 +125,25 @@ def activations(model, images, *, per_token=False, maps=None):
 
     with observe(visual, on_attention=on_attention, on_mlp=on_mlp, on_embedding=on_embedding, on_final=on_final):
         embedding = model.encode_image(images)
-    mean = final.mean(-1)
-    std = (final.var(-1, unbiased=False) + visual.ln_post.eps).sqrt()
-    result = Activations(
-        z=torch.stack([z[layer] for layer in sorted(z)], dim=1),
-        mlps=embedding.new_empty(0),
-        embedding=embedding,
-        mean=mean,
-        std=std,
-        norm=embedding.norm(dim=-1),
-    )
-    inverse, shifted, beta = result.scalars[:, None, :, None].unbind(2)  # each [image, 1, 1]
+    scalars = image_scalars(final, embedding, visual.ln_post.eps)
+    inverse, shifted, beta = scalars[:, None, :, None].unbind(2)  # each [image, 1, 1]
     streams = torch.stack([added[layer] for layer in sorted(added)], dim=1)  # [image, layer + 1, d_model]
-    result.mlps = inverse * (streams @ maps.project.T) + shifted * maps.mean_share + beta * maps.beta_share
-    return result
+    return Activations(
+        z=torch.stack([z[layer] for layer in sorted(z)], dim=1),
+        scalars=scalars,
+        mlps=inverse * (streams @ maps.project.T) + shifted * maps.mean_share + beta * maps.beta_share,
+        embedding=embedding,
+    )
+
+
+def image_scalars(state, embedding, eps):
+    """1 / (sigma n), mu / (sigma n) and 1 / n of each image, [image, 3].
+
+    state: class token before the final LayerNorm, [image, d_model]; embedding: [image, d_embed]; eps: the LayerNorm's
+    """
+    inverse_norm = 1 / embedding.norm(dim=-1)
+    inverse = inverse_norm / (state.var(-1, unbiased=False) + eps).sqrt()
+    return torch.stack([inverse, state.mean(-1) * inverse, inverse_norm], dim=-1)
 
 
 def reduced_coordinates(z, scalars):
@@ -181,4 +178,4 @@ def sum_error(found, maps):
     """Largest |sum of all contributions - e/n| over images and dimensions, summing in float64 without forming heads."""
     q = reduced_coordinates(found.z, found.scalars).double()
     total = torch.einsum("ilhq,lheq->ie", q, maps.basis.double()) + found.mlps.double().sum(1)
-    return float((total - (found.embedding / found.norm[:, None]).double()).abs().max())
+    return float((total - (found.embedding * found.scalars[:, 2:]).double()).abs().max())

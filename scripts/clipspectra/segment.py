@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from sklearn.metrics import average_precision_score
 
-from clipspectra.contributions import head_map
+from clipspectra.contributions import head_map, image_scalars
 from clipspectra.hooks import class_attention, observe
 
 VOID = 255  # mask value of pixels that count neither way
@@ -49,12 +49,10 @@ def patch_evidence(model, images, classifier):
         embedding = model.encode_image(images)
     top = (embedding @ classifier).argmax(1)
     direction = classifier.T[top] - classifier.mean(1)  # [image, d_embed]
-    std = (state.var(-1, unbiased=False) + visual.ln_post.eps).sqrt()
-    inverse = 1 / (std * embedding.norm(dim=-1))
-    evidence = torch.einsum("ipm,em,ie->ip", written, maps.project, direction) * inverse[:, None]
+    scalars = image_scalars(state, embedding, visual.ln_post.eps)
+    evidence = torch.einsum("ipe,ie->ip", written @ maps.project.T, direction) * scalars[:, :1]
     # What biases, mean and beta say is the same for every token: one number an image.
     d_head = blocks[0].attn.head_dim
-    scalars = torch.stack([inverse, state.mean(-1) * inverse, 1 / embedding.norm(dim=-1)], dim=-1)
     constants = maps.basis[..., d_head:].sum((0, 1))  # [d_embed, 3]
     evidence = evidence + torch.einsum("ie,ec,ic->i", direction, constants, scalars)[:, None] / written.shape[1]
     return evidence[:, 1:]

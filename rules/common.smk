@@ -1,5 +1,6 @@
 # Helpers of all rules; no rules here.
 import hashlib
+import os
 import re
 from pathlib import Path
 
@@ -14,6 +15,11 @@ except WorkflowError as error:
     )  # jsonschema's, whose own report prints the whole config
     where = ".".join(map(str, problem.absolute_path)) or "top level"
     raise WorkflowError(f"Config, {where}: {problem.message[:300]}") from None
+
+if not os.access(".", os.W_OK):
+    raise WorkflowError(
+        f"No permission to write in {Path.cwd()}; name another place with --directory."
+    )
 
 REPOSITORY = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parent
 ENVIRONMENT = "../envs/environment.yaml"

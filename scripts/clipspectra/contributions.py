@@ -111,13 +111,13 @@ def activations(model, images, *, per_token=False, maps=None):
             parts = class_attention(query, key)[..., None] * value  # [image, head, pos, d_head]
             z[layer] = parts.transpose(1, 2)
         else:
-            z[layer] = heads[:, :, 0]
+            z[layer] = heads[:, :, 0].clone()  # a view would keep all tokens of all layers in memory
 
     def on_mlp(layer, output):
-        added[layer + 1] = output[:, 0]
+        added[layer + 1] = output[:, 0].clone()
 
     def on_embedding(state):
-        added[0] = state[:, 0]
+        added[0] = state[:, 0].clone()
 
     def on_final(state):
         nonlocal final

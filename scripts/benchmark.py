@@ -11,7 +11,7 @@ import torch
 from tqdm import tqdm
 
 from clipspectra import models
-from clipspectra.contributions import activations, contributions, head_map, sum_error
+from clipspectra.contributions import activations, contributions, head_basis, sum_error
 from clipspectra.segment import patch_maps
 
 
@@ -21,10 +21,10 @@ def measure(architecture, batch, repeats, with_dense):
     model = models.load(architecture, None).model
     size = model.visual.image_size
     images = torch.randn(batch, 3, *((size, size) if isinstance(size, int) else size))
-    maps, classifier = head_map(model.visual), torch.randn(model.visual.output_dim, 1000)
+    classifier = torch.randn(model.visual.output_dim, 1000)
     work = {
         "plain forward": lambda: model.encode_image(images, normalize=True),
-        "extraction": lambda: activations(model, images, maps=maps),
+        "extraction": lambda: activations(model, images),
         "patch maps, 1,000 classes": lambda: patch_maps(model, images, classifier),
     }
     if with_dense:
@@ -36,10 +36,11 @@ def measure(architecture, batch, repeats, with_dense):
             call()
             if round_number:  # the first round warms up
                 seconds[name].append((time.perf_counter() - start) / batch)
-    found = activations(model, images, maps=maps)
-    stored = 4 * (found.z[0].numel() + 3)
+    found = activations(model, images)
+    stored = 4 * (found.z[0].numel() + found.scalars.shape[1])
     dense = 4 * found.z.shape[1] * found.z.shape[2] * found.embedding.shape[1]
-    return {name: statistics.median(times) for name, times in seconds.items()}, dense / stored, sum_error(found, maps)
+    error = sum_error(found, head_basis(model.visual))
+    return {name: statistics.median(times) for name, times in seconds.items()}, dense / stored, error
 
 
 def main():

@@ -18,20 +18,20 @@ def extract(loaded, table, root, *, batch_size, workers):
     import torch
     from torch.utils.data import DataLoader
 
-    from clipspectra.contributions import activations, head_map, sum_error
+    from clipspectra.contributions import activations, head_basis, sum_error
     from clipspectra.datasets import ImageFiles
 
-    maps = head_map(loaded.model.visual)
+    basis = head_basis(loaded.model.visual)
     loader = DataLoader(ImageFiles(table, root, loaded.preprocess), batch_size, num_workers=workers)
     collected = {name: [] for name in ("z", "scalars", "mlps", "embedding")}
     worst, done = 0.0, 0
     with progress(None, "activations", total=len(table), unit="image") as bar:
         for images in loader:
-            found = activations(loaded.model, images.to(loaded.device), maps=maps)
+            found = activations(loaded.model, images.to(loaded.device))
             broken = (~torch.isfinite(found.embedding).all(1)).nonzero().flatten().tolist()
             if broken:
                 raise InputError(f"The model's embedding of {table['image'].iloc[done + broken[0]]} is not a number.")
-            error = sum_error(found, maps)
+            error = sum_error(found, basis)
             if error > LARGEST_ERROR:
                 raise InputError(
                     f"The contributions miss the model's embedding by {error:.1e}, more than {LARGEST_ERROR:.0e}: "

@@ -11,11 +11,9 @@ if TYPE_CHECKING:
 if __name__ == "__main__":
     with job(snakemake.log[0]):
         from clipspectra import models
-        from clipspectra.contributions import head_map
+        from clipspectra.contributions import head_basis
 
         loaded = models.load(**model_arguments(snakemake))
-        maps = head_map(loaded.model.visual)
+        basis = head_basis(loaded.model.visual)
         metadata = {"model": snakemake.wildcards.model, "sha256": loaded.sha256 or "", "code": snakemake.params.code}
-        save_arrays(
-            snakemake.output.basis, {"basis": maps.basis.numpy()}, metadata | versions("torch", "open_clip_torch")
-        )
+        save_arrays(snakemake.output.basis, {"basis": basis.numpy()}, metadata | versions("torch", "open_clip_torch"))

@@ -22,43 +22,53 @@ from clipspectra.hooks import check_supported, class_attention, observe
 
 
 @dataclass
-class HeadMap:
-    """The fixed linear maps of a tower from its residual stream to the joint space.
+class Readout:
+    """How a tower's final LayerNorm and projection read its residual stream.
 
-    basis: B of every head, [layer, head, d_embed, d_head + 3]
-    project: M, [d_embed, d_model]
-    mean_share, beta_share: -M 1 / (2L+1) and P^T beta / (2L+1), [d_embed]
+    project: M, [d_embed, d_model]; mean_share, beta_share: -M 1 / (2L+1) and P^T beta / (2L+1), [d_embed]
     """
 
-    basis: torch.Tensor
     project: torch.Tensor
     mean_share: torch.Tensor
     beta_share: torch.Tensor
 
 
 @torch.no_grad()
-def head_map(visual):
-    """The HeadMap of a tower, worked out in float64 and given in the tower's dtype.
-
-    Raises InputError, before any compute, for a tower that cannot be decomposed exactly.
-    """
+def readout(visual):
+    """The Readout of a tower in float64. Raises InputError for a tower that cannot be decomposed exactly."""
     check_supported(visual)
-    blocks = visual.transformer.resblocks
-    parts, heads = 2 * len(blocks) + 1, blocks[0].attn.num_heads
-    projection = visual.proj.double().T  # P^T, [d_embed, d_model]
-    project = projection * visual.ln_post.weight.double()
-    mean_share = -project.sum(1) / parts
-    beta_share = projection @ visual.ln_post.bias.double() / parts
-    basis = []
-    for block in blocks:
-        scale = getattr(block.ls_1, "gamma", torch.ones(())).to(project)  # layer scale folds into W_O and b_O
-        out = block.attn.out_proj
-        write = project @ (out.weight.double().T * scale).T  # [d_embed, head * d_head]
-        bias = project @ (out.bias.double() * scale) / heads
-        constants = torch.stack([bias, mean_share / heads, beta_share / heads], dim=-1).expand(heads, -1, -1)
-        basis.append(torch.cat([write.unflatten(1, (heads, -1)).transpose(0, 1), constants], dim=-1))
-    dtype = visual.proj.dtype
-    return HeadMap(torch.stack(basis).to(dtype), project.to(dtype), mean_share.to(dtype), beta_share.to(dtype))
+    parts = 2 * len(visual.transformer.resblocks) + 1
+    projection = _float64(visual.proj).T  # P^T, [d_embed, d_model]
+    project = projection * _float64(visual.ln_post.weight)
+    return Readout(project, -project.sum(1) / parts, projection @ _float64(visual.ln_post.bias) / parts)
+
+
+@torch.no_grad()
+def head_basis(visual):
+    """B of every head of a tower, [layer, head, d_embed, d_head + 3], worked out in float64, in the tower's dtype."""
+    read, basis = readout(visual), []
+    for block in visual.transformer.resblocks:
+        heads = block.attn.num_heads
+        out = _float64(block.attn.out_proj.weight)  # W_O, [d_model, head * d_head]
+        write = (read.project * _layer_scale(block)) @ out  # M W_O of all heads side by side
+        write = write.unflatten(1, (heads, -1)).transpose(0, 1)  # [head, d_embed, d_head]
+        constants = torch.stack([read.project @ written_bias(block), read.mean_share, read.beta_share], dim=-1) / heads
+        basis.append(torch.cat([write, constants.expand(heads, -1, -1)], dim=-1))
+    return torch.stack(basis).to(visual.proj)
+
+
+def written_bias(block):
+    """b_O of a block in float64, its layer scale folded in, [d_model]."""
+    return _layer_scale(block) * _float64(block.attn.out_proj.bias)
+
+
+def _layer_scale(block):
+    return _float64(block.ls_1.gamma) if hasattr(block.ls_1, "gamma") else 1.0
+
+
+def _float64(tensor):
+    """The tensor in float64, on its own device, or on the CPU where its device has no float64."""
+    return (tensor.cpu() if tensor.device.type == "mps" else tensor).double()
 
 
 @dataclass
@@ -97,13 +107,13 @@ class Contributions:
 
 
 @torch.no_grad()
-def activations(model, images, *, per_token=False, maps=None):
+def activations(model, images, *, per_token=False):
     """One forward pass of `model` (open_clip, eval mode) on `images` [image, 3, height, width], as Activations.
 
-    maps: head_map(model.visual), when the caller has it already.
+    Raises InputError, before any compute, for a tower that cannot be decomposed exactly.
     """
     visual = model.visual
-    maps = head_map(visual) if maps is None else maps
+    read = readout(visual)
     z, added, final = {}, {}, None
 
     def on_attention(layer, query, key, value, heads):
@@ -127,11 +137,12 @@ def activations(model, images, *, per_token=False, maps=None):
         embedding = model.encode_image(images)
     scalars = image_scalars(final, embedding, visual.ln_post.eps)
     inverse, shifted, beta = scalars[:, None, :, None].unbind(2)  # each [image, 1, 1]
+    project, mean_share, beta_share = (part.to(final) for part in (read.project, read.mean_share, read.beta_share))
     streams = torch.stack([added[layer] for layer in sorted(added)], dim=1)  # [image, layer + 1, d_model]
     return Activations(
         z=torch.stack([z[layer] for layer in sorted(z)], dim=1),
         scalars=scalars,
-        mlps=inverse * (streams @ maps.project.T) + shifted * maps.mean_share + beta * maps.beta_share,
+        mlps=inverse * (streams @ project.T) + shifted * mean_share + beta * beta_share,
         embedding=embedding,
     )
 
@@ -158,24 +169,22 @@ def contributions(model, images, *, per_token=False):
     model: open_clip model in eval mode, with a class-token VisionTransformer as `.visual`; images: preprocessed,
     [image, 3, height, width]. Raises InputError for a tower without an exact decomposition.
     """
-    maps = head_map(model.visual)
-    found = activations(model, images, per_token=per_token, maps=maps)
+    found = activations(model, images, per_token=per_token)
+    basis = head_basis(model.visual)
     if not per_token:
         q = reduced_coordinates(found.z, found.scalars)
-        heads = torch.einsum("ilhq,lheq->ilhe", q, maps.basis)
+        heads = torch.einsum("ilhq,lheq->ilhe", q, basis)
     else:
         tokens = found.z.shape[2]  # every constant is shared by the source tokens
         d_head = found.z.shape[-1]
-        heads = torch.einsum(
-            "ilphz,lhez->ilphe", found.z * found.scalars[:, None, None, None, :1], maps.basis[..., :d_head]
-        )
-        shares = torch.einsum("is,lhes->ilhe", found.scalars, maps.basis[..., d_head:]) / tokens
+        heads = torch.einsum("ilphz,lhez->ilphe", found.z * found.scalars[:, None, None, None, :1], basis[..., :d_head])
+        shares = torch.einsum("is,lhes->ilhe", found.scalars, basis[..., d_head:]) / tokens
         heads = heads + shares[:, :, None]
     return Contributions(heads, found.mlps, found.embedding)
 
 
-def sum_error(found, maps):
+def sum_error(found, basis):
     """Largest |sum of all contributions - e/n| over images and dimensions, summing in float64 without forming heads."""
-    q = reduced_coordinates(found.z, found.scalars).double()
-    total = torch.einsum("ilhq,lheq->ie", q, maps.basis.double()) + found.mlps.double().sum(1)
-    return float((total - (found.embedding * found.scalars[:, 2:]).double()).abs().max())
+    q = _float64(reduced_coordinates(found.z, found.scalars))
+    total = torch.einsum("ilhq,lheq->ie", q, _float64(basis)) + _float64(found.mlps).sum(1)
+    return float((total - _float64(found.embedding * found.scalars[:, 2:])).abs().max())

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from sklearn.metrics import average_precision_score
 
-from clipspectra.contributions import head_map, image_scalars
+from clipspectra.contributions import image_scalars, readout, written_bias
 from clipspectra.hooks import class_attention, observe
 
 VOID = 255  # mask value of pixels that count neither way
@@ -30,7 +30,7 @@ def patch_maps(model, images, classifier):
 def patch_evidence(model, images, classifier):
     """Contribution of each patch to the top-1 class's logit minus the mean logit, [image, patch]."""
     visual = model.visual
-    maps = head_map(visual)
+    read = readout(visual)
     blocks = visual.transformer.resblocks
     written, state = 0, None
 
@@ -50,11 +50,11 @@ def patch_evidence(model, images, classifier):
     top = (embedding @ classifier).argmax(1)
     direction = classifier.T[top] - classifier.mean(1)  # [image, d_embed]
     scalars = image_scalars(state, embedding, visual.ln_post.eps)
-    evidence = torch.einsum("ipe,ie->ip", written @ maps.project.T, direction) * scalars[:, :1]
+    evidence = torch.einsum("ipe,ie->ip", written @ read.project.to(written).T, direction) * scalars[:, :1]
     # What biases, mean and beta say is the same for every token: one number an image.
-    d_head = blocks[0].attn.head_dim
-    constants = maps.basis[..., d_head:].sum((0, 1))  # [d_embed, 3]
-    evidence = evidence + torch.einsum("ie,ec,ic->i", direction, constants, scalars)[:, None] / written.shape[1]
+    biases = read.project @ sum(written_bias(block) for block in blocks)
+    constants = torch.stack([biases, len(blocks) * read.mean_share, len(blocks) * read.beta_share])  # [3, d_embed]
+    evidence = evidence + (direction @ constants.to(direction).T * scalars).sum(1, keepdim=True) / written.shape[1]
     return evidence[:, 1:]
 
 

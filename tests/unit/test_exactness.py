@@ -9,7 +9,7 @@ from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 from clipspectra import InputError
 from clipspectra.activations import StoredActivations, layer_sums
 from clipspectra.arrays import save_arrays
-from clipspectra.contributions import activations, contributions, head_map, reduced_coordinates
+from clipspectra.contributions import activations, contributions, head_basis, reduced_coordinates
 from clipspectra.hooks import observe
 from clipspectra.segment import patch_evidence
 from clipspectra.spectral import Moments, Reduced, explain_components, principal_components
@@ -135,12 +135,12 @@ def test_towers_without_an_exact_decomposition_are_refused(options, reason, imag
 def test_spectrum_from_merged_moments_equals_dense(images):
     model = tiny()
     many = torch.randn(90, 3, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
-    found, maps = activations(model, many), head_map(model.visual)
+    found, every_basis = activations(model, many), head_basis(model.visual)
     q = reduced_coordinates(found.z, found.scalars)
     dense = contributions(model, many).heads
     texts = np.random.default_rng(0).normal(size=(40, 24))
     for layer, head in ((0, 1), (2, 3)):
-        rows, basis = q[:, layer, head].numpy(), maps.basis[layer, head].numpy()
+        rows, basis = q[:, layer, head].numpy(), every_basis[layer, head].numpy()
         np.testing.assert_allclose(Reduced(rows, basis).dense(), dense[:, layer, head], atol=1e-12)
         parts = [Moments.of(Reduced(part, basis)) for part in np.split(rows, [7, 40, 41])]
         merged = parts[0].merge(parts[1]).merge(parts[2]).merge(parts[3])
@@ -173,11 +173,11 @@ def test_rank_is_capped_and_small_pools_are_enough():
 @torch.no_grad()
 def test_stored_activations_are_read_as_they_were(tmp_path, images):
     model = tiny().float()
-    maps = head_map(model.visual)
-    save_arrays(tmp_path / "basis.safetensors", {"basis": maps.basis.numpy()}, {})
+    basis = head_basis(model.visual)
+    save_arrays(tmp_path / "basis.safetensors", {"basis": basis.numpy()}, {})
     paths = []
     for shard, part in enumerate(images.float().split(3)):
-        found = activations(model, part, maps=maps)
+        found = activations(model, part)
         arrays = {name: getattr(found, name).numpy() for name in ("z", "scalars", "mlps", "embedding")}
         paths.append(tmp_path / f"{shard}.safetensors")
         save_arrays(paths[-1], arrays | {"fit": np.array([1, 0, 1][: len(part)], np.uint8)}, {})
@@ -189,5 +189,5 @@ def test_stored_activations_are_read_as_they_were(tmp_path, images):
     fit = stored.fit_moments(1)[2]
     assert fit.count == 3
     np.testing.assert_allclose(fit.embedded_mean(), expected.heads[stored.fit, 1, 2].mean(0), atol=1e-6)
-    everything = layer_sums(*(np.concatenate([a, a]) for a in (arrays["z"], arrays["scalars"])), maps.basis.numpy())
+    everything = layer_sums(*(np.concatenate([a, a]) for a in (arrays["z"], arrays["scalars"])), basis.numpy())
     np.testing.assert_array_equal(everything[:2], everything[2:])

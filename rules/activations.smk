@@ -46,7 +46,7 @@ rule extract_activations:
         "results/benchmarks/activations/{model}/{dataset}/seed-{seed}/shard-{shard}-of-{shards}.tsv"
     conda:
         ENVIRONMENT
-    threads: 2
+    threads: lookup("threads", within=config)
     resources:
         gpu=lookup("gpu", within=config),
         mem="8GB",

@@ -16,7 +16,7 @@ rule segment_images:
         dataset=any_of(MASKED_DATASETS),
     conda:
         ENVIRONMENT
-    threads: 2
+    threads: lookup("threads", within=config)
     resources:
         gpu=lookup("gpu", within=config),
         mem="8GB",

@@ -48,7 +48,7 @@ def test_a_second_run_has_nothing_to_do(finished):
 
 
 def test_settings_of_speed_change_nothing(finished):
-    result = finished.snakemake("--dry-run", "--config", "batch_size=7", "gpu=1", "device=cpu")
+    result = finished.snakemake("--dry-run", "--config", "batch_size=7", "gpu=1", "threads=2", "device=cpu")
     assert "Nothing to be done" in result.stdout
 
 

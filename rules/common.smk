@@ -10,9 +10,8 @@ from snakemake.utils import validate
 try:
     validate(config, "../config/schema.yaml")
 except WorkflowError as error:
-    problem = (
-        error.__context__
-    )  # jsonschema's, whose own report prints the whole config
+    # jsonschema's own report prints the whole config
+    problem = error.__context__
     where = ".".join(map(str, problem.absolute_path)) or "top level"
     raise WorkflowError(f"Config, {where}: {problem.message[:300]}") from None
 
@@ -29,7 +28,6 @@ SEEDS = config["seeds"]
 DEMO_DATASETS = [name for name, dataset in DATASETS.items() if "demo" in dataset]
 OWN_DATASETS = [name for name in DATASETS if name not in DEMO_DATASETS]
 MASKED_DATASETS = [name for name, dataset in DATASETS.items() if dataset["masks"]]
-
 
 # Modules of the core between a model's files and a stored array.
 CORE = ("models", "hooks", "contributions", "arrays")
@@ -69,6 +67,7 @@ def found(path):
 
 
 def is_file(value):
+    """Whether a model's entry names a file, not an open_clip name, tag or hub address."""
     return (
         value is not None
         and ":" not in value
@@ -98,6 +97,7 @@ def model_params(wildcards):
 
 
 def shards_of(wildcards):
+    """All shards of an extraction, in order."""
     return expand(
         "results/activations/{model}/{dataset}/seed-{seed}/shard-{shard}-of-{shards}.safetensors",
         shard=range(config["shards"]),
@@ -121,6 +121,7 @@ def training_start(wildcards):
 
 
 def figures_to_open():
+    """What a successful run says at its end."""
     made = sorted(Path("results/figures").rglob("*.png"))
     names = "\n".join(f"  {path}" for path in made)
     return (

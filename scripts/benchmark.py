@@ -46,8 +46,8 @@ def measure(architecture, batch, repeats, with_dense):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--architectures", nargs="+", default=["ViT-B-16", "ViT-L-14"])
-    parser.add_argument("--batches", nargs="+", type=int, default=[8, 32])
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--batches", nargs="+", type=int, default=[8])
+    parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
     print(
         f"torch {torch.__version__}, {torch.get_num_threads()} threads; ratios to the plain forward of the same row\n"

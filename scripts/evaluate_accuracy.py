@@ -45,6 +45,8 @@ if __name__ == "__main__":
         table = load_table(snakemake.input.images)
         found = {key: predicted[~stored.fit] for key, predicted in predictions(stored, classifiers).items()}
         rows = pd.DataFrame(accuracies(found, table[~stored.fit], json.loads(metadata["values"])))
-        for place, key in enumerate(("model", "dataset", "seed")):
-            rows.insert(place, key, snakemake.wildcards[key])
+        about = {key: snakemake.wildcards[key] for key in ("model", "dataset", "seed")}
+        about["split"] = "+".join(sorted(set(table["split"][~stored.fit])))
+        for place, (key, value) in enumerate(about.items()):
+            rows.insert(place, key, value)
         save_table(snakemake.output[0], rows)

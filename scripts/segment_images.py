@@ -65,6 +65,7 @@ if __name__ == "__main__":
             examples["predictions"].append(predictions(chosen).astype(np.uint8))
             done += len(masks)
         about = {key: wildcards[key] for key in ("model", "dataset", "seed")}
+        about["split"] = "+".join(sorted(set(table["split"])))
         by_image = pd.concat(rows, ignore_index=True)
         over_all = []
         for method, members in by_image.groupby("method", sort=False):

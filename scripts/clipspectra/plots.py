@@ -13,12 +13,17 @@ import numpy as np
 from matplotlib.patches import Rectangle
 
 plt.rcParams.update(
-    {"font.size": 8, "axes.titlesize": 9, "figure.dpi": 200, "svg.hashsalt": "clipspectra", "pdf.fonttype": 42}
+    {
+        "font.size": 8,
+        "axes.titlesize": 9,
+        "figure.dpi": 200,
+        "pdf.fonttype": 42,
+        "text.parse_math": False,  # texts are shown as they are, dollar signs too
+    }
 )
 
 WIDTH = 7.0
-OKABE_ITO = ["#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7"]
-GREY = "#BBBBBB"
+OKABE_ITO = ["#E69F00", "#56B4E9", "#009E73", "#F0E442", "#CC79A7", "#D55E00", "#0072B2"]
 
 
 def save(figure, *paths):
@@ -136,7 +141,7 @@ def _label_heads(axes, grid):
     axes.set_yticks(range(0, grid[0], step))
 
 
-def clearest(table, factors, *, count=6, least_share=0.05):
+def clearest(table, factors, *, count=5, least_share=0.05):
     """Rows of the components to show first: those that one factor explains best, at most two a factor.
 
     Without factors: those that hold the largest share of their head's variance, one a head.

@@ -1,0 +1,80 @@
+"""Evaluation against direct computations."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from clipspectra.evaluate import ablations, component_scores, eta_squared, mean_ablated, zero_shot
+from clipspectra.plots import clearest, head_factors
+from clipspectra.segment import predictions, scores, stretch
+
+rng = np.random.default_rng(0)
+
+
+def test_eta_squared_is_the_share_of_variance_between_groups():
+    values = np.array(["a", "b", "c"])[np.arange(300) % 3]
+    by_value = (np.arange(300) % 3) * 2.0
+    noise = rng.normal(size=300)
+    mixed = by_value + noise
+    found = eta_squared(np.stack([by_value, noise, mixed, np.ones(300)], axis=1), values)
+    groups = [mixed[values == value] for value in "abc"]
+    expected = 1 - sum(((group - group.mean()) ** 2).sum() for group in groups) / ((mixed - mixed.mean()) ** 2).sum()
+    np.testing.assert_allclose(found, [1, found[1], expected, 0])
+    assert found[1] < 0.05
+
+
+def test_ablations_hold_parts_at_their_mean():
+    layers = 3
+    parts, means = rng.normal(size=(4, 2 * layers + 1, 5)), rng.normal(size=(2 * layers + 1, 5))
+    held = ablations(layers)
+    assert list(held)[:3] == ["none", "MLPs", "MLPs and heads of layer 0"]
+    np.testing.assert_allclose(mean_ablated(parts, means, held["none"]), parts.sum(1))
+    expected = parts[:, 1:4].sum(1) + means[0] + means[4:].sum(0)  # heads of layers 1 and 2, and x_0
+    np.testing.assert_allclose(mean_ablated(parts, means, held["MLPs and heads of layer 0"]), expected)
+    everything = mean_ablated(parts, means, held["MLPs and all heads"])
+    np.testing.assert_allclose(everything - parts[:, layers], np.tile(everything[0] - parts[0, layers], (4, 1)))
+
+
+def test_zero_shot_takes_the_largest_logit():
+    assert zero_shot(np.array([[1.0, 0], [0, 2]]), np.array([[1.0, 0], [0, 1]])).tolist() == [0, 1]
+
+
+def test_component_scores_are_projections():
+    q, basis = rng.normal(size=(6, 4)), rng.normal(size=(8, 4))
+    components, mean = np.linalg.qr(rng.normal(size=(8, 3)))[0].T, rng.normal(size=8)
+    expected = (q @ basis.T - mean) @ components.T
+    np.testing.assert_allclose(component_scores(q, basis, components, mean), expected)
+
+
+def test_a_heads_factor_is_the_share_of_its_whole_variance():
+    """Over orthogonal components, against the same share of the vectors themselves."""
+    values = np.arange(60) % 4
+    rows = rng.normal(size=(60, 3)) * [3, 2, 1] + values[:, None] * [1, 0.5, 0]
+    centred = rows - rows.mean(0)
+    between = sum(15 * (centred[values == value].mean(0) ** 2).sum() for value in range(4))
+    eta, share = eta_squared(rows, values), rows.var(0) / rows.var(0).sum()
+    table = pd.DataFrame({"layer": 0, "head": 0, "component": range(3), "share": share, "eta2_x": eta})
+    assert head_factors(table, ["x"])["x"][0, 0] == pytest.approx(between / (centred**2).sum())
+    assert clearest(table, ["x"], least_share=0).iloc[0]["eta2"] == pytest.approx(eta.max())
+
+
+def test_segmentation_scores_on_a_known_case():
+    import torch
+
+    mask = np.zeros((1, 4, 4), np.uint8)
+    mask[0, :2] = 1
+    perfect = scores(mask.astype(np.float32), mask)
+    assert (perfect.pixel_accuracy, perfect.mean_iou, perfect.mean_ap) == (1, 1, 1)
+    half = mask.astype(np.float32)
+    half[0, 0] = 0  # one of two foreground rows is missed
+    found = scores(half, mask)
+    assert found.pixel_accuracy == pytest.approx(12 / 16)
+    assert found.mean_iou == pytest.approx((8 / 12 + 4 / 8) / 2)
+    void = mask.copy()
+    void[0, 0] = 255  # not labelled: the miss no longer counts
+    assert scores(half, void).pixel_accuracy == 1
+    flat = stretch(torch.full((1, 4, 4), 0.3)).numpy()
+    assert not predictions(flat).any()
+    assert np.isfinite(scores(flat, mask).mean_ap)
+    with pytest.raises(ValueError, match="they must be equal"):
+        scores(flat, mask[:, :2])

@@ -1,6 +1,5 @@
 """What every rule script does around its work: log with traceback, one sentence for a user's mistake."""
 
-import os
 import sys
 import traceback
 from contextlib import contextmanager
@@ -44,6 +43,4 @@ def progress(iterable, description, **options):
     from tqdm import tqdm
 
     interval = 0.5 if sys.stderr.isatty() else 10
-    return tqdm(
-        iterable, desc=description, mininterval=interval, disable=os.environ.get("CLIPSPECTRA_QUIET"), **options
-    )
+    return tqdm(iterable, desc=description, mininterval=interval, **options)

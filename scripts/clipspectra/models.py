@@ -3,7 +3,6 @@
 import difflib
 import hashlib
 import json
-import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -45,7 +44,6 @@ def load(architecture, pretrained, *, device="cpu", precision="fp32", sha256=Non
     device = _device(device)
     name = _register(architecture)
     digest = _check_weights(name, pretrained, sha256)
-    logging.getLogger("root").setLevel(logging.WARNING)
     try:
         model, _, preprocess = open_clip.create_model_and_transforms(
             name, pretrained=pretrained and str(pretrained), device=device, precision=precision

@@ -3,16 +3,20 @@
 import sys
 import traceback
 from contextlib import contextmanager
+from functools import partial
 
 from clipspectra import InputError
 
 
 @contextmanager
 def job(log):
-    """Run a rule's work. Errors go to the log with their traceback, an InputError to the terminal as one sentence."""
+    """Run a rule's work. Errors go to the log with their traceback, an InputError to the terminal as one sentence.
+
+    Yields a print for the log file.
+    """
     with open(log, "w", buffering=1) as file:
         try:
-            yield Log(file)
+            yield partial(print, file=file)
         except (InputError, PermissionError) as error:
             traceback.print_exc(file=file)
             print(f"\nError: {error}", file=sys.stderr, flush=True)
@@ -20,16 +24,6 @@ def job(log):
         except BaseException:
             traceback.print_exc(file=file)
             raise
-
-
-class Log:
-    """Lines for a job's log file."""
-
-    def __init__(self, file):
-        self.file = file
-
-    def __call__(self, message):
-        print(message, file=self.file)
 
 
 def model_arguments(snakemake):

@@ -19,7 +19,7 @@ def entry(component, texts, images, root):
         "layer {}, head {}, component {}: ".format(*where) + f"{100 * component['share']:.0f} % of the head's variance"
     )
     if "factor" in component:
-        heading += f", {100 * component['eta2']:.0f} % of it by {component['factor']}"
+        heading += f", {100 * component['eta2']:.0f} % of it explained by {component['factor']}"
     result = {"heading": heading}
     for pole in ("top", "bottom"):
         of_pole = [

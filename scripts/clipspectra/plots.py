@@ -12,6 +12,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.patches import Rectangle
 
+from clipspectra.arrays import whole
+
 plt.rcParams.update(
     {
         "font.size": 8,
@@ -28,14 +30,24 @@ OKABE_ITO = ["#E69F00", "#56B4E9", "#009E73", "#F0E442", "#CC79A7", "#D55E00", "
 
 def save(figure, *paths):
     """Write a figure under each path, by its ending, without dates."""
-    from clipspectra.arrays import whole
-
+    _settle(figure)
     for path in paths:
         ending = str(path).rsplit(".", 1)[1]
         metadata = {"CreationDate": None} if ending == "pdf" else {"Software": None}
         with whole(path) as part:
             figure.savefig(part, format=ending, metadata=metadata)
     plt.close(figure)
+
+
+def _settle(figure):
+    """Lay the figure out for good. The solver's last digits vary from run to run: rounded, the bytes do not."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for axes in figure.axes:
+        axes.set_position(np.round(axes.get_position(original=True).bounds, 5))
+    for part in (figure, *figure.subfigs):
+        for text in part.texts:
+            text.set_position(np.round(text.get_position(), 5))
 
 
 def provenance(wildcards, images):

@@ -56,5 +56,6 @@ def test_ones_own_images_model_and_texts(tmp_path):
         result = clone.run(*shlex.split(command))
         assert result.returncode == 0, result.stdout
     table = pd.read_csv(clone.directory / "results" / "tables" / "accuracy.csv")
-    assert set(table["images"]) == {9}
+    assert set(table["images"]) == {6}
+    assert set(table["model"]) == {"my-model"}  # the demo's config is not mixed in
     assert (clone.directory / "results/figures/my-model/photographs/seed-0/my-texts/cards.png").exists()

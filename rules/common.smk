@@ -13,7 +13,9 @@ except WorkflowError as error:
     # jsonschema's own report prints the whole config
     problem = error.__context__
     where = ".".join(map(str, problem.absolute_path)) or "top level"
-    raise WorkflowError(f"Config, {where}: {problem.message[:300]}") from None
+    meant = problem.schema.get("description", "")
+    meant = f" (meant here: {meant})" if problem.validator == "oneOf" else ""
+    raise WorkflowError(f"Config, {where}: {problem.message[:300]}{meant}") from None
 
 if not os.access(".", os.W_OK):
     raise WorkflowError(
@@ -78,6 +80,19 @@ def is_file(value):
     )
 
 
+def own_manifest_file(wildcards):
+    """The user's manifest as an input: an edit is noticed."""
+    source = DATASETS[wildcards.dataset]
+    return {"own": source["manifest"]} if "manifest" in source else {}
+
+
+def folder_digest(wildcards):
+    """Digest of the names in a dataset's folder: an added or removed picture is noticed."""
+    folder = DATASETS[wildcards.dataset].get("folder")
+    names = sorted(str(path) for path in Path(folder).rglob("*")) if folder else []
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:12]
+
+
 def model_files(wildcards):
     """The files that a model is made of, as far as they are the user's own; a tag is open_clip's business."""
     model = MODELS[wildcards.model]
@@ -122,7 +137,7 @@ def training_start(wildcards):
 
 def figures_to_open():
     """What a successful run says at its end."""
-    made = sorted(Path("results/figures").rglob("*.png"))
+    made = [path for path in rules.figures.input if path.endswith(".png")]
     names = "\n".join(f"  {path}" for path in made)
     return (
         f"Done. Figures to open (each also as .pdf):\n{names}\nTables: results/tables/"

@@ -20,6 +20,8 @@ rule draw_demo_images:
 
 
 rule make_manifest:
+    input:
+        unpack(own_manifest_file),
     output:
         manifest="results/data/{dataset}/manifest.csv",
     log:
@@ -32,6 +34,7 @@ rule make_manifest:
         source=lambda wildcards: {
             key: DATASETS[wildcards.dataset].get(key) for key in ("folder", "manifest")
         },
+        files=folder_digest,
         code=code("datasets", "arrays"),
     message:
         "Listing the images of {wildcards.dataset}"

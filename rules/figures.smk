@@ -120,7 +120,6 @@ rule plot_segmentation:
         examples="results/segmentation/{model}/{dataset}/seed-{seed}/examples.safetensors",
         scores="results/segmentation/{model}/{dataset}/seed-{seed}/scores.csv",
         images="results/data/{dataset}/seed-{seed}/images.csv",
-        manifest="results/data/{dataset}/manifest.csv",
     output:
         "results/figures/{model}/{dataset}/seed-{seed}/segmentation.pdf",
         report(
@@ -135,7 +134,7 @@ rule plot_segmentation:
     conda:
         ENVIRONMENT
     params:
-        code=code("plots", "datasets", "arrays"),
+        code=code("plots", "arrays"),
     message:
         "Figure: segmentation examples of {wildcards.model} on {wildcards.dataset}"
     script:

@@ -1,5 +1,6 @@
 """The images that one seed uses, and what for."""
 
+import sys
 from typing import TYPE_CHECKING
 
 from clipspectra.arrays import save_table
@@ -15,4 +16,9 @@ if __name__ == "__main__":
             read_manifest(snakemake.input.manifest), snakemake.params.roles, int(snakemake.wildcards.seed)
         )
         save_table(snakemake.output.images, rows)
+        found = rows.groupby(["role", "class"]).size()
+        for role, rule in snakemake.params.roles.items():
+            if found[role].min() < rule["per_class"]:
+                short = f"{role}: a class has {found[role].min()} images where per_class asks for {rule['per_class']}"
+                print(f"Note, {snakemake.wildcards.dataset}: {short}", file=sys.stderr)
         log(rows.groupby(["role", "class"]).size().to_string())

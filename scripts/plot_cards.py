@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pandas as pd
+
 from clipspectra import plots
 from clipspectra.arrays import load_table
 from clipspectra.datasets import open_picture
@@ -14,16 +16,15 @@ if TYPE_CHECKING:
 
 def entry(component, texts, images, root):
     """What plots.cards shows of one component, from its row of the factors table."""
-    where = (component["layer"], component["head"], component["component"])
-    heading = (
-        "layer {}, head {}, component {}: ".format(*where) + f"{100 * component['share']:.0f} % of the head's variance"
-    )
+    where = {name: int(component[name]) for name in ("layer", "head", "component")}
+    heading = "layer {layer}, head {head}, component {component}".format(**where)
+    heading += f": {100 * component['share']:.0f} % of the head's variance"
     if "factor" in component:
         heading += f", {100 * component['eta2']:.0f} % of it explained by {component['factor']}"
     result = {"heading": heading}
     for pole in ("top", "bottom"):
         of_pole = [
-            table[(table[["layer", "head", "component"]] == where).all(axis=1) & (table["pole"] == pole)]
+            table[(table[list(where)] == pd.Series(where)).all(axis=1) & (table["pole"] == pole)]
             for table in (texts, images)
         ]
         result[pole] = {

@@ -1,12 +1,9 @@
 """Segmentation examples with the table of scores."""
 
-import json
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clipspectra import plots
 from clipspectra.arrays import load_arrays, load_table
-from clipspectra.datasets import open_picture
 from clipspectra.jobs import job
 
 if TYPE_CHECKING:
@@ -14,10 +11,9 @@ if TYPE_CHECKING:
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):
-        arrays, metadata = load_arrays(snakemake.input.examples)
-        root = Path(snakemake.input.manifest).parent
+        arrays, _ = load_arrays(snakemake.input.examples)
         figure = plots.segmentation_examples(
-            [open_picture(root / name).convert("RGB") for name in json.loads(metadata["images"])],
+            arrays["pictures"],
             arrays["masks"],
             arrays["maps"],
             arrays["predictions"],

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from clipspectra import InputError
 from clipspectra.activations import StoredActivations
 from clipspectra.arrays import load_arrays, load_table, save_table
 from clipspectra.evaluate import component_scores, eta_squared
@@ -19,6 +20,9 @@ if __name__ == "__main__":
     with job(snakemake.log[0]):
         stored = StoredActivations(snakemake.input.shards, snakemake.input.basis)
         table = load_table(snakemake.input.images)[~stored.fit].reset_index(drop=True)
+        for factor in snakemake.params.factors:
+            if factor not in table.columns:
+                raise InputError(f"The config has '{factor}' under factors, but the manifest has no such column.")
         factors, poles = [], []
         for layer in progress(range(stored.layers), "component scores", unit="layer"):
             for head in range(stored.heads):

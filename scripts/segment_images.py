@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from clipspectra import InputError
 from clipspectra.arrays import load_arrays, load_table, save_arrays, save_table, versions
 from clipspectra.jobs import job, model_arguments, progress
 
@@ -38,11 +39,18 @@ def segment(loaded, table, root, classifier, *, batch_size, workers):
 if __name__ == "__main__":
     with job(snakemake.log[0]):
         from clipspectra import models
+        from clipspectra.datasets import seen_picture
         from clipspectra.segment import Scores, predictions, scores
 
         wildcards, resources = snakemake.wildcards, snakemake.resources
         table = load_table(snakemake.input.images)
         table = table[table["role"] == "eval"].reset_index(drop=True)
+        bare = table["image"][table["mask"] == ""]
+        if len(bare):
+            raise InputError(
+                f"{len(bare)} eval images of {wildcards.dataset} have no mask in the manifest, the first "
+                f"{bare.iloc[0]}; add their masks, or set masks: false in the config."
+            )
         classifier = load_arrays(snakemake.input.classes, "class")[0]["class"]
         loaded = models.load(**model_arguments(snakemake), device=resources.device)
         root = Path(snakemake.input.manifest).parent
@@ -74,6 +82,8 @@ if __name__ == "__main__":
             over_all.append(about | {"method": method, "images": len(members)} | percent)
         save_table(snakemake.output.images, by_image)
         save_table(snakemake.output.scores, pd.DataFrame(over_all))
-        metadata = about | {"images": [str(name) for name in table["image"].iloc[shown]], "code": snakemake.params.code}
+        metadata = about | {"code": snakemake.params.code}
         arrays = {name: np.concatenate(parts) for name, parts in examples.items()}
+        names = table["image"].iloc[shown]
+        arrays["pictures"] = np.stack([seen_picture(root / name, loaded.image_size) for name in names])
         save_arrays(snakemake.output.examples, arrays, metadata | versions("torch", "open_clip_torch"))

@@ -1,6 +1,7 @@
 """Files that appear whole or not at all: arrays as safetensors, tables as CSV or Parquet, and what they came from."""
 
 import json
+import os
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +21,9 @@ def whole(path):
     part = path.with_name(f".part-{path.name}")
     try:
         yield part
+        umask = os.umask(0)
+        os.umask(umask)
+        part.chmod(0o666 & ~umask)  # safetensors writes files that nobody else may read
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)

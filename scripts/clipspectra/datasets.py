@@ -25,6 +25,8 @@ def read_manifest(path):
         raise InputError(f"The manifest {path} lacks the columns {', '.join(missing)}.")
     if table.empty:
         raise InputError(f"The manifest {path} has no rows.")
+    if not pd.api.types.is_integer_dtype(table["label"]):
+        raise InputError(f"The manifest {path} has labels that are no whole numbers; number the classes from 0.")
     twice = table["image"][table["image"].duplicated()]
     if len(twice):
         raise InputError(f"The manifest {path} names {twice.iloc[0]} twice.")
@@ -67,7 +69,7 @@ def choose_rows(manifest, roles, seed):
     """Rows that one seed uses: a copy of the manifest's rows with columns row and role.
 
     roles: {"fit": {"split": name or None, "per_class": n}, "eval": …}. From each class n images are drawn without
-    replacement; no image has two roles, and roles that draw from one split share a class evenly if it is too small.
+    replacement; no image has two roles, and a class too small for both is shared in the proportion asked for.
     The draw of a class depends on the seed and on the names of the class and its images, not on the manifest's order.
     """
     table = manifest.reset_index(names="row")
@@ -76,12 +78,14 @@ def choose_rows(manifest, roles, seed):
     for name, members in table.groupby("class"):
         members = members.sort_values("image")
         members = members.iloc[np.random.default_rng([seed, *str(name).encode()]).permutation(len(members))]
-        for split in dict.fromkeys(splits.values()):
+        for split in set(splits.values()):
             left = members if split is None else members[members["split"] == split]
-            waiting = [role for role in roles if splits[role] == split]
-            while waiting:
-                count = min(roles[waiting[0]]["per_class"], len(left) // len(waiting))
-                chosen.append(left[:count].assign(role=waiting.pop(0)))
+            asked = {role: roles[role]["per_class"] for role in sorted(roles) if splits[role] == split}
+            total = sum(asked.values())
+            for role, wanted in asked.items():
+                count = wanted if total <= len(left) else wanted * len(left) // total
+                total -= wanted
+                chosen.append(left[:count].assign(role=role))
                 left = left[count:]
     result = pd.concat(chosen)
     for role in roles:
@@ -111,7 +115,21 @@ class ImageFiles:
         image = self.preprocess(open_picture(self.images[index]).convert("RGB"))
         if self.masks is None:
             return image
-        return image, self.mask_transform(open_picture(self.masks[index]))[0]
+        return image, self.mask_transform(open_mask(self.masks[index]))[0]
+
+
+def open_mask(path):
+    """A mask as a picture of the values 0 (background), 1 (foreground) and 255 (not labelled).
+
+    Raises InputError for other values, and for 255 without any 1: most likely the foreground was painted white.
+    """
+    values = np.array(open_picture(path))
+    if values.ndim != 2 or not np.isin(values, (0, 1, 255)).all() or (255 in values and 1 not in values):
+        raise InputError(
+            f"The mask {path} must hold one number a pixel: 0 for background, 1 for foreground, 255 for not labelled; "
+            f"it holds {np.unique(values)[:5].tolist()} in shape {list(values.shape)}."
+        )
+    return Image.fromarray(values.astype(np.uint8))
 
 
 def mask_transform(image_size):
@@ -120,6 +138,14 @@ def mask_transform(image_size):
 
     resize = v2.Resize(min(image_size), interpolation=v2.InterpolationMode.NEAREST)
     return v2.Compose([resize, v2.CenterCrop(image_size), v2.PILToTensor()])
+
+
+def seen_picture(path, image_size):
+    """A picture as the tower sees it, resized and cropped, uint8 [height, width, 3]."""
+    from torchvision.transforms import v2
+
+    resize = v2.Resize(min(image_size), interpolation=v2.InterpolationMode.BICUBIC)
+    return np.array(v2.Compose([resize, v2.CenterCrop(image_size)])(open_picture(path).convert("RGB")))
 
 
 def open_picture(path):

@@ -49,9 +49,9 @@ def load(architecture, pretrained, *, device="cpu", precision="fp32", sha256=Non
             name, pretrained=pretrained and str(pretrained), device=device, precision=precision
         )
     except Exception as error:
-        what = f"The weights {pretrained} (sha256 {digest})" if digest else f"The weights '{pretrained}' of {name}"
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{what} cannot be loaded into {name}: {reason}") from error
+        what = f"The weights {pretrained} (sha256 {digest})" if digest else f"The weights '{pretrained}'"
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise InputError(f"{what} are damaged or do not fit {name}: {reason}") from error
     model.eval().requires_grad_(False)
     height, width = (
         (model.visual.image_size,) * 2 if isinstance(model.visual.image_size, int) else model.visual.image_size
@@ -105,7 +105,10 @@ def _check_weights(name, pretrained, expected):
 def _device(name):
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    device = torch.device(name)
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InputError(f"'{name}' is no device; use 'auto', 'cpu', 'cuda' or 'mps'.") from error
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not there.get(device.type, False):
         raise InputError(f"Device '{name}' is not there; use 'auto' or 'cpu'.")

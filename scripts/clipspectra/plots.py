@@ -141,7 +141,8 @@ def heads_map(table, factors, *, first=3, title, footer):
                 )
         _label_heads(right, grid)
         if not small:
-            handles = [Rectangle((0, 0), 1, 1, facecolor=colour) for colour in OKABE_ITO]
+            colours = [OKABE_ITO[index % len(OKABE_ITO)] for index in range(len(factors))]
+            handles = [Rectangle((0, 0), 1, 1, facecolor=colour) for colour in colours]
             right.legend(handles, factors, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3, frameon=False)
     return figure
 

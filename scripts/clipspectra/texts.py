@@ -58,6 +58,8 @@ def values_of(manifest, column):
     """The values of a manifest's column in the order of a classifier's columns; classes by their labels."""
     if column not in manifest.columns:
         raise InputError(f"The config has prompts for '{column}', but the manifest has no such column.")
+    if manifest[column].nunique() < 2:
+        raise InputError(f"The manifest's column '{column}' has one value only; zero-shot needs two or more.")
     if column != "class":
         return sorted(manifest[column].astype(str).unique())
     named = manifest[["label", "class"]].drop_duplicates().sort_values("label")

@@ -11,7 +11,15 @@ from PIL import Image
 
 from clipspectra import InputError, demo, models, texts
 from clipspectra.arrays import load_table, save_table, whole
-from clipspectra.datasets import ImageFiles, choose_rows, folder_manifest, mask_transform, own_manifest, read_manifest
+from clipspectra.datasets import (
+    ImageFiles,
+    choose_rows,
+    folder_manifest,
+    mask_transform,
+    open_mask,
+    own_manifest,
+    read_manifest,
+)
 from clipspectra.demo_training import vocabulary
 from clipspectra.jobs import job
 
@@ -45,8 +53,8 @@ def damaged(tmp_path):
         (("ViT-B-61", "openai"), r"no architecture 'ViT-B-61'; nearest: .*ViT-B-16"),
         (("ViT-B-16", "openia"), "'openia' is neither a file nor a tag of ViT-B-16; its tags: openai"),
         ((CONFIG, "nowhere.safetensors"), "'nowhere.safetensors' is neither a file"),
-        ((CONFIG, damaged), r"\(sha256 [0-9a-f]{64}\) cannot be loaded"),
-        (("ViT-B-32", WEIGHTS), "cannot be loaded into ViT-B-32"),
+        ((CONFIG, damaged), r"\(sha256 [0-9a-f]{64}\) are damaged or do not fit"),
+        (("ViT-B-32", WEIGHTS), "do not fit ViT-B-32"),
         (("nowhere.json", None), "nowhere.json cannot be read"),
     ],
 )
@@ -88,13 +96,22 @@ def test_rows_of_a_seed():
 def test_roles_share_a_split_without_overlap():
     chosen = choose_rows(manifest(21, ["all"]), {"fit": {"per_class": 50}, "eval": {"per_class": 50}}, seed=0)
     assert chosen["image"].is_unique
-    assert chosen.groupby(["class", "role"]).size().tolist() == [4, 3] * 3
+    assert chosen.groupby(["class", "role"]).size().tolist() == [3, 4] * 3
+    for roles in (
+        {"fit": {"per_class": 4}, "eval": {"per_class": 2}},
+        {"eval": {"per_class": 2}, "fit": {"per_class": 4}},
+    ):
+        exact = choose_rows(manifest(18, ["all"]), roles, seed=0)
+        assert exact.groupby(["class", "role"]).size().tolist() == [2, 4] * 3
 
 
 def test_manifests(tmp_path):
     save_table(tmp_path / "short.csv", manifest(4).drop(columns="label"))
     with pytest.raises(InputError, match="lacks the columns label"):
         read_manifest(tmp_path / "short.csv")
+    save_table(tmp_path / "words.csv", manifest(3).assign(label=["a", "b", "c"]))
+    with pytest.raises(InputError, match="labels that are no whole numbers"):
+        read_manifest(tmp_path / "words.csv")
     save_table(tmp_path / "double.csv", pd.concat([manifest(3), manifest(1)]))
     with pytest.raises(InputError, match="000.png twice"):
         read_manifest(tmp_path / "double.csv")
@@ -124,6 +141,19 @@ def test_pictures_and_masks_share_their_geometry(tmp_path):
     (tmp_path / "wide.png").write_bytes(b"no picture")
     with pytest.raises(InputError, match=r"wide.png cannot be read"):
         ImageFiles(table, tmp_path, loaded.preprocess)[0]
+
+
+def test_masks_of_another_kind_are_refused(tmp_path):
+    path = tmp_path / "mask.png"
+    for values in (np.full((4, 4), 255), np.full((4, 4), 7), np.zeros((4, 4, 3))):
+        Image.fromarray(values.astype(np.uint8)).save(path)
+        with pytest.raises(InputError, match="mask.png must hold one number a pixel: 0 for background"):
+            open_mask(path)
+    values = np.array([[0, 1], [255, 0]], np.uint8)
+    Image.fromarray(values).save(path)
+    np.testing.assert_array_equal(open_mask(path), values)
+    Image.fromarray(values == 1).save(path)
+    np.testing.assert_array_equal(open_mask(path), values == 1)
 
 
 def test_text_pools(tmp_path):

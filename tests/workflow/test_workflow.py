@@ -9,6 +9,7 @@ import time
 import pandas as pd
 import pytest
 from conftest import environment
+from PIL import Image
 
 HEADS_MAP = "results/figures/demo/digits/seed-0/demo-vocabulary/heads-map.png"
 
@@ -145,3 +146,20 @@ def test_a_directory_without_write_permission_is_named(clone):
     assert result.returncode != 0
     assert f"No permission to write in {clone.directory}" in result.stdout
     assert not (clone.directory / "results").exists()
+
+
+def test_what_the_config_names_must_be_in_the_manifest(clone):
+    """A factor without a column, and masks where there are none."""
+    for number in range(6):
+        for name in ("black", "white"):
+            path = clone.directory / "squares" / name / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("L", (64, 64), 255 * (name == "white") + number - 2).save(path)
+    roles = {"fit": {"per_class": 3}, "eval": {"per_class": 3}}
+    own = {"folder": "squares", "roles": roles, "prompts": {"class": {"templates": ["a {} digit"]}}}
+    clone.configure(datasets={"squares": own | {"factors": ["weather"], "masks": True}}, seeds=[0], shards=1)
+    result = clone.snakemake("--keep-going")
+    assert result.returncode != 0
+    assert "The config has 'weather' under factors, but the manifest has no such column." in result.stdout
+    assert "6 eval images of squares have no mask in the manifest" in result.stdout
+    assert not list((clone.directory / "results").rglob("factors.csv"))

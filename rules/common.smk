@@ -96,11 +96,18 @@ def folder_digest(wildcards):
 def model_files(wildcards):
     """The files that a model is made of, as far as they are the user's own; a tag is open_clip's business."""
     model = MODELS[wildcards.model]
-    return {
+    files = {
         key: found(model[key])
         for key in ("architecture", "pretrained")
         if is_file(model[key])
     }
+    for key, path in files.items():
+        # a file below results/ may yet be made, as by demo_models
+        if not path.startswith("results/") and not Path(path).exists():
+            digest = f", sha256 {model['sha256']}" if "sha256" in model else ""
+            where = f"models.{wildcards.model}.{key}"
+            raise WorkflowError(f"Config, {where}: {path} is not there{digest}.")
+    return files
 
 
 def model_params(wildcards):

@@ -103,7 +103,9 @@ def test_a_damaged_or_missing_checkpoint_is_named(clone):
     weights.unlink()
     result = clone.snakemake("--dry-run", target)
     assert result.returncode != 0
-    assert "config/demo/balanced.safetensors" in result.stdout
+    sha256 = clone.config["models"]["demo"]["sha256"]
+    missing = f"Config, models.demo.pretrained: config/demo/balanced.safetensors is not there, sha256 {sha256}"
+    assert missing in result.stdout
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "kill"])

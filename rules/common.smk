@@ -80,10 +80,20 @@ def is_file(value):
     )
 
 
+def existing(path, key, digest=None):
+    """A file that the config names under a key, as `found` finds it. A file below results/ may yet be made by a rule."""
+    path = found(path)
+    if not path.startswith("results/") and not Path(path).exists():
+        digest = f", sha256 {digest}" if digest else ""
+        raise WorkflowError(f"Config, {key}: {path} is not there{digest}.")
+    return path
+
+
 def own_manifest_file(wildcards):
     """The user's manifest as an input: an edit is noticed."""
-    source = DATASETS[wildcards.dataset]
-    return {"own": source["manifest"]} if "manifest" in source else {}
+    manifest = DATASETS[wildcards.dataset].get("manifest")
+    key = f"datasets.{wildcards.dataset}.manifest"
+    return {"own": existing(manifest, key)} if manifest else {}
 
 
 def folder_digest(wildcards):
@@ -96,18 +106,12 @@ def folder_digest(wildcards):
 def model_files(wildcards):
     """The files that a model is made of, as far as they are the user's own; a tag is open_clip's business."""
     model = MODELS[wildcards.model]
-    files = {
-        key: found(model[key])
+    digests = {"pretrained": model.get("sha256")}
+    return {
+        key: existing(model[key], f"models.{wildcards.model}.{key}", digests.get(key))
         for key in ("architecture", "pretrained")
         if is_file(model[key])
     }
-    for key, path in files.items():
-        # a file below results/ may yet be made, as by demo_models
-        if not path.startswith("results/") and not Path(path).exists():
-            digest = f", sha256 {model['sha256']}" if "sha256" in model else ""
-            where = f"models.{wildcards.model}.{key}"
-            raise WorkflowError(f"Config, {where}: {path} is not there{digest}.")
-    return files
 
 
 def model_params(wildcards):
@@ -133,7 +137,8 @@ def pool_file(wildcards):
     pool = TEXTS[wildcards.texts]
     if "url" in pool:
         return {"pool": f"results/data/texts/{wildcards.texts}.txt"}
-    return {"pool": found(pool["file"])} if "file" in pool else {}
+    key = f"texts.{wildcards.texts}.file"
+    return {"pool": existing(pool["file"], key)} if "file" in pool else {}
 
 
 def training_start(wildcards):

@@ -31,9 +31,7 @@ rule make_manifest:
     conda:
         ENVIRONMENT
     params:
-        source=lambda wildcards: {
-            key: DATASETS[wildcards.dataset].get(key) for key in ("folder", "manifest")
-        },
+        folder=lambda wildcards: DATASETS[wildcards.dataset].get("folder"),
         files=folder_digest,
         code=code("datasets", "arrays"),
     message:

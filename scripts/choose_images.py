@@ -16,9 +16,10 @@ if __name__ == "__main__":
             read_manifest(snakemake.input.manifest), snakemake.params.roles, int(snakemake.wildcards.seed)
         )
         save_table(snakemake.output.images, rows)
-        found = rows.groupby(["role", "class"]).size()
+        counts = rows.groupby(["role", "class"]).size().unstack(fill_value=0)
         for role, rule in snakemake.params.roles.items():
-            if found[role].min() < rule["per_class"]:
-                short = f"{role}: a class has {found[role].min()} images where per_class asks for {rule['per_class']}"
+            fewest = counts.loc[role].min()
+            if fewest < rule["per_class"]:
+                short = f"{role}: a class has {fewest} images where per_class asks for {rule['per_class']}"
                 print(f"Note, {snakemake.wildcards.dataset}: {short}", file=sys.stderr)
-        log(rows.groupby(["role", "class"]).size().to_string())
+        log(counts.T.to_string())

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 if __name__ == "__main__":
     with job(snakemake.log[0]) as log:
-        source = snakemake.params.source
-        table = folder_manifest(source["folder"]) if source["folder"] else own_manifest(Path(source["manifest"]))
+        folder = snakemake.params.folder
+        table = folder_manifest(folder) if folder else own_manifest(Path(snakemake.input.own))
         save_table(snakemake.output.manifest, table)
         log(f"{len(table)} images of {table['class'].nunique()} classes")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from clipspectra.arrays import save_table, versions
+from clipspectra.arrays import save_arrays, save_table, versions
 from clipspectra.jobs import job
 
 if TYPE_CHECKING:
@@ -19,6 +19,6 @@ if __name__ == "__main__":
         recipe = snakemake.params.recipe
         config = json.loads(Path(snakemake.input.config).read_text())
         state, history = demo_training.train(config, start=snakemake.input.get("start") or None, **recipe)
-        metadata = {"recipe": json.dumps(recipe)} | versions("torch", "open_clip_torch")
-        demo_training.save(state, snakemake.output.weights, metadata)
+        arrays = {name: value.numpy() for name, value in state.items()}
+        save_arrays(snakemake.output.weights, arrays, {"recipe": recipe} | versions("torch", "open_clip_torch"))
         save_table(snakemake.output.history, pd.DataFrame(history))

@@ -52,8 +52,6 @@ def folder_manifest(folder):
 
 def own_manifest(path):
     """A manifest of one's own, its files by absolute path. Raises InputError for files that are not there."""
-    if not path.is_file():
-        raise InputError(f"The manifest {path} is not there; set the dataset's 'manifest' in the config.")
     table = read_manifest(path)
     for column in ("image", "mask"):
         table[column] = [str((path.parent / name).resolve()) if name else "" for name in table[column]]
@@ -78,7 +76,8 @@ def choose_rows(manifest, roles, seed):
     for name, members in table.groupby("class"):
         members = members.sort_values("image")
         members = members.iloc[np.random.default_rng([seed, *str(name).encode()]).permutation(len(members))]
-        for split in set(splits.values()):
+        # Named splits first: a role without one draws from all that is left.
+        for split in sorted(set(splits.values()), key=lambda split: (split is None, split)):
             left = members if split is None else members[members["split"] == split]
             asked = {role: roles[role]["per_class"] for role in sorted(roles) if splits[role] == split}
             total = sum(asked.values())
@@ -86,6 +85,7 @@ def choose_rows(manifest, roles, seed):
                 count = wanted if total <= len(left) else wanted * len(left) // total
                 total -= wanted
                 chosen.append(left[:count].assign(role=role))
+                members = members.drop(left.index[:count])
                 left = left[count:]
     result = pd.concat(chosen)
     for role in roles:

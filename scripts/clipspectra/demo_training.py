@@ -7,7 +7,6 @@ guide the image tower through the first three quarters of the steps.
 
 import json
 import math
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,7 +14,7 @@ import torch.nn.functional as F
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 from open_clip.tokenizer import SimpleTokenizer
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
@@ -128,10 +127,10 @@ def _waves(side, width):
 
 
 @torch.no_grad()
-def accuracy(model, tokens, split, *, images=1500, seed=99, agreement=None):
+def accuracy(model, tokens, split, *, images=1500, seed=99):
     """Zero-shot accuracy of each factor, in per cent, on freshly drawn images of a split."""
     world, rng = demo.World(split), np.random.default_rng([seed, len(split)])
-    factors = world.draw_factors(rng, images, agreement=agreement)
+    factors = world.draw_factors(rng, images)
     pictures = normalise(np.stack([world.render(row, rng)[0] for row in factors]))
     model.eval()
     embedding = torch.cat([model.encode_image(part, normalize=True) for part in pictures.split(250)])
@@ -225,10 +224,3 @@ def _expand(state, ids, vocab_size):
 
 def _compact(state, ids):
     return {**state, "token_embedding.weight": state["token_embedding.weight"][ids]}
-
-
-def save(state, path, metadata):
-    """Write a checkpoint as float16 safetensors; the file appears whole or not at all."""
-    part = Path(f"{path}.part")
-    save_file({name: value.contiguous() for name, value in state.items()}, part, metadata=metadata)
-    part.replace(path)

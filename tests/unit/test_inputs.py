@@ -105,6 +105,13 @@ def test_roles_share_a_split_without_overlap():
         assert exact.groupby(["class", "role"]).size().tolist() == [2, 4] * 3
 
 
+def test_a_role_without_a_split_takes_what_the_others_leave():
+    table = manifest(60)
+    chosen = choose_rows(table, {"eval": {"per_class": 15}, "fit": {"split": "train", "per_class": 8}}, seed=0)
+    assert chosen["image"].is_unique
+    assert chosen.groupby(["class", "role"]).size().tolist() == [12, 8] * 3
+
+
 def test_manifests(tmp_path):
     save_table(tmp_path / "short.csv", manifest(4).drop(columns="label"))
     with pytest.raises(InputError, match="lacks the columns label"):

@@ -45,6 +45,8 @@ def _settle(figure):
     figure.set_layout_engine("none")
     for axes in figure.axes:
         axes.set_position(np.round(axes.get_position(original=True).bounds, 5))
+    for part in figure.subfigs:
+        part.bbox_relative.set_points(np.round(part.bbox_relative.get_points(), 5))
     for part in (figure, *figure.subfigs):
         for text in part.texts:
             text.set_position(np.round(text.get_position(), 5))

@@ -55,7 +55,10 @@ rule extract_activations:
         device=lookup("device", within=config),
     params:
         model=model_params,
-        code=code(*CORE, "datasets"),
+        precision=lookup("precision", within=config),
+        on_bad_image=lookup("on_bad_image", within=config),
+        stored=lookup("activations", within=config),
+        code=code(*CORE, "extraction", "datasets"),
     message:
         "Extracting {wildcards.model} on {wildcards.dataset}, seed {wildcards.seed}, shard {wildcards.shard}"
     script:

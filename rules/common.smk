@@ -32,7 +32,7 @@ OWN_DATASETS = [name for name in DATASETS if name not in DEMO_DATASETS]
 MASKED_DATASETS = [name for name, dataset in DATASETS.items() if dataset["masks"]]
 
 # Modules of the core between a model's files and a stored array.
-CORE = ("models", "hooks", "contributions", "arrays")
+CORE = ("models", "devices", "towers", "families", "hooks", "contributions", "arrays")
 
 
 def any_of(names):
@@ -149,8 +149,11 @@ def training_start(wildcards):
 
 def figures_to_open():
     """What a successful run says at its end."""
-    made = [path for path in rules.figures.input if path.endswith(".png")]
+    made = [
+        path
+        for path in rules.figures.input
+        if path.endswith(".png") and Path(path).exists()
+    ]
     names = "\n".join(f"  {path}" for path in made)
-    return (
-        f"Done. Figures to open (each also as .pdf):\n{names}\nTables: results/tables/"
-    )
+    figures = f"Figures to open (each also as .pdf):\n{names}\n" if made else ""
+    return f"Done. {figures}Tables: results/tables/"

@@ -88,12 +88,13 @@ rule table_exactness:
     input:
         lambda wildcards: rules.activations.input,
     output:
-        report(
+        exactness=report(
             "results/tables/exactness.csv",
             caption="captions/exactness.rst",
             category="Tables",
             labels={"table": "Exactness of every extraction"},
         ),
+        skipped="results/tables/skipped-images.csv",
     log:
         "results/logs/tables/exactness.log",
     conda:

@@ -1,3 +1,18 @@
+rule models:
+    output:
+        "results/tables/models.csv",
+    log:
+        "results/logs/tables/models.log",
+    conda:
+        ENVIRONMENT
+    params:
+        code=code("families", "towers", "arrays"),
+    message:
+        "Which architectures of open_clip are decomposed"
+    script:
+        "../scripts/list_models.py"
+
+
 rule demo_models:
     input:
         expand(

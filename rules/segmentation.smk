@@ -26,6 +26,7 @@ rule segment_images:
     params:
         model=model_params,
         examples=8,
+        on_bad_image=lookup("on_bad_image", within=config),
         code=code(*CORE, "segment", "datasets"),
     message:
         "Segmenting {wildcards.dataset} with {wildcards.model}, seed {wildcards.seed}"

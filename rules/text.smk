@@ -15,7 +15,7 @@ rule embed_classes:
     params:
         model=model_params,
         prompts=lambda wildcards: DATASETS[wildcards.dataset]["prompts"],
-        code=code("models", "texts", "datasets", "arrays"),
+        code=code("models", "devices", "texts", "datasets", "arrays"),
     message:
         "Class texts of {wildcards.dataset} in {wildcards.model}"
     script:
@@ -60,7 +60,7 @@ rule embed_texts:
         device=lookup("device", within=config),
     params:
         model=model_params,
-        code=code("models", "texts", "arrays", "demo"),
+        code=code("models", "devices", "texts", "arrays", "demo"),
     message:
         "Text pool {wildcards.texts} in {wildcards.model}"
     script:

@@ -1,67 +1,196 @@
-"""How fast: our work on an image in units of a plain open_clip forward pass, measured in one run (`make benchmark`).
+"""How fast and how small: our work on an image in units of a plain open_clip forward pass (`make benchmark`).
 
-Full-size architectures with random weights: speed and exactness do not depend on them.
+Full-size architectures with random weights: speed and exactness do not depend on them. All candidates take turns in one
+run. --memory shows the peak memory of extractions of ever more images, each in a process of its own.
 """
 
 import argparse
+import json
+import resource
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
+from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import torch
+from PIL import Image
+from torch.nn import functional as F
 from tqdm import tqdm
 
 from clipspectra import models
-from clipspectra.contributions import activations, contributions, head_basis, sum_error
+from clipspectra.contributions import activations, head_basis, sum_error
+from clipspectra.datasets import ImageFiles
+from clipspectra.extraction import extract
+from clipspectra.families import tower
 from clipspectra.segment import patch_maps
 
 
 @torch.no_grad()
-def measure(architecture, batch, repeats, with_dense):
-    """{what: median seconds an image over `repeats` rounds, the candidates in turn}, bytes stored, sum error."""
-    model = models.load(architecture, None).model
-    size = model.visual.image_size
-    images = torch.randn(batch, 3, *((size, size) if isinstance(size, int) else size))
-    classifier = torch.randn(model.visual.output_dim, 1000)
+def brute_force(model, images):
+    """Every head's and token's contribution the plain way, [image, layer, pos, head, d_embed]: the usual scripts' work.
+
+    One forward pass to catch each layer's input, then the attention of every pair of tokens, each head's output of
+    every token for every source token in the stream [head, pos, source, d_model], LayerNorm and projection.
+    """
+    visual, states, final = model.visual, [], []
+    blocks = visual.transformer.resblocks
+    handles = [block.ln_1.register_forward_pre_hook(lambda _, inputs: states.append(inputs[0])) for block in blocks]
+    handles.append(visual.ln_post.register_forward_pre_hook(lambda _, inputs: final.append(inputs[0][:, 0])))
+    norm = model.encode_image(images).norm(dim=-1)
+    for handle in handles:
+        handle.remove()
+    mean, std = final[0].mean(-1), (final[0].var(-1, unbiased=False) + visual.ln_post.eps).sqrt()
+    layers = []
+    for block, state in zip(blocks, states):
+        attention, parts = block.attn, 2 * len(blocks) + 1
+        projected = F.linear(block.ln_1(state), attention.in_proj_weight, attention.in_proj_bias)
+        q, k, v = projected.unflatten(-1, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        weights = (q @ k.transpose(-1, -2) * attention.head_dim**-0.5).softmax(-1)  # [image, head, pos, source]
+        shares = attention.num_heads * weights.shape[-1]
+        of_layer = []
+        for head, write in enumerate(attention.out_proj.weight.chunk(attention.num_heads, dim=1)):
+            # every target token: [image, pos, source, d_model], as in the reference; then the class token's
+            read = weights[:, head, :, :, None] * v[:, head, None]
+            added = (read @ write.T + attention.out_proj.bias / shares)[:, 0]
+            normed = (added - mean[:, None, None] / parts / shares) / std[:, None, None] * visual.ln_post.weight
+            normed = normed + visual.ln_post.bias / parts / shares
+            of_layer.append(normed @ visual.proj / norm[:, None, None])
+        layers.append(torch.stack(of_layer, dim=2))
+    return torch.stack(layers, dim=1)
+
+
+def timed(call, device):
+    """Seconds that a call takes."""
+    start = time.perf_counter()
+    call()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+@torch.no_grad()
+def measure(loaded, batch, repeats):
+    """{what: median seconds an image over `repeats` rounds, the candidates in turn; the first round warms up}."""
+    model, found = loaded.model, tower(loaded.model.visual)
+    images = torch.randn(batch, 3, *loaded.image_size, device=loaded.device)
+    classifier = torch.randn(model.visual.output_dim, 1000, device=loaded.device)
+    basis = head_basis(found).double()
     work = {
         "plain forward": lambda: model.encode_image(images, normalize=True),
-        "extraction": lambda: activations(model, images),
-        "patch maps, 1,000 classes": lambda: patch_maps(model, images, classifier),
+        "extraction, with its proof": lambda: sum_error(activations(model, images, found=found), basis),
+        "patch maps, 1,000 classes": lambda: patch_maps(model, images, classifier, found=found),
     }
-    if with_dense:
-        work["dense, by token and head"] = lambda: contributions(model, images, per_token=True)
     seconds = {name: [] for name in work}
-    for round_number in tqdm(range(repeats + 1), desc=f"{architecture}, batch {batch}", leave=False):
+    for number in tqdm(range(repeats + 1), desc=f"batch {batch}", leave=False):
         for name, call in work.items():
-            start = time.perf_counter()
-            call()
-            if round_number:  # the first round warms up
-                seconds[name].append((time.perf_counter() - start) / batch)
-    found = activations(model, images)
-    stored = 4 * (found.z[0].numel() + found.scalars.shape[1])
-    dense = 4 * found.z.shape[1] * found.z.shape[2] * found.embedding.shape[1]
-    error = sum_error(found, head_basis(model.visual))
-    return {name: statistics.median(times) for name, times in seconds.items()}, dense / stored, error
+            with loaded.autocast():
+                taken = timed(call, loaded.device)
+            if number:
+                seconds[name].append(taken / batch)
+    return {name: statistics.median(times) for name, times in seconds.items()}
+
+
+@torch.no_grad()
+def measure_dense(loaded):
+    """The same of one image for a plain forward and for the brute force, which runs once."""
+    model, image = loaded.model, torch.randn(1, 3, *loaded.image_size, device=loaded.device)
+    plain = [timed(lambda: model.encode_image(image), loaded.device) for _ in range(5)]
+    dense = timed(lambda: brute_force(model, image), loaded.device)
+    return {"plain forward": statistics.median(plain), "dense, token by token": dense}
+
+
+def stored(loaded):
+    """What an extraction stores: text on sizes, and the largest error of its sum."""
+    model, found = loaded.model, tower(loaded.model.visual)
+    with loaded.autocast():
+        seen = activations(model, torch.randn(4, 3, *loaded.image_size, device=loaded.device), found=found)
+    heads = seen.z[0].numel() + seen.scalars[0].numel()
+    every = heads + seen.mlps[0].numel() + seen.class_self[0].numel() + seen.embedding[0].numel()
+    dense = seen.z.shape[1] * seen.z.shape[2] * seen.embedding.shape[1]
+    return (
+        f"stored an image, float32 (float16): heads {4 * heads / 1024:.0f} ({2 * heads / 1024:.0f}) KiB, "
+        f"1/{dense / heads:.2f} (1/{2 * dense / heads:.2f}) of dense float32 heads; with MLPs, class-to-self terms and "
+        f"embedding {4 * every / 1024:.0f} ({2 * every / 1024:.0f}) KiB; "
+        f"sum error {sum_error(seen, head_basis(found).double()):.1e}"
+    )
+
+
+def decoding(loaded, folder, count=64):
+    """Pictures a second that one process decodes and preprocesses, JPEGs of ImageNet's usual 500 × 375 pixels."""
+    rng = np.random.default_rng(0)
+    for number in range(8):
+        smooth = Image.fromarray(rng.integers(0, 256, (48, 64, 3), np.uint8)).resize(
+            (500, 375), Image.Resampling.BICUBIC
+        )
+        smooth.save(Path(folder) / f"{number}.jpg", quality=92)
+    files = ImageFiles(
+        pd.DataFrame({"image": [f"{number % 8}.jpg" for number in range(count)]}), folder, loaded.preprocess
+    )
+    start = time.perf_counter()
+    for number in range(count):
+        files[number]
+    return count / (time.perf_counter() - start)
+
+
+def extraction_memory(count):
+    """Extract the demo's model on `count` images (a few, again and again) and print the peak memory in MiB."""
+    loaded = models.load("config/demo/digits-clip.json", "config/demo/balanced.safetensors")
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(16):
+            Image.effect_noise((64, 64), 50 + number).convert("RGB").save(Path(folder) / f"{number}.png")
+        table = pd.DataFrame({"image": [f"{number % 16}.png" for number in range(count)], "label": 0})
+        table = table.assign(row=range(count), role="fit")
+        stream, _ = extract(loaded, table, folder, folder, batch_size=100, workers=0)
+        stream.save(Path(folder) / "shard.safetensors", {})
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(json.dumps({"images": count, "MiB": peak / (2**20 if sys.platform == "darwin" else 2**10)}))
+
+
+def show_memory(counts):
+    for count in counts:
+        command = [sys.executable, __file__, "--memory-of", str(count)]
+        found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        print(f"peak memory of an extraction of {found['images']:,} images: {found['MiB']:.0f} MiB", flush=True)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--architectures", nargs="+", default=["ViT-B-16", "ViT-L-14"])
-    parser.add_argument("--batches", nargs="+", type=int, default=[8])
+    parser.add_argument("--architectures", nargs="*", default=["ViT-B-16", "ViT-L-14"])
+    parser.add_argument("--batches", nargs="+", type=int, default=[8, 32])
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--precisions", nargs="+", default=["fp32"])
+    parser.add_argument("--memory", nargs="*", type=int, default=[1000, 20000], help="numbers of images")
+    parser.add_argument("--memory-of", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    print(
-        f"torch {torch.__version__}, {torch.get_num_threads()} threads; ratios to the plain forward of the same row\n"
-    )
-    print("| architecture | batch | work | ms an image | ratio |\n|---|---|---|---|---|")
+    if arguments.memory_of is not None:
+        return extraction_memory(arguments.memory_of)
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads; ratios to the plain forward above\n")
+    print("| architecture | precision | batch | work | ms an image | ratio |\n|---|---|---|---|---|---|")
     notes = []
     for architecture in arguments.architectures:
-        for batch in arguments.batches:
-            seconds, smaller, error = measure(architecture, batch, arguments.repeats, batch == min(arguments.batches))
-            for name, value in seconds.items():
-                ratio = value / seconds["plain forward"]
-                print(f"| {architecture} | {batch} | {name} | {1000 * value:.1f} | {ratio:.2f} |", flush=True)
-        notes.append(f"{architecture}: heads stored {smaller:.1f} times smaller than dense, sum error {error:.1e}")
-    print("\n" + "\n".join(notes))
+        for precision in arguments.precisions:
+            loaded = models.load(architecture, None, device=arguments.device, precision=precision)
+
+            measured = [(batch, measure(loaded, batch, arguments.repeats)) for batch in arguments.batches]
+            if precision == "fp32":
+                measured.append((1, measure_dense(loaded)))
+                notes.append(f"{architecture}: {stored(loaded)}")
+            for batch, seconds in measured:
+                for name, value in seconds.items():
+                    ratio = value / seconds["plain forward"]
+                    row = (architecture, precision, batch, name, f"{1000 * value:.1f}", f"{ratio:.2f}")
+                    print("|", " | ".join(map(str, row)), "|", flush=True)
+        with tempfile.TemporaryDirectory() as folder:
+            rate = decoding(loaded, folder)
+        notes.append(f"{architecture}: decoding 500 × 375 JPEGs {rate:.0f} images a second and process")
+    print("\n" + "\n".join(notes), flush=True)
+    show_memory(arguments.memory)
+    return None
 
 
 if __name__ == "__main__":

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 
 def predictions(stored, classifiers):
-    """{(ablation, factor): predicted value of each image}, shard by shard."""
-    means, held = stored.fit_means(), ablations(stored.layers)
+    """{(ablation, factor): predicted value of each image}, chunk by chunk."""
+    means = stored.fit_means()
+    held = ablations(stored.layers, mlps=len(means) - len(stored.layers) - bool(stored.layers.start) - 1)
     found = {(ablation, factor): [] for ablation in held for factor in classifiers}
     for parts in stored.parts():
         for ablation, at_mean in held.items():
@@ -42,7 +43,7 @@ if __name__ == "__main__":
     with job(snakemake.log[0]):
         stored = StoredActivations(snakemake.input.shards, snakemake.input.basis)
         classifiers, metadata = load_arrays(snakemake.input.classes)
-        table = load_table(snakemake.input.images)
+        table = stored.of_table(load_table(snakemake.input.images))
         found = {key: predicted[~stored.fit] for key, predicted in predictions(stored, classifiers).items()}
         rows = pd.DataFrame(accuracies(found, table[~stored.fit], json.loads(metadata["values"])))
         about = {key: snakemake.wildcards[key] for key in ("model", "dataset", "seed")}

@@ -43,7 +43,7 @@ if __name__ == "__main__":
         pool, metadata = load_arrays(snakemake.input.texts, "features")
         texts = json.loads(metadata["texts"])
         rows, arrays = [], {}
-        for layer in progress(range(stored.layers), "components", unit="layer"):
+        for layer in progress(stored.layers, "components", unit="layer"):
             for head, moments in enumerate(stored.fit_moments(layer)):
                 explanation = explain_components(moments, pool["features"], **snakemake.params.options)
                 rows.extend(long_rows(layer, head, explanation, texts))

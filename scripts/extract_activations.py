@@ -4,72 +4,40 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clipspectra import InputError
-from clipspectra.arrays import load_table, save_arrays, versions
-from clipspectra.jobs import job, model_arguments, progress
+from clipspectra.arrays import load_table, versions
+from clipspectra.jobs import job, model_arguments
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
-
-LARGEST_ERROR = 1e-4  # of the sum of contributions against the model's embedding, float32
-
-
-def extract(loaded, table, root, *, batch_size, workers):
-    """(arrays over the table's images, largest sum error)."""
-    import torch
-    from torch.utils.data import DataLoader
-
-    from clipspectra.contributions import activations, head_basis, sum_error
-    from clipspectra.datasets import ImageFiles
-
-    basis = head_basis(loaded.model.visual)
-    loader = DataLoader(ImageFiles(table, root, loaded.preprocess), batch_size, num_workers=workers)
-    collected = {name: [] for name in ("z", "scalars", "mlps", "embedding")}
-    worst, done = 0.0, 0
-    with progress(None, "activations", total=len(table), unit="image") as bar:
-        for images in loader:
-            found = activations(loaded.model, images.to(loaded.device))
-            broken = (~torch.isfinite(found.embedding).all(1)).nonzero().flatten().tolist()
-            if broken:
-                raise InputError(f"The model's embedding of {table['image'].iloc[done + broken[0]]} is not a number.")
-            error = sum_error(found, basis)
-            if error > LARGEST_ERROR:
-                raise InputError(
-                    f"The contributions miss the model's embedding by {error:.1e}, more than {LARGEST_ERROR:.0e}: "
-                    "this model is not decomposed exactly."
-                )
-            worst, done = max(worst, error), done + len(images)
-            for name, parts in collected.items():
-                parts.append(getattr(found, name).cpu())
-            bar.update(len(images))
-    return {name: torch.cat(parts).numpy() for name, parts in collected.items()}, worst
 
 
 if __name__ == "__main__":
     with job(snakemake.log[0]) as log:
         from clipspectra import models
+        from clipspectra.extraction import extract
 
-        wildcards = snakemake.wildcards
+        wildcards, params, resources = snakemake.wildcards, snakemake.params, snakemake.resources
         table = load_table(snakemake.input.images)
         shard, shards = int(wildcards.shard), int(wildcards.shards)
         table = table.iloc[len(table) * shard // shards : len(table) * (shard + 1) // shards]
         if table.empty:
             raise InputError(f"Shard {shard} of {shards} has no images; lower 'shards' in the config.")
-        loaded = models.load(**model_arguments(snakemake), device=snakemake.resources.device)
-        root = Path(snakemake.input.manifest).parent
-        arrays, error = extract(
-            loaded, table, root, batch_size=snakemake.resources.batch_size, workers=snakemake.threads - 1
+        loaded = models.load(**model_arguments(snakemake), device=resources.device, precision=params.precision)
+        output = Path(snakemake.output[0])
+        stream, proof = extract(
+            loaded,
+            table,
+            Path(snakemake.input.manifest).parent,
+            output.parent,
+            batch_size=resources.batch_size,
+            workers=snakemake.threads - 1,
+            on_bad_image=params.on_bad_image,
+            **params.stored,
         )
-        arrays |= {
-            "label": table["label"].to_numpy(),
-            "row": table["row"].to_numpy(),
-            "fit": (table["role"] == "fit").to_numpy().astype("uint8"),
-        }
         metadata = {key: wildcards[key] for key in ("model", "dataset", "seed")}
-        metadata |= {
-            "dtype": "float32",
-            "sum_error": error,
-            "sha256": loaded.sha256 or "",
-            "code": snakemake.params.code,
-        }
-        save_arrays(snakemake.output[0], arrays, metadata | versions("torch", "open_clip_torch"))
-        log(f"{len(table)} images; the sum of contributions misses the embedding by {error:.1e} at most")
+        metadata |= {"precision": params.precision, "dtype": params.stored["dtype"], "code": params.code}
+        metadata |= {"sha256": loaded.sha256 or "", **proof, **versions("torch", "open_clip_torch")}
+        stream.save(output, metadata)
+        log(f"{len(table)} images; the sum of contributions misses the embedding by {proof['sum_error']:.1e} at most")
+        for bad in proof["skipped"]:
+            log(f"skipped: {bad['reason']}")

@@ -12,8 +12,9 @@ if __name__ == "__main__":
     with job(snakemake.log[0]):
         from clipspectra import models
         from clipspectra.contributions import head_basis
+        from clipspectra.families import tower
 
         loaded = models.load(**model_arguments(snakemake))
-        basis = head_basis(loaded.model.visual)
+        basis = head_basis(tower(loaded.model.visual))
         metadata = {"model": snakemake.wildcards.model, "sha256": loaded.sha256 or "", "code": snakemake.params.code}
         save_arrays(snakemake.output.basis, {"basis": basis.numpy()}, metadata | versions("torch", "open_clip_torch"))

@@ -19,12 +19,12 @@ POLE_IMAGES = 8
 if __name__ == "__main__":
     with job(snakemake.log[0]):
         stored = StoredActivations(snakemake.input.shards, snakemake.input.basis)
-        table = load_table(snakemake.input.images)[~stored.fit].reset_index(drop=True)
+        table = stored.of_table(load_table(snakemake.input.images))[~stored.fit].reset_index(drop=True)
         for factor in snakemake.params.factors:
             if factor not in table.columns:
                 raise InputError(f"The config has '{factor}' under factors, but the manifest has no such column.")
         factors, poles = [], []
-        for layer in progress(range(stored.layers), "component scores", unit="layer"):
+        for layer in progress(stored.layers, "component scores", unit="layer"):
             for head in range(stored.heads):
                 names = f"components.{layer}.{head}", f"mean.{layer}.{head}"
                 arrays, _ = load_arrays(snakemake.input.components, *names)

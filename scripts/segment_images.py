@@ -14,30 +14,31 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
-def segment(loaded, table, root, classifier, *, batch_size, workers):
-    """Yield (masks, {method: maps}) batch by batch, each [image, height, width]."""
+def segment(loaded, table, root, classifier, *, batch_size, workers, **bad_images):
+    """Yield (rows of the table, masks, {method: maps}) batch by batch, masks and maps [image, height, width]."""
     import torch
-    from torch.utils.data import DataLoader
 
-    from clipspectra.datasets import ImageFiles, mask_transform
+    from clipspectra.datasets import ImageFiles, batches, mask_transform
+    from clipspectra.families import tower
     from clipspectra.segment import last_attention_maps, patch_maps
 
+    found = tower(loaded.model.visual)
     classifier = torch.from_numpy(classifier).to(loaded.device)
     files = ImageFiles(table, root, loaded.preprocess, mask_transform(loaded.image_size))
     with progress(None, "segmentation", total=len(table), unit="image") as bar:
-        for images, masks in DataLoader(files, batch_size, num_workers=workers):
+        for rows, (images, masks) in batches(files, batch_size, workers=workers, **bad_images):
             images = images.to(loaded.device)
             maps = {
-                "decomposition": patch_maps(loaded.model, images, classifier),
-                "last-layer attention": last_attention_maps(loaded.model, images),
+                "decomposition": patch_maps(loaded.model, images, classifier, found=found),
+                "last-layer attention": last_attention_maps(loaded.model, images, found=found),
                 "all background": torch.zeros(masks.shape),
             }
-            yield masks.numpy(), {method: values.cpu().numpy() for method, values in maps.items()}
+            yield rows, masks.numpy(), {method: values.cpu().numpy() for method, values in maps.items()}
             bar.update(len(images))
 
 
 if __name__ == "__main__":
-    with job(snakemake.log[0]):
+    with job(snakemake.log[0]) as log:
         from clipspectra import models
         from clipspectra.datasets import seen_picture
         from clipspectra.segment import Scores, predictions, scores
@@ -56,22 +57,30 @@ if __name__ == "__main__":
         root = Path(snakemake.input.manifest).parent
         # The examples are spread evenly over the eval images, chosen before any score is known.
         shown = np.linspace(0, len(table) - 1, snakemake.params.examples).round().astype(int)
-        rows, examples, done = [], {"masks": [], "maps": [], "predictions": []}, 0
+        rows, examples, skipped = [], {"pictures": [], "masks": [], "maps": [], "predictions": []}, []
         batches = segment(
-            loaded, table, root, classifier, batch_size=resources.batch_size, workers=snakemake.threads - 1
+            loaded,
+            table,
+            root,
+            classifier,
+            batch_size=resources.batch_size,
+            workers=snakemake.threads - 1,
+            on_bad_image=snakemake.params.on_bad_image,
+            skipped=skipped,
         )
-        for masks, maps in batches:
+        for places, masks, maps in batches:
+            names = table["image"].to_numpy()[places]
             for method, values in maps.items():
                 found = scores(values, masks).table
-                found.insert(0, "image", table["image"].iloc[done : done + len(masks)].to_numpy())
+                found.insert(0, "image", names)
                 found.insert(0, "method", method)
                 rows.append(found)
-            here = shown[(shown >= done) & (shown < done + len(masks))] - done
+            here = np.isin(places, shown)
             chosen = maps["decomposition"][here]
             examples["masks"].append(masks[here].astype(np.uint8))
             examples["maps"].append(chosen)
             examples["predictions"].append(predictions(chosen).astype(np.uint8))
-            done += len(masks)
+            examples["pictures"] += [seen_picture(root / name, loaded.image_size)[None] for name in names[here]]
         about = {key: wildcards[key] for key in ("model", "dataset", "seed")}
         about["split"] = "+".join(sorted(set(table["split"])))
         by_image = pd.concat(rows, ignore_index=True)
@@ -82,8 +91,8 @@ if __name__ == "__main__":
             over_all.append(about | {"method": method, "images": len(members)} | percent)
         save_table(snakemake.output.images, by_image)
         save_table(snakemake.output.scores, pd.DataFrame(over_all))
+        for bad in skipped:
+            log(f"skipped: {bad['reason']}")
         metadata = about | {"code": snakemake.params.code}
         arrays = {name: np.concatenate(parts) for name, parts in examples.items()}
-        names = table["image"].iloc[shown]
-        arrays["pictures"] = np.stack([seen_picture(root / name, loaded.image_size) for name in names])
         save_arrays(snakemake.output.examples, arrays, metadata | versions("torch", "open_clip_torch"))

@@ -1,5 +1,6 @@
-"""How exactly the stored contributions of every shard add up to the model's own embedding."""
+"""How exactly the stored parts of every shard add up to the model's own embedding, and which pictures it lacks."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,15 +12,24 @@ from clipspectra.jobs import job
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
+ERRORS = ("sum_error", "stored_sum_error", "model_error")
+
 
 def exactness(path):
-    """One row of the table, from a shard's metadata."""
+    """(one row of the table of errors, rows of the table of skipped images), from a shard's metadata."""
     arrays, metadata = load_arrays(path, "row")
-    row = {key: metadata[key] for key in ("model", "dataset", "seed")}
-    row |= {"shard": Path(path).stem, "images": len(arrays["row"]), "largest_sum_error": float(metadata["sum_error"])}
-    return row | {key: metadata[key] for key in ("dtype", "sha256", "torch", "open_clip_torch")}
+    about, skipped = {key: metadata[key] for key in ("model", "dataset", "seed")}, json.loads(metadata["skipped"])
+    row = about | {"shard": Path(path).stem, "images": len(arrays["row"]), "skipped": len(skipped)}
+    row |= {f"largest_{name}": float(metadata[name]) for name in ERRORS}
+    row |= {key: metadata[key] for key in ("precision", "dtype", "sha256", "torch", "open_clip_torch")}
+    return row, [about | bad for bad in skipped]
 
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):
-        save_table(snakemake.output[0], pd.DataFrame([exactness(path) for path in snakemake.input]))
+        rows, skipped = zip(*(exactness(path) for path in snakemake.input))
+        save_table(snakemake.output.exactness, pd.DataFrame(rows))
+        columns = ["model", "dataset", "seed", "image", "reason"]
+        save_table(
+            snakemake.output.skipped, pd.DataFrame([bad for of_shard in skipped for bad in of_shard], columns=columns)
+        )

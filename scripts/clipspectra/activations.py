@@ -1,4 +1,6 @@
-"""Stored activations of one model, dataset and seed, read shard by shard and layer by layer."""
+"""Stored activations of one model, dataset and seed, read layer by layer and a thousand images at a time."""
+
+import json
 
 import numpy as np
 from safetensors import safe_open
@@ -7,53 +9,55 @@ from clipspectra import InputError
 from clipspectra.arrays import load_arrays
 from clipspectra.spectral import Moments
 
-
-def layer_sums(z, scalars, basis):
-    """Sum of the contributions of each layer's heads, [image, layer, d_embed].
-
-    z: [image, layer, head, d_head]; scalars: [image, 3]; basis: [layer, head, d_embed, d_head + 3]. Nothing of shape
-    [image, layer, head, d_embed] is formed: q lies flat over the heads, beside the heads' bases.
-    """
-    scaled = (z * scalars[:, None, None, :1]).reshape(*z.shape[:2], -1)  # [image, layer, head * d_head]
-    d_head = z.shape[-1]
-    result = np.empty((z.shape[0], z.shape[1], basis.shape[2]), np.float32)
-    for layer, heads in enumerate(basis):
-        write = heads[..., :d_head].transpose(1, 0, 2).reshape(heads.shape[1], -1)  # [d_embed, head * d_head]
-        result[:, layer] = scaled[:, layer] @ write.T + scalars @ heads[..., d_head:].sum(0).T
-    return result
+ROWS = 1000  # images in memory at a time
 
 
 class StoredActivations:
-    """The shards of one extraction, in order, with the model's basis [layer, head, d_embed, d_head + 3].
+    """The shards of one extraction, in order, with the model's basis [layer, head, d_embed, coordinate + scalar].
 
-    Each shard holds z [image, layer, head, d_head], scalars [image, 3], mlps [image, layer + 1, d_embed], embedding
-    [image, d_embed], label [image] and fit [image], 1 for the rows that means and bases come from.
+    Each shard holds z [image, layer, head, coordinate], scalars [image, scalar], mlps [image, layer + 1, d_embed],
+    embedding [image, d_embed], label and row [image] and fit [image], 1 for the rows that means and bases come from. If
+    only the last layers were kept, it also holds `early`, the sum of the other layers' heads [image, d_embed].
+
+    layers: numbers of the layers in z; rows: of the manifest; fit: as bool
     """
 
     def __init__(self, shards, basis):
         self.paths = list(shards)
         self.basis = load_arrays(basis, "basis")[0]["basis"]
-        self.layers, self.heads = self.basis.shape[:2]
-        fit = [load_arrays(path, "fit")[0]["fit"].astype(bool) for path in self.paths]
-        self.sizes, self.fit = [len(part) for part in fit], np.concatenate(fit)
+        found = [load_arrays(path, "fit", "row") for path in self.paths]
+        self.layers = range(int(json.loads(found[0][1].get("first_layer", "0"))), len(self.basis))
+        self.heads = self.basis.shape[1]
+        self.fit = np.concatenate([arrays["fit"] for arrays, _ in found]).astype(bool)
+        self.rows = np.concatenate([arrays["row"] for arrays, _ in found])
+        self.chunks = [
+            (path, slice(start, min(start + ROWS, len(arrays["fit"]))))
+            for path, (arrays, _) in zip(self.paths, found)
+            for start in range(0, len(arrays["fit"]), ROWS)
+        ]
         if not self.fit.any() or self.fit.all():
             raise InputError(
                 "The chosen images have no fit rows or no eval rows; check 'roles' of the dataset in the config."
             )
 
+    def of_table(self, table):
+        """The rows of a table of chosen images that were extracted, in order: without those that could not be read."""
+        return table.set_index("row").loc[self.rows].reset_index()
+
     def reduced(self, layer, head=None):
-        """q of a layer shard by shard, float64 [image, head, d_head + 3], or of one head, [image, d_head + 3]."""
-        for path in self.paths:
+        """q of a layer chunk by chunk, float64 [image, head, coordinate + scalar], or of one head [image, …]."""
+        place = self.layers.index(layer)
+        for path, rows in self.chunks:
             with safe_open(path, "np") as file:
-                z = file.get_slice("z")[:, layer] if head is None else file.get_slice("z")[:, layer, head]
-                scalars = file.get_tensor("scalars").astype(np.float64)
+                z = file.get_slice("z")[rows, place] if head is None else file.get_slice("z")[rows, place, head]
+                scalars = file.get_slice("scalars")[rows].astype(np.float64)
             scalars = scalars if head is not None else np.repeat(scalars[:, None], z.shape[1], axis=1)
-            yield np.concatenate([z * scalars[..., :1], scalars], axis=-1)
+            yield np.concatenate([z, scalars], axis=-1)
 
     def fit_moments(self, layer):
-        """Moments of every head of a layer over the fit rows, merged over shards: list [head]."""
+        """Moments of every head of a layer over the fit rows, merged over chunks: list [head]."""
         merged = [None] * self.heads
-        for q, fit in zip(self.reduced(layer), self.by_shard(self.fit)):
+        for q, fit in zip(self.reduced(layer), self.by_chunk(self.fit)):
             for head in range(self.heads if fit.any() else 0):
                 found = Moments.of(q[fit, head])
                 merged[head] = found if merged[head] is None else merged[head].merge(found)
@@ -62,17 +66,39 @@ class StoredActivations:
         return merged
 
     def parts(self):
-        """Contributions of each layer's heads, of x_0 and of each MLP, by shard: [image, 2 * layer + 1, d_embed]."""
-        for path in self.paths:
-            arrays, _ = load_arrays(path, "z", "scalars", "mlps")
-            heads = layer_sums(arrays["z"], arrays["scalars"], self.basis)
-            yield np.concatenate([heads, arrays["mlps"]], axis=1)
+        """What adds up to each normalised embedding, chunk by chunk, [image, part, d_embed].
+
+        The parts: `early` if only the last layers were kept, the heads of each kept layer, x_0, and every MLP.
+        """
+        basis = self.basis[self.layers.start :]
+        for path, rows in self.chunks:
+            with safe_open(path, "np") as file:
+                names = ("z", "scalars", "mlps", *(["early"] if self.layers.start else []))
+                arrays = {name: file.get_slice(name)[rows].astype(np.float32) for name in names}
+            early = [arrays["early"][:, None]] if self.layers.start else []
+            heads = layer_sums(arrays["z"], arrays["scalars"], basis)
+            yield np.concatenate([*early, heads, arrays["mlps"]], axis=1)
 
     def fit_means(self):
-        """Mean of each of `parts` over the fit rows, float64 [2 * layer + 1, d_embed]."""
-        sums = [parts[fit].sum(0, dtype=np.float64) for parts, fit in zip(self.parts(), self.by_shard(self.fit))]
+        """Mean of each of `parts` over the fit rows, float64 [part, d_embed]."""
+        sums = [parts[fit].sum(0, dtype=np.float64) for parts, fit in zip(self.parts(), self.by_chunk(self.fit))]
         return np.sum(sums, axis=0) / self.fit.sum()
 
-    def by_shard(self, values):
-        """An array [image] cut as the shards are."""
-        return np.split(values, np.cumsum(self.sizes)[:-1])
+    def by_chunk(self, values):
+        """An array [image] cut as the chunks are."""
+        return np.split(values, np.cumsum([rows.stop - rows.start for _, rows in self.chunks])[:-1])
+
+
+def layer_sums(z, scalars, basis):
+    """Sum of the contributions of each layer's heads, [image, layer, d_embed]; no head is formed alone.
+
+    z: [image, layer, head, coordinate]; scalars: [image, scalar]; basis: [layer, head, d_embed, coordinate + scalar]
+    """
+    k = z.shape[-1]
+    flat = z.reshape(*z.shape[:2], -1)  # [image, layer, head * coordinate]
+    sums = [
+        flat[:, layer] @ heads[..., :k].transpose(1, 0, 2).reshape(heads.shape[1], -1).T
+        + scalars @ heads[..., k:].sum(0).T
+        for layer, heads in enumerate(basis)
+    ]
+    return np.stack(sums, axis=1)

@@ -2,6 +2,8 @@
 
 import json
 import os
+import shutil
+import tempfile
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -36,9 +38,49 @@ def versions(*packages):
 
 def save_arrays(path, arrays, metadata):
     """Write named arrays with metadata (a flat dict of JSON values) as safetensors."""
-    text = {key: value if isinstance(value, str) else json.dumps(value) for key, value in sorted(metadata.items())}
     with whole(path) as part:
-        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, part, metadata=text)
+        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, part, metadata=_text(metadata))
+
+
+class ArrayStream:
+    """Arrays that grow row by row on disk, [image, …]: memory does not grow with the number of images."""
+
+    def __init__(self, folder):
+        self.folder, self.files, self.arrays = folder, {}, {}
+
+    def append(self, arrays):
+        """Add rows to each of the named arrays; shapes [image, …] agree but for the number of rows."""
+        for name, rows in arrays.items():
+            if name not in self.files:  # without a name on disk, it goes with the process
+                self.files[name] = tempfile.TemporaryFile(dir=self.folder)  # noqa: SIM115
+            dtype, shape = rows.dtype, rows.shape
+            self.files[name].write(np.ascontiguousarray(rows).tobytes())
+            count = self.arrays[name][1][0] if name in self.arrays else 0
+            self.arrays[name] = dtype, (count + shape[0], *shape[1:])
+
+    def save(self, path, metadata):
+        """Write all as one safetensors file, as save_arrays does."""
+        names = sorted(self.arrays, key=lambda name: (-self.arrays[name][0].itemsize, name))  # aligned
+        header, start = {"__metadata__": _text(metadata)}, 0
+        for name in names:
+            dtype, shape = self.arrays[name]
+            end = start + dtype.itemsize * int(np.prod(shape))
+            header[name] = {"dtype": _SAFETENSORS[dtype.name], "shape": list(shape), "data_offsets": [start, end]}
+            start = end
+        head = json.dumps(header).encode()
+        head += b" " * (-len(head) % 8)
+        with whole(path) as part, open(part, "wb") as file:
+            file.write(len(head).to_bytes(8, "little") + head)
+            for name in names:
+                self.files[name].seek(0)
+                shutil.copyfileobj(self.files[name], file, 2**20)
+
+
+_SAFETENSORS = {"float64": "F64", "float32": "F32", "float16": "F16", "int64": "I64", "uint8": "U8"}
+
+
+def _text(metadata):
+    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in sorted(metadata.items())}
 
 
 def load_arrays(path, *names):

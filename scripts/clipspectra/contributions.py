@@ -11,81 +11,70 @@ and beta evenly by the 2L + 1 parts (each layer's attention and MLP, and the emb
 
 Reduced coordinates: q = [ z / (sigma n), 1 / (sigma n), mu / (sigma n), 1 / n ] has d_head + 3 numbers and c = B q,
 where the basis B = [ M W_O | M b_O / H | -M 1 / ((2L+1) H) | P^T beta / ((2L+1) H) ] is a fixed matrix of the model.
-So z and three numbers an image hold everything that a head ever says.
+So the scaled z and three numbers an image hold everything that a head ever says.
+
+Other towers read their stream otherwise (towers.Readout): averaged over tokens, or by the P heads of an attentional
+pool, each token with its own sigma. Then z is the sum over tokens of what is read of them, once for each pool head, and
+there are a few more scalars; c = B q all the same. The MLP inside an attentional pool is one more part, the last of
+`mlps`.
 """
 
 from dataclasses import dataclass
 
 import torch
 
-from clipspectra.hooks import check_supported, class_attention, observe
+from clipspectra import InputError
+from clipspectra.families import tower
+from clipspectra.hooks import observe
+from clipspectra.towers import Tower, float64, statistics
 
 
-@dataclass
-class Readout:
-    """How a tower's final LayerNorm and projection read its residual stream.
+@torch.no_grad()
+def head_basis(found):
+    """B of every head of a Tower, [layer, head, d_embed, coordinate], worked out in float64, in the tower's dtype.
 
-    project: M, [d_embed, d_model]; mean_share, beta_share: -M 1 / (2L+1) and P^T beta / (2L+1), [d_embed]
+    Coordinates: z for each way the tokens are read (one, or one a pool head), then the scalars.
     """
-
-    project: torch.Tensor
-    mean_share: torch.Tensor
-    beta_share: torch.Tensor
-
-
-@torch.no_grad()
-def readout(visual):
-    """The Readout of a tower in float64. Raises InputError for a tower that cannot be decomposed exactly."""
-    check_supported(visual)
-    parts = 2 * len(visual.transformer.resblocks) + 1
-    projection = _float64(visual.proj).T  # P^T, [d_embed, d_model]
-    project = projection * _float64(visual.ln_post.weight)
-    return Readout(project, -project.sum(1) / parts, projection @ _float64(visual.ln_post.bias) / parts)
-
-
-@torch.no_grad()
-def head_basis(visual):
-    """B of every head of a tower, [layer, head, d_embed, d_head + 3], worked out in float64, in the tower's dtype."""
-    read, basis = readout(visual), []
-    for block in visual.transformer.resblocks:
-        heads = block.attn.num_heads
-        out = _float64(block.attn.out_proj.weight)  # W_O, [d_model, head * d_head]
-        write = (read.project * _layer_scale(block)) @ out  # M W_O of all heads side by side
-        write = write.unflatten(1, (heads, -1)).transpose(0, 1)  # [head, d_embed, d_head]
-        constants = torch.stack([read.project @ written_bias(block), read.mean_share, read.beta_share], dim=-1) / heads
-        basis.append(torch.cat([write, constants.expand(heads, -1, -1)], dim=-1))
-    return torch.stack(basis).to(visual.proj)
-
-
-def written_bias(block):
-    """b_O of a block in float64, its layer scale folded in, [d_model]."""
-    return _layer_scale(block) * _float64(block.attn.out_proj.bias)
-
-
-def _layer_scale(block):
-    return _float64(block.ls_1.gamma) if hasattr(block.ls_1, "gamma") else 1.0
-
-
-def _float64(tensor):
-    """The tensor in float64, on its own device, or on the CPU where its device has no float64."""
-    return (tensor.cpu() if tensor.device.type == "mps" else tensor).double()
+    project, shared, _ = found.readout.linear(found.width)
+    parts, basis = 2 * len(found.layers) + 1, []
+    for layer in found.layers:
+        write, bias = layer.writing()
+        of_z = torch.einsum("gem,hmk->hegk", project, write).flatten(2)  # [head, d_embed, group * k]
+        constants = torch.cat([(project @ bias).T, shared / parts], dim=1) / layer.heads  # [d_embed, scalar]
+        constants = constants.expand(layer.heads, -1, -1)
+        basis.append(torch.cat([of_z, constants], dim=2).to(layer.weight))
+    return torch.stack(basis)
 
 
 @dataclass
 class Activations:
     """What is stored of each image: heads in reduced coordinates, the rest as contributions.
 
-    z: heads' outputs for the class token before W_O, [image, layer, head, d_head] or, per token,
-       each source token's part of it, [image, layer, pos, head, d_head]
-    scalars: 1 / (sigma n), mu / (sigma n) and 1 / n, [image, 3]
+    z: heads' outputs as the readout reads them, [image, layer, head, coordinate]; for class-token ViTs this is
+       z_h / (sigma n), [image, layer, head, d_head]; with per_token each source token's part of it,
+       [image, layer, pos, head, coordinate]
+    scalars: 1 / (sigma n), mu / (sigma n) and 1 / n, [image, 3], or what the readout of another tower has
     mlps: contributions of the embedding x_0 (number 0) and of each MLP, [image, layer + 1, d_embed]
+    class_self: what the class token's attention to itself contributes, summed over the heads of each layer,
+       [image, layer, d_embed]; None for towers that do not read a class token
     embedding: the model's own output, not normalised, [image, d_embed]
+    mean, std: of the final LayerNorm's input, [image], or [image, pos] where it comes before the pooling
+    early: where z holds the last layers only, the sum of what the other layers' heads contribute, [image, d_embed]
     """
 
     z: torch.Tensor
     scalars: torch.Tensor
     mlps: torch.Tensor
+    class_self: torch.Tensor | None
     embedding: torch.Tensor
+    mean: torch.Tensor | None
+    std: torch.Tensor | None
+    early: torch.Tensor | None = None
+
+    def reduced(self):
+        """q [image, layer, head, coordinate + scalar], so that a head's contributions are B q; not with per_token."""
+        scalars = self.scalars[:, None, None].expand(*self.z.shape[:-1], -1)
+        return torch.cat([self.z, scalars], dim=-1)
 
 
 @dataclass
@@ -94,12 +83,19 @@ class Contributions:
 
     heads: [image, layer, head, d_embed] or, per token, [image, layer, pos, head, d_embed]
     mlps: the embedding x_0 (number 0) and each MLP, [image, layer + 1, d_embed]
-    embedding: the model's own output, not normalised, [image, d_embed]
+    class_self, embedding, mean, std: as in Activations; norm: |embedding|, [image]
     """
 
     heads: torch.Tensor
     mlps: torch.Tensor
+    class_self: torch.Tensor | None
     embedding: torch.Tensor
+    mean: torch.Tensor | None
+    std: torch.Tensor | None
+
+    @property
+    def norm(self):
+        return self.embedding.norm(dim=-1)
 
     def total(self):
         """Sum of all parts, which is embedding / |embedding| up to rounding, [image, d_embed]."""
@@ -107,84 +103,152 @@ class Contributions:
 
 
 @torch.no_grad()
-def activations(model, images, *, per_token=False):
+def activations(model, images, *, per_token=False, found: Tower | None = None):
     """One forward pass of `model` (open_clip, eval mode) on `images` [image, 3, height, width], as Activations.
 
-    Raises InputError, before any compute, for a tower that cannot be decomposed exactly.
+    found: the model's Tower, where the caller has it. The last block works for the class token alone where only that is
+    read. Under autocast only the forward pass is cast. Raises InputError, before any compute, for a tower that cannot
+    be decomposed exactly and for images of another size.
     """
-    visual = model.visual
-    read = readout(visual)
-    z, added, final = {}, {}, None
+    found = found or tower(model.visual)
+    check_images(found, images)
+    tokens, of_class = found.readout.tokens, found.readout.pool == "class"
+    coordinates, sources, added = {}, {}, {}
 
-    def on_attention(layer, query, key, value, heads):
-        if per_token:
-            parts = class_attention(query, key)[..., None] * value  # [image, head, pos, d_head]
-            z[layer] = parts.transpose(1, 2)
-        else:
-            z[layer] = heads[:, :, 0].clone()  # a view would keep all tokens of all layers in memory
+    def on_layer(number, seen):
+        if of_class:
+            sources[number] = seen.read(tokens, slice(None) if per_token else slice(0, 1))
+        elif per_token:
+            sources[number] = seen
+        if not per_token:
+            coordinates[number] = read_coordinates(found.layers[number], seen, tokens)
 
-    def on_mlp(layer, output):
-        added[layer + 1] = output[:, 0].clone()
+    def on_mlp(number, output):
+        added[number + 1] = output[:, tokens].clone()  # a view would keep all tokens of all layers in memory
 
-    def on_embedding(state):
-        added[0] = state[:, 0].clone()
+    with observe(found, on_layer=on_layer, on_mlp=on_mlp, only_read=True) as ends:
+        embedding = model.encode_image(images, normalize=False)
+    with torch.autocast(images.device.type, enabled=False):
+        embedding, added[0] = embedding.to(found.dtype), ends.start
+        weights, scalars, scale = found.readout.weights_and_scalars(ends, embedding.norm(dim=-1))
+        z, selves = [], []
+        for number, layer in enumerate(found.layers):
+            if number in sources:
+                read = sources.pop(number)
+                read = read if of_class else read.read(tokens)
+                parts, every = source_parts(layer, read, weights), read.every
+                selves.append(parts[:, 0, 0].flatten(1))  # [image, head * coordinate]
+            if per_token:
+                z.append(parts.permute(0, 2, 3, 1, 4).flatten(-2))  # [image, pos, head, group * coordinate]
+            else:
+                of_layer = coordinates.pop(number).to(weights)
+                z.append(torch.einsum("igt,ihtk->ihgk", weights, of_layer).flatten(-2))
+        project, shared, out = found.reading
+        shares = scalars[:, None, len(project) :] @ shared.T / (2 * len(z) + 1)  # [image, 1, d_embed]
+        streams = torch.stack(
+            [added[number] for number in range(len(z) + 1)], dim=1
+        )  # [image, layer + 1, target, d_model]
+        read = torch.einsum("igt,iltm->ilgm", weights, streams.to(weights))
+        mlps = torch.einsum("ilgm,gem->ile", read, project) + shares
+        if ends.pool_mlp is not None:
+            mlps = torch.cat([mlps, (ends.pool_mlp.to(scale) * scale[:, None] @ out.T)[:, None]], dim=1)
+        class_self = None
+        if of_class:
+            written = [u @ write.T for u, (write, _) in zip(selves, found.writing)]  # layer: [image, d_model]
+            biases = torch.stack([bias for _, bias in found.writing]) / every * weights
+            class_self = (torch.stack(written, dim=1) + biases) @ project[0].T + shares / every
+        mean = std = None
+        if found.readout.norm is not None:
+            mean, inverse = statistics(ends.state if found.readout.after is None else ends.pooled, found.readout.norm)
+            mean, std = (mean[:, 0], 1 / inverse[:, 0]) if of_class and mean.ndim == 2 else (mean, 1 / inverse)
+    return Activations(torch.stack(z, dim=1), scalars, mlps, class_self, embedding, mean, std)
 
-    def on_final(state):
-        nonlocal final
-        final = state[:, 0] if state.ndim == 3 else state
 
-    with observe(visual, on_attention=on_attention, on_mlp=on_mlp, on_embedding=on_embedding, on_final=on_final):
-        embedding = model.encode_image(images)
-    scalars = image_scalars(final, embedding, visual.ln_post.eps)
-    inverse, shifted, beta = scalars[:, None, :, None].unbind(2)  # each [image, 1, 1]
-    project, mean_share, beta_share = (part.to(final) for part in (read.project, read.mean_share, read.beta_share))
-    streams = torch.stack([added[layer] for layer in sorted(added)], dim=1)  # [image, layer + 1, d_model]
-    return Activations(
-        z=torch.stack([z[layer] for layer in sorted(z)], dim=1),
-        scalars=scalars,
-        mlps=inverse * (streams @ project.T) + shifted * mean_share + beta * beta_share,
-        embedding=embedding,
-    )
+def read_coordinates(layer, seen, tokens):
+    """The coordinates of a layer's heads at the tokens (a slice) that are read, [image, head, target, coordinate]."""
+    heads = seen.heads[:, :, tokens]
+    if layer.post is None:
+        return heads.clone()
+    mean, inverse = (part[:, None, :, None] for part in statistics(seen.written[:, tokens], layer.post))
+    one = torch.ones_like(heads[..., :1])
+    return torch.cat([heads, one, mean * one], dim=-1) * inverse
 
 
-def image_scalars(state, embedding, eps):
-    """1 / (sigma n), mu / (sigma n) and 1 / n of each image, [image, 3].
+def source_parts(layer, read, weights):
+    """What source tokens give to the coordinates of a layer's heads, [image, group, pos, head, coordinate].
 
-    state: class token before the final LayerNorm, [image, d_model]; embedding: [image, d_embed]; eps: the LayerNorm's
+    read: hooks.Read of the tokens that the readout reads, with weights [image, group, target]. Constants, which
+    LayerNorms around W_O bring, are shared evenly by all source tokens.
     """
-    inverse_norm = 1 / embedding.norm(dim=-1)
-    inverse = inverse_norm / (state.var(-1, unbiased=False) + eps).sqrt()
-    return torch.stack([inverse, state.mean(-1) * inverse, inverse_norm], dim=-1)
+    value, shift = read.value.transpose(1, 2), 0.0  # [image, pos, head, d_head]
+    if layer.post is not None:
+        mean, inverse = statistics(read.written, layer.post)
+        weights = weights * inverse[:, None]
+    of_heads = weights
+    if layer.inner is not None:
+        mean_inner, inverse_inner = statistics(read.raw.transpose(1, 2).flatten(2), layer.inner)
+        gain, beta = (part.unflatten(0, (layer.heads, -1)) for part in (layer.inner.weight, layer.inner.bias))
+        of_heads, value = weights * inverse_inner[:, None], value * gain
+        away = (of_heads * mean_inner[:, None]).sum(2)
+        shift = weights.sum(2)[..., None, None, None] * beta - away[..., None, None, None] * gain
+    rows = torch.einsum("igt,ihtp->igph", of_heads, read.attention.to(weights))
+    parts = rows[..., None] * value[:, None] + shift / read.every
+    if layer.post is not None:
+        constants = (
+            torch.stack([weights.sum(2), (weights * mean[:, None]).sum(2)], dim=-1)[:, :, None, None] / read.every
+        )
+        parts = torch.cat([parts, constants.expand(*parts.shape[:-1], 2)], dim=-1)
+    return parts
 
 
-def reduced_coordinates(z, scalars):
-    """q [image, layer, head, d_head + 3] from z [image, layer, head, d_head] and scalars [image, 3]."""
-    scalars = scalars[:, None, None].expand(*z.shape[:-1], 3)
-    return torch.cat([z * scalars[..., :1], scalars], dim=-1)
+def check_images(found, images):
+    """Raise InputError unless images are [image, 3, height, width] of the tower's size."""
+    height, width = found.image_size
+    if images.ndim != 4 or tuple(images.shape[1:]) != (3, height, width):
+        raise InputError(
+            f"Images of shape {list(images.shape)} do not fit the model, which takes [image, 3, {height}, {width}]; "
+            "use the model's own preprocessing."
+        )
 
 
 def contributions(model, images, *, per_token=False):
     """Contributions of every head (per_token: and source token) and MLP to the normalised embedding of each image.
 
-    model: open_clip model in eval mode, with a class-token VisionTransformer as `.visual`; images: preprocessed,
-    [image, 3, height, width]. Raises InputError for a tower without an exact decomposition.
+    model: open_clip model in eval mode; images: preprocessed, [image, 3, height, width]. Raises InputError for a tower
+    without an exact decomposition.
     """
-    found = activations(model, images, per_token=per_token)
-    basis = head_basis(model.visual)
-    if not per_token:
-        q = reduced_coordinates(found.z, found.scalars)
-        heads = torch.einsum("ilhq,lheq->ilhe", q, basis)
-    else:
-        tokens = found.z.shape[2]  # every constant is shared by the source tokens
-        d_head = found.z.shape[-1]
-        heads = torch.einsum("ilphz,lhez->ilphe", found.z * found.scalars[:, None, None, None, :1], basis[..., :d_head])
-        shares = torch.einsum("is,lhes->ilhe", found.scalars, basis[..., d_head:]) / tokens
-        heads = heads + shares[:, :, None]
-    return Contributions(heads, found.mlps, found.embedding)
+    found = tower(model.visual)
+    seen = activations(model, images, per_token=per_token, found=found)
+    basis, scalars = head_basis(found), seen.scalars.shape[1]
+    of_z, constants = basis[..., :-scalars], basis[..., -scalars:]
+    heads = torch.einsum("ilphk,lhek->ilphe" if per_token else "ilhk,lhek->ilhe", seen.z, of_z)
+    shares = torch.einsum("is,lhes->ilhe", seen.scalars, constants)
+    # Every constant is shared by the source tokens.
+    heads = heads + (shares[:, :, None] / seen.z.shape[2] if per_token else shares)
+    return Contributions(heads, seen.mlps, seen.class_self, seen.embedding, seen.mean, seen.std)
+
+
+def heads_sum(z, scalars, basis):
+    """Sum of the contributions of all heads, [image, d_embed], without forming them one by one.
+
+    z: [image, layer, head, coordinate]; scalars: [image, scalar]; basis: B [layer, head, d_embed, coordinate + scalar]
+    """
+    k, total = z.shape[-1], 0
+    for layer, of_heads in enumerate(basis):
+        total = total + torch.einsum("ihk,hek->ie", z[:, layer], of_heads[..., :k])
+        total = total + scalars @ of_heads[..., k:].sum(0).T
+    return total
 
 
 def sum_error(found, basis):
-    """Largest |sum of all contributions - e/n| over images and dimensions, summing in float64 without forming heads."""
-    q = _float64(reduced_coordinates(found.z, found.scalars))
-    total = torch.einsum("ilhq,lheq->ie", q, _float64(basis)) + _float64(found.mlps).sum(1)
-    return float((total - _float64(found.embedding * found.scalars[:, 2:])).abs().max())
+    """Largest |sum of all contributions - e/n| over images and dimensions, summing in float64 without forming heads.
+
+    found: Activations; basis: B of the heads that z holds, in float64, [layer, head, d_embed, coordinate + scalar]
+    """
+    z, scalars, mlps, embedding = (
+        float64(part).to(basis) for part in (found.z, found.scalars, found.mlps, found.embedding)
+    )
+    total = heads_sum(z, scalars, basis) + mlps.sum(1)
+    if found.early is not None:
+        total += float64(found.early).to(basis)
+    return float((total - embedding / embedding.norm(dim=-1, keepdim=True)).abs().max())

@@ -96,11 +96,15 @@ def choose_rows(manifest, roles, seed):
     return result.sort_values(["role", "row"], ascending=[False, True], ignore_index=True)
 
 
-class ImageFiles:
-    """Pictures of a table's rows as preprocessed tensors, for torch's DataLoader.
+class BadPicture(InputError):
+    """A picture that is missing or cannot be decoded; the message names it."""
 
-    root: the manifest's folder; preprocess: picture -> tensor. With mask_transform, items are (image, mask [height,
-    width]).
+
+class ImageFiles:
+    """Pictures of a table's rows as preprocessed tensors, for `batches`.
+
+    root: the manifest's folder; preprocess: picture -> tensor. Items are (row, tensors): the image, with mask_transform
+    also its mask [height, width]; or the InputError that names what cannot be read.
     """
 
     def __init__(self, table, root, preprocess, mask_transform=None):
@@ -111,11 +115,42 @@ class ImageFiles:
     def __len__(self):
         return len(self.images)
 
-    def __getitem__(self, index):
-        image = self.preprocess(open_picture(self.images[index]).convert("RGB"))
+    def __getitem__(self, row):
+        try:
+            tensors = (self.preprocess(open_picture(self.images[row]).convert("RGB")),)
+        except BadPicture as error:
+            return row, error
         if self.masks is None:
-            return image
-        return image, self.mask_transform(open_mask(self.masks[index]))[0]
+            return row, tensors
+        try:
+            return row, (*tensors, self.mask_transform(open_mask(self.masks[row]))[0])
+        except InputError as error:
+            return row, InputError(str(error))  # a bad mask is not to be skipped
+
+
+def batches(files, batch_size, *, workers, on_bad_image="fail", skipped=None):
+    """Batches of ImageFiles, decoded in worker processes: (rows, tensors stacked one by one), at most batch_size long.
+
+    on_bad_image: "fail" raises the InputError of a picture that cannot be read; "skip" leaves it out and adds
+    {"image": row, "reason": sentence} to the list `skipped`
+    """
+    import torch
+    from torch.utils.data import DataLoader
+
+    for items in DataLoader(
+        files, batch_size, num_workers=workers, collate_fn=list, pin_memory=torch.cuda.is_available()
+    ):
+        good = []
+        for row, found in items:
+            if not isinstance(found, InputError):
+                good.append((row, found))
+            elif on_bad_image == "skip" and isinstance(found, BadPicture):
+                skipped.append({"image": row, "reason": str(found)})
+            else:
+                raise found
+        if good:
+            rows, tensors = zip(*good)
+            yield list(rows), tuple(torch.stack(parts) for parts in zip(*tensors))
 
 
 def open_mask(path):
@@ -149,12 +184,12 @@ def seen_picture(path, image_size):
 
 
 def open_picture(path):
-    """A decoded picture. Raises InputError naming the file if it is missing or cannot be decoded."""
+    """A decoded picture. Raises BadPicture naming the file if it is missing or cannot be decoded."""
     try:
         picture = Image.open(path)
         picture.load()
     except (OSError, Image.DecompressionBombError) as error:
-        raise InputError(
+        raise BadPicture(
             f"The picture {path} cannot be read: {error}. Mend it, or take it out of the manifest."
         ) from error
     return picture

@@ -9,19 +9,20 @@ def mean_ablated(parts, means, at_mean):
     return kept + means[at_mean].sum(0)
 
 
-def ablations(layers):
-    """name -> mask of the parts held at their mean, over [heads of layer 0 … L-1, x_0, MLP 0 … L-1].
+def ablations(layers, mlps):
+    """name -> mask [part] of the parts held at their mean, over StoredActivations.parts.
 
-    The studies that Gandelsman et al. start from: all MLPs; all MLPs and the heads of ever more early layers.
+    layers: range of the kept layers' numbers; mlps: number of MLPs, after x_0. The studies that Gandelsman et al. start
+    from: all MLPs; all MLPs and the heads of ever more early layers.
     """
-    heads = np.arange(2 * layers + 1) < layers
-    mlps = np.arange(2 * layers + 1) > layers
-    result = {"none": np.zeros_like(mlps), "MLPs": mlps}
-    for last in range(layers - 1):
-        early = heads & (np.arange(2 * layers + 1) <= last)
-        result[f"MLPs and heads of layers 0–{last}" if last else "MLPs and heads of layer 0"] = mlps | early
-    result["MLPs and all heads"] = mlps | heads
-    return result
+    last = [*([layers.start - 1] if layers.start else []), *layers]  # last layer in each part made of heads
+    places = np.arange(len(last) + 1 + mlps)
+    of_mlps = places > len(last)
+    result = {"none": np.zeros_like(of_mlps), "MLPs": of_mlps}
+    for place, layer in enumerate(last[:-1]):
+        name = f"MLPs and heads of layers 0–{layer}" if layer else "MLPs and heads of layer 0"
+        result[name] = of_mlps | (places <= place)
+    return result | {"MLPs and all heads": of_mlps | (places < len(last))}
 
 
 def zero_shot(embedding, classifier):

@@ -11,7 +11,7 @@ from pathlib import Path
 import open_clip
 import torch
 
-from clipspectra import InputError
+from clipspectra import InputError, devices
 
 
 @dataclass
@@ -20,6 +20,7 @@ class LoadedModel:
 
     preprocess: picture (PIL) -> tensor [3, height, width]; tokenizer: list of texts -> [text, context]
     image_size: (height, width) that the tower takes; sha256: of the weights' file, None for tags and random weights
+    precision: of forward passes, see load; autocast(): the context to run them in
     """
 
     model: torch.nn.Module
@@ -28,6 +29,10 @@ class LoadedModel:
     image_size: tuple[int, int]
     device: torch.device
     sha256: str | None
+    precision: str = "fp32"
+
+    def autocast(self):
+        return devices.autocast(self.device, self.precision)
 
 
 def load(architecture, pretrained, *, device="cpu", precision="fp32", sha256=None):
@@ -35,18 +40,20 @@ def load(architecture, pretrained, *, device="cpu", precision="fp32", sha256=Non
 
     architecture: open_clip name ("ViT-B-16"), or path of an open_clip model config (JSON)
     pretrained: open_clip tag, path of a checkpoint, or None for random weights
-    device: torch device, or "auto" for the best one here; precision: as in open_clip
+    device: torch device, or "auto" for the best one here
+    precision: "fp32"; "tf32"; "bf16" or "fp16", which is the autocast of forward passes, the weights stay float32
     sha256: what the checkpoint file's digest must be
 
     Raises InputError, naming the nearest choices, for an unknown architecture or tag, a missing or damaged file,
     weights that do not fit, or a device that is not there.
     """
-    device = _device(device)
+    device = devices.choose(device)
+    devices.set_precision(precision)
     name = _register(architecture)
     digest = _check_weights(name, pretrained, sha256)
     try:
         model, _, preprocess = open_clip.create_model_and_transforms(
-            name, pretrained=pretrained and str(pretrained), device=device, precision=precision
+            name, pretrained=pretrained and str(pretrained), device=device
         )
     except Exception as error:
         what = f"The weights {pretrained} (sha256 {digest})" if digest else f"The weights '{pretrained}'"
@@ -56,7 +63,7 @@ def load(architecture, pretrained, *, device="cpu", precision="fp32", sha256=Non
     height, width = (
         (model.visual.image_size,) * 2 if isinstance(model.visual.image_size, int) else model.visual.image_size
     )
-    return LoadedModel(model, preprocess, open_clip.get_tokenizer(name), (height, width), device, digest)
+    return LoadedModel(model, preprocess, open_clip.get_tokenizer(name), (height, width), device, digest, precision)
 
 
 def file_sha256(path):
@@ -100,16 +107,3 @@ def _check_weights(name, pretrained, expected):
             "Fetch it again, or change sha256 in the config."
         )
     return digest
-
-
-def _device(name):
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise InputError(f"'{name}' is no device; use 'auto', 'cpu', 'cuda' or 'mps'.") from error
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not there.get(device.type, False):
-        raise InputError(f"Device '{name}' is not there; use 'auto' or 'cpu'.")
-    return device

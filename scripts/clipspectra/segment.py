@@ -8,71 +8,75 @@ import torch
 import torch.nn.functional as F
 from sklearn.metrics import average_precision_score
 
-from clipspectra.contributions import image_scalars, readout, written_bias
-from clipspectra.hooks import class_attention, observe
+from clipspectra.contributions import check_images, source_parts
+from clipspectra.families import tower
+from clipspectra.hooks import observe
 
 VOID = 255  # mask value of pixels that count neither way
 
 
 @torch.no_grad()
-def patch_maps(model, images, classifier):
+def patch_maps(model, images, classifier, *, found=None):
     """Evidence for each image's own top-1 class minus the mean over classes, [image, height, width] in [0, 1].
 
-    images: [image, 3, height, width]; classifier: [d_embed, class]. Contributions of all heads and layers by patch,
-    upsampled bilinearly, negative evidence set to 0, then stretched to [0, 1] image by image. A flat map is all 0.
-
-    All heads and layers are added up in d_model and projected once, on one direction an image.
+    images: [image, 3, height, width]; classifier: [d_embed, class]; found: the model's Tower, where the caller has it.
+    Contributions of all heads and layers by patch, upsampled bilinearly, negative evidence set to 0, then stretched to
+    [0, 1] image by image. A flat map is all 0.
     """
-    return upsample(patch_evidence(model, images, classifier), model.visual.grid_size, images.shape[-2:])
+    found = found or tower(model.visual)
+    return upsample(patch_evidence(model, images, classifier, found=found), found.grid, images.shape[-2:])
 
 
 @torch.no_grad()
-def patch_evidence(model, images, classifier):
-    """Contribution of each patch to the top-1 class's logit minus the mean logit, [image, patch]."""
-    visual = model.visual
-    read = readout(visual)
-    blocks = visual.transformer.resblocks
-    written, state = 0, None
+def patch_evidence(model, images, classifier, *, found=None):
+    """Contribution of each patch to the top-1 class's logit minus the mean logit, [image, patch].
 
-    def on_attention(layer, query, key, value, z):
-        nonlocal written
-        block = blocks[layer]
-        parts = class_attention(query, key)[..., None] * value  # [image, head, pos, d_head]
-        parts = parts.transpose(1, 2).flatten(2)  # [image, pos, head * d_head]
-        written = written + block.ls_1(F.linear(parts, block.attn.out_proj.weight))  # [image, pos, d_model]
+    Every head reads its tokens along one direction an image, the classifier's as the head sees it: nothing of size
+    [pos, head, d_model] is formed.
+    """
+    found = found or tower(model.visual)
+    check_images(found, images)
+    tokens, of_class, held = found.readout.tokens, found.readout.pool == "class", {}
 
-    def on_final(final):
-        nonlocal state
-        state = final[:, 0] if final.ndim == 3 else final
+    def on_layer(number, seen):
+        held[number] = seen.read(tokens) if of_class else seen
 
-    with observe(visual, on_attention=on_attention, on_final=on_final):
-        embedding = model.encode_image(images)
+    with observe(found, on_layer=on_layer, only_read=True) as ends:
+        embedding = model.encode_image(images, normalize=False)
     top = (embedding @ classifier).argmax(1)
     direction = classifier.T[top] - classifier.mean(1)  # [image, d_embed]
-    scalars = image_scalars(state, embedding, visual.ln_post.eps)
-    evidence = torch.einsum("ipe,ie->ip", written @ read.project.to(written).T, direction) * scalars[:, :1]
-    # What biases, mean and beta say is the same for every token: one number an image.
-    biases = read.project @ sum(written_bias(block) for block in blocks)
-    constants = torch.stack([biases, len(blocks) * read.mean_share, len(blocks) * read.beta_share])  # [3, d_embed]
-    evidence = evidence + (direction @ constants.to(direction).T * scalars).sum(1, keepdim=True) / written.shape[1]
-    return evidence[:, 1:]
+    weights, scalars, _ = found.readout.weights_and_scalars(ends, embedding.norm(dim=-1))
+    project, shared, _ = found.reading
+    seen_from = torch.einsum("ie,gem->igm", direction, project)  # the direction in the stream, [image, group, d_model]
+    evidence, biases = 0, 0
+    for number, (layer, (write, bias)) in enumerate(zip(found.layers, found.writing)):
+        read = held.pop(number) if of_class else held.pop(number).read(tokens)
+        parts = source_parts(layer, read, weights)  # [image, group, pos, head, coordinate]
+        along = (seen_from @ write).unflatten(-1, parts.shape[-2:])  # [image, group, head, coordinate]
+        evidence, biases = evidence + torch.einsum("igphk,ighk->ip", parts, along), biases + bias
+    # What biases, means and betas say is the same for every token: one number an image.
+    layers = len(found.layers)
+    constants = torch.cat([project @ biases, shared.T * layers / (2 * layers + 1)])  # [scalar, d_embed]
+    evidence = evidence + (direction @ constants.T * scalars).sum(1, keepdim=True) / evidence.shape[1]
+    return evidence[:, found.prefix :]
 
 
 @torch.no_grad()
-def last_attention_maps(model, images):
-    """A rival: the class token's attention to each patch in the last layer, mean over heads, as maps in [0, 1]."""
-    visual = model.visual
-    last = len(visual.transformer.resblocks) - 1
-    weights = None
+def last_attention_maps(model, images, *, found=None):
+    """A rival: the class token's attention to each patch in the last layer, mean over heads, as maps in [0, 1].
 
-    def on_attention(layer, query, key, value, z):
-        nonlocal weights
-        if layer == last:
-            weights = class_attention(query, key)[:, :, 1:].mean(1)
+    For towers without a class token, the attention that they pool with, or the mean over the tokens.
+    """
+    found = found or tower(model.visual)
+    last, held = len(found.layers) - 1, {}
 
-    with observe(visual, on_attention=on_attention):
-        model.encode_image(images)
-    return upsample(weights, visual.grid_size, images.shape[-2:])
+    def on_layer(number, seen):
+        if number == last:
+            held["attention"] = seen.attention(found.readout.tokens).mean((1, 2))
+
+    with observe(found, on_layer=on_layer, only_read=True):
+        model.encode_image(images, normalize=False)
+    return upsample(held["attention"][:, found.prefix :], found.grid, images.shape[-2:])
 
 
 def upsample(values, grid, size):

@@ -1,43 +1,29 @@
 """The decomposition against the model itself and against brute force in float64."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
+from towers_small import pictures, small
 
 from clipspectra import InputError
 from clipspectra.activations import StoredActivations, layer_sums
 from clipspectra.arrays import save_arrays
-from clipspectra.contributions import activations, contributions, head_basis, reduced_coordinates
-from clipspectra.hooks import observe
-from clipspectra.segment import patch_evidence
+from clipspectra.contributions import activations, contributions, head_basis, sum_error
+from clipspectra.families import tower
 from clipspectra.spectral import Moments, Reduced, explain_components, principal_components
-
-VARIANTS = {
-    "plain": {},
-    "quick gelu": {"quick_gelu": True},
-    "layer scale": {"ls_init_value": 0.3},
-    "without ln_pre": {"no_ln_pre": True},
-    "LayerNorm after pooling": {"final_ln_after_pool": True},
-}
-
-
-def tiny(quick_gelu=False, **options):
-    """A small float64 CLIP with every parameter random, biases and LayerNorm included."""
-    torch.manual_seed(0)
-    vision = CLIPVisionCfg(image_size=32, layers=3, width=48, head_width=12, patch_size=8, **options)
-    text = CLIPTextCfg(context_length=16, vocab_size=64, width=16, heads=2, layers=1)
-    model = CLIP(24, vision, text, quick_gelu=quick_gelu).double().eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.2 * torch.randn_like(parameter))
-    return model
 
 
 @pytest.fixture
-def images():
-    return torch.randn(5, 3, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+def model():
+    return small("ViT")
+
+
+@pytest.fixture
+def images(model):
+    return pictures(model, 5)
 
 
 def brute_force_heads(model, images):
@@ -74,69 +60,54 @@ def brute_force_heads(model, images):
     return torch.stack(layers, dim=1)
 
 
-@pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS)
 @torch.no_grad()
-def test_brute_force_in_float64(options, images):
-    model = tiny(**options)
+def test_token_by_token_in_float64(model, images):
     expected = brute_force_heads(model, images)
-    normalised = model.encode_image(images, normalize=True)
-    found, per_token = contributions(model, images), contributions(model, images, per_token=True)
-    torch.testing.assert_close(per_token.heads, expected, atol=1e-12, rtol=0)
-    torch.testing.assert_close(found.heads, expected.sum(2), atol=1e-12, rtol=0)
-    torch.testing.assert_close(found.total(), normalised, atol=1e-12, rtol=0)
-    torch.testing.assert_close(per_token.total(), normalised, atol=1e-12, rtol=0)
-    classifier = torch.randn(24, 7, dtype=torch.float64)
-    logits = torch.einsum("ilphe,ec->ipc", expected, classifier)[:, 1:]
-    top = (normalised @ classifier).argmax(1)
-    evidence = logits[torch.arange(5), :, top] - logits.mean(-1)
-    torch.testing.assert_close(patch_evidence(model, images, classifier), evidence, atol=1e-12, rtol=0)
+    torch.testing.assert_close(contributions(model, images, per_token=True).heads, expected, atol=1e-12, rtol=0)
+    torch.testing.assert_close(contributions(model, images).heads, expected.sum(2), atol=1e-12, rtol=0)
 
 
 @torch.no_grad()
-def test_hooks_leave_nothing(images):
-    model = tiny()
-    before, modules = model.encode_image(images), {name: dict(vars(part)) for name, part in model.named_modules()}
-    with pytest.raises(ZeroDivisionError), observe(model.visual, on_attention=lambda *_: 1 / 0, on_final=print):
-        model.encode_image(images)
-    contributions(model, images)
-    assert all(vars(part).keys() == modules[name].keys() for name, part in model.named_modules())
-    assert not any(part._forward_hooks or part._forward_pre_hooks for part in model.modules())
-    assert torch.equal(model.encode_image(images), before)
-
-
-@torch.no_grad()
-def test_output_is_the_same_bit_for_bit_under_observation(images):
-    model, images = tiny().float(), images.float()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        bare = model.encode_image(images)
-    finally:
-        torch.backends.mha.set_fastpath_enabled(True)
-    with observe(model.visual, on_attention=lambda *_: None):
-        observed = model.encode_image(images)
-    assert torch.equal(observed, bare)
-    torch.testing.assert_close(model.encode_image(images), observed, atol=2e-6, rtol=2e-6)
+def test_stored_parts_add_up_and_tell_their_statistics(model, images):
+    found, basis = activations(model, images), head_basis(tower(model.visual))
+    assert sum_error(found, basis) < 1e-12
+    assert sum_error(replace(found, z=found.z + 1e-3), basis) > 1e-5
+    norm = found.embedding.norm(dim=1)
+    torch.testing.assert_close(
+        found.scalars, torch.stack([1 / found.std, found.mean / found.std, found.mean**0], 1) / norm[:, None]
+    )
+    with torch.autocast("cpu", torch.bfloat16):
+        cast = activations(model.float(), images.float())
+    assert cast.z.dtype == torch.float32
+    assert 1e-6 < sum_error(cast, basis) < 0.05
 
 
 @pytest.mark.parametrize(
-    ("options", "reason"),
+    ("change", "reason"),
     [
-        ({"pool_type": "avg"}, "pools by 'avg'"),
-        ({"attentional_pool": True, "attn_pooler_heads": 4}, "pools with attention"),
-        ({"block_type": "custom", "scale_heads": True}, "CustomResidualAttentionBlock"),
+        (lambda model: model.train(), "in training mode"),
+        (lambda model: model.bfloat16(), "its weights are torch.bfloat16"),
+        (lambda model: setattr(model, "visual", torch.compile(model.visual)), "it is compiled"),
+        (lambda model: model.visual.compile(), "it is compiled"),
+        (lambda model: setattr(model.visual, "proj", None), "lacks the projection"),
     ],
 )
-def test_towers_without_an_exact_decomposition_are_refused(options, reason, images):
-    with pytest.raises(InputError, match=reason):
-        contributions(tiny(**options), images)
+def test_what_would_not_be_exact_is_refused(change, reason, model, images):
+    change(model)
+    with pytest.raises(InputError, match=f"cannot be decomposed exactly: .*{reason}"):
+        contributions(model, images)
+
+
+def test_images_of_another_size_are_refused(model):
+    with pytest.raises(InputError, match=r"shape \[2, 3, 32, 40\] do not fit .* \[image, 3, 32, 32\]"):
+        contributions(model, torch.zeros(2, 3, 32, 40, dtype=torch.float64))
 
 
 @torch.no_grad()
-def test_spectrum_from_merged_moments_equals_dense(images):
-    model = tiny()
+def test_spectrum_from_merged_moments_equals_dense(model):
     many = torch.randn(90, 3, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
-    found, every_basis = activations(model, many), head_basis(model.visual)
-    q = reduced_coordinates(found.z, found.scalars)
+    found, every_basis = activations(model, many), head_basis(tower(model.visual))
+    q = found.reduced()
     dense = contributions(model, many).heads
     texts = np.random.default_rng(0).normal(size=(40, 24))
     for layer, head in ((0, 1), (2, 3)):
@@ -171,16 +142,17 @@ def test_rank_is_capped_and_small_pools_are_enough():
 
 
 @torch.no_grad()
-def test_stored_activations_are_read_as_they_were(tmp_path, images):
-    model = tiny().float()
-    basis = head_basis(model.visual)
+def test_stored_activations_are_read_as_they_were(tmp_path, model, images):
+    model = model.float()
+    basis = head_basis(tower(model.visual))
     save_arrays(tmp_path / "basis.safetensors", {"basis": basis.numpy()}, {})
     paths = []
     for shard, part in enumerate(images.float().split(3)):
         found = activations(model, part)
         arrays = {name: getattr(found, name).numpy() for name in ("z", "scalars", "mlps", "embedding")}
         paths.append(tmp_path / f"{shard}.safetensors")
-        save_arrays(paths[-1], arrays | {"fit": np.array([1, 0, 1][: len(part)], np.uint8)}, {})
+        arrays |= {"row": np.arange(len(part)), "fit": np.array([1, 0, 1][: len(part)], np.uint8)}
+        save_arrays(paths[-1], arrays, {})
     stored = StoredActivations(paths, tmp_path / "basis.safetensors")
     expected = contributions(model, images.float())
     parts = torch.cat([expected.heads.sum(2), expected.mlps], dim=1)

@@ -13,6 +13,7 @@ from clipspectra import InputError, demo, models, texts
 from clipspectra.arrays import load_table, save_table, whole
 from clipspectra.datasets import (
     ImageFiles,
+    batches,
     choose_rows,
     folder_manifest,
     mask_transform,
@@ -142,12 +143,12 @@ def test_pictures_and_masks_share_their_geometry(tmp_path):
     Image.fromarray(picture).save(tmp_path / "mask.png")
     loaded = models.load(CONFIG, WEIGHTS)
     table = pd.DataFrame({"image": ["wide.png"], "mask": ["mask.png"]})
-    image, mask = ImageFiles(table, tmp_path, loaded.preprocess, mask_transform(loaded.image_size))[0]
+    image, mask = ImageFiles(table, tmp_path, loaded.preprocess, mask_transform(loaded.image_size))[0][1]
     bright = image.mean(0) > image.mean()
     assert (bright == (mask == 1)).float().mean() > 0.97
     (tmp_path / "wide.png").write_bytes(b"no picture")
     with pytest.raises(InputError, match=r"wide.png cannot be read"):
-        ImageFiles(table, tmp_path, loaded.preprocess)[0]
+        list(batches(ImageFiles(table, tmp_path, loaded.preprocess), 1, workers=1))
 
 
 def test_masks_of_another_kind_are_refused(tmp_path):

@@ -1,0 +1,78 @@
+"""Where a model runs and how precisely: devices, precision, and what to say when memory runs out."""
+
+import fcntl
+import os
+import tempfile
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+import torch
+
+from clipspectra import InputError
+
+# Largest |sum of parts - e/n| that an extraction may show; what a precision rounds to is far below.
+LARGEST_ERROR = {"fp32": 1e-4, "tf32": 1e-2, "fp16": 1e-2, "bf16": 1e-1}
+_HALF = {"fp16": torch.float16, "bf16": torch.bfloat16}
+_held = []  # locks of this process's GPUs
+
+
+def choose(name):
+    """The torch device of a name; "auto" is the best one here, and a GPU that no other job of ours has taken.
+
+    Raises InputError for an unknown device and for one that is not there.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        if name == "cuda" and torch.cuda.device_count() > 1:
+            uuids = [torch.cuda.get_device_properties(index).uuid for index in range(torch.cuda.device_count())]
+            name = f"cuda:{free_gpu(uuids)}"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InputError(f"'{name}' is no device; use 'auto', 'cpu', 'cuda' or 'mps'.") from error
+    there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    if (device.index or 0) >= there.get(device.type, 0):
+        raise InputError(f"Device '{name}' is not there; use 'auto' or 'cpu'.")
+    return device
+
+
+def free_gpu(uuids):
+    """Place in the list of the first GPU that no process of this user holds; held until this process ends.
+
+    Snakemake does not say which GPU is whose. If all are taken, the process number decides.
+    """
+    for place, uuid in enumerate(uuids):
+        lock = open(Path(tempfile.gettempdir()) / f"clipspectra-{os.getuid()}-{uuid}.lock", "w")  # noqa: SIM115
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            continue
+        _held.append(lock)
+        return place
+    return os.getpid() % len(uuids)
+
+
+def set_precision(precision):
+    """Allow TF32 for "tf32" only, in matrix products and convolutions. Raises InputError for an unknown precision."""
+    if precision not in LARGEST_ERROR:
+        raise InputError(f"'{precision}' is no precision; use one of {', '.join(LARGEST_ERROR)}.")
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
+
+
+def autocast(device, precision):
+    """The context of a forward pass: half precision where asked for; the weights stay float32."""
+    return torch.autocast(device.type, _HALF[precision]) if precision in _HALF else nullcontext()
+
+
+@contextmanager
+def enough_memory(batch_size):
+    """Turn an out-of-memory error into an InputError that says which batch size to try."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        words = str(error)
+        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "allocate memory" not in words:
+            raise
+        smaller = f"set batch_size to {batch_size // 2}" if batch_size > 1 else "take a smaller model or another device"
+        raise InputError(f"Too little memory for batches of {batch_size} images; {smaller}.") from error

@@ -1,0 +1,181 @@
+"""Every image tower of open_clip, seen one way: layers write into a residual stream, a readout reads it.
+
+A layer's attention writes sum_h W_h u_h + b, where the coordinates u_h are the head's output z_h before W_O (Layer).
+The readout is linear once LayerNorm statistics and attention weights are known (Readout):
+
+    e = W LN2( sum_p V_p sum_t A_pt LN1(x_t) + c ) + b
+
+With class-token pooling A picks token 0 and V is the identity; with average pooling A is uniform; an attentional pool
+has a group p for each of its heads. LN1, LN2, c and b may be absent. `families` says which module of a tower is which.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import nn
+
+
+@dataclass
+class Layer:
+    """One layer of a tower: the modules that `observe` watches, and what the attention does after its heads.
+
+    attention: module with the heads; weight, bias: W_O [d_model, head * d_head] and b_O [d_model], or None
+    out: module that applies them, None where torch does so inside its own function
+    mlp: module whose output is what the MLP adds; scale: layer scale [d_model]; head_gain: factor of each head [head]
+    inner: LayerNorm over all heads before W_O; post: LayerNorm after it
+    """
+
+    attention: nn.Module
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+    heads: int
+    out: nn.Module | None = None
+    mlp: nn.Module | None = None
+    scale: torch.Tensor | None = None
+    inner: nn.LayerNorm | None = None
+    post: nn.LayerNorm | None = None
+    head_gain: torch.Tensor | None = None
+
+    def writing(self):
+        """(W [head, d_model, coordinate], b [d_model]) in float64: the attention writes sum_h W_h u_h + b.
+
+        The coordinates u_h are z_h [d_head], or [z_h, 1, mu] / sigma where a LayerNorm of these statistics follows W_O.
+        """
+        write = float64(self.weight).unflatten(1, (self.heads, -1)).transpose(0, 1)  # [head, d_model, d_head]
+        bias = float64(self.bias) if self.bias is not None else torch.zeros_like(write[0, :, 0])
+        if self.post is not None:
+            constants = torch.stack([bias, -torch.ones_like(bias)], dim=1) / self.heads
+            write = torch.cat([write, constants.expand(self.heads, -1, -1)], dim=2)
+            write, bias = float64(self.post.weight)[:, None] * write, float64(self.post.bias)
+        if self.scale is not None:
+            write, bias = float64(self.scale)[:, None] * write, float64(self.scale) * bias
+        return write, bias
+
+
+@dataclass
+class Readout:
+    """How a tower reads its residual stream; see the module's formula.
+
+    pool: "class", "mean", or the attentional pool's module that `observe` watches; first: first token that is pooled
+    before, after: LN1 and LN2; values [group, d_pool, d_model] and offset [d_pool]: V and c of an attentional pool
+    pool_mlp: MLP inside the pool, added before LN2; weight [d_embed, d_pool], None for the identity; bias [d_embed]
+    """
+
+    pool: str | nn.Module
+    before: nn.LayerNorm | None
+    after: nn.LayerNorm | None
+    weight: torch.Tensor | None
+    bias: torch.Tensor | None = None
+    first: int = 0
+    values: torch.Tensor | None = None
+    offset: torch.Tensor | None = None
+    pool_mlp: nn.Module | None = None
+
+    @property
+    def norm(self):
+        """The LayerNorm whose statistics are told, the last one."""
+        return self.after or self.before
+
+    @property
+    def tokens(self):
+        """The tokens that are read, as a slice of pos."""
+        return slice(0, 1) if self.pool == "class" else slice(self.first, None)
+
+    def linear(self, width):
+        """(project, shared, out) in float64, without the statistics of the image; width is d_model.
+
+        project [group, d_embed, d_model]: M_p = W diag(LN2) V_p diag(LN1)
+        shared [d_embed, scalar]: constants that all parts share, one for each scalar of `scalars` after the groups'
+        out [d_embed, d_pool]: W diag(LN2)
+        """
+        d_pool = width if self.values is None else self.values.shape[1]
+        out = torch.eye(d_pool, dtype=torch.float64) if self.weight is None else float64(self.weight)
+        bias = out.new_zeros(len(out)) if self.bias is None else float64(self.bias)
+        if self.after is not None:
+            out, bias = out * float64(self.after.weight), bias + out @ float64(self.after.bias)
+        project = out[None] if self.values is None else out @ float64(self.values)
+        offset = out.new_zeros(len(out)) if self.offset is None else out @ float64(self.offset)
+        columns = []
+        if self.before is not None:
+            offset = offset + project.sum(0) @ float64(self.before.bias)
+            project = project * float64(self.before.weight)
+            columns += list(-project.sum(2))
+        columns += [offset + bias] if self.after is None else [offset, -out.sum(1), bias]
+        return project, torch.stack(columns, dim=1), out
+
+    def weights_and_scalars(self, ends, norm):
+        """How one image reads its tokens: (weights [image, group, pos], scalars [image, scalar], scale of LN2 [image]).
+
+        ends: what `observe` saw at the readout; norm: |e|, [image]. All is divided by the norm.
+        """
+        scale = 1 / norm
+        if self.after is not None:
+            mean_after, inverse = statistics(ends.pooled, self.after)
+            scale = inverse * scale
+        if self.pool == "class":
+            weights = torch.ones_like(norm)[:, None, None]
+        elif self.pool == "mean":
+            weights = torch.full_like(ends.start[:, None, :, 0], 1 / ends.start.shape[1])
+        else:
+            weights = ends.pool_attention  # [image, group, pos]
+        weights = weights * scale[:, None, None]
+        scalars = []
+        if self.before is not None:
+            mean, inverse = statistics(ends.state, self.before)
+            weights = weights * inverse[:, None]
+            scalars += [(weights * mean[:, None]).sum(2)]
+        if self.after is not None:
+            scalars += [torch.stack([scale, mean_after * scale], dim=1)]
+        return weights, torch.cat([weights.sum(2), *scalars, 1 / norm[:, None]], dim=1), scale
+
+
+@dataclass
+class Tower:
+    """A supported image tower.
+
+    family: the adapter's name; start: module whose input is x_0, the embedding of the tokens
+    grid: (rows, columns) of patches; prefix: tokens before the patches; width: of the residual stream, d_model
+    """
+
+    visual: nn.Module
+    family: str
+    layers: list[Layer]
+    readout: Readout
+    start: nn.Module
+    grid: tuple[int, int]
+    prefix: int
+    width: int
+
+    @cached_property
+    def reading(self):
+        """Readout.linear in the type of the weights."""
+        return tuple(part.to(self.layers[0].weight) for part in self.readout.linear(self.width))
+
+    @cached_property
+    def writing(self):
+        """(W [d_model, head * coordinate], b [d_model]) of each Layer.writing in the type of the weights."""
+        found = (layer.writing() for layer in self.layers)
+        return [(w.transpose(0, 1).flatten(1).to(self.layers[0].weight), b.to(self.layers[0].weight)) for w, b in found]
+
+    @property
+    def dtype(self):
+        """Type of the weights."""
+        return self.layers[0].weight.dtype
+
+    @property
+    def image_size(self):
+        """(height, width) of the images it takes."""
+        size = self.visual.image_size
+        return tuple(size) if isinstance(size, tuple | list) else (size, size)
+
+
+def float64(tensor):
+    """The tensor in float64, on its own device, or on the CPU where its device has no float64."""
+    return (tensor.cpu() if tensor.device.type == "mps" else tensor).detach().double()
+
+
+def statistics(state, norm):
+    """(mean, 1 / sigma) of a LayerNorm at states [..., d_model], each [...], in float32 at least."""
+    state = state.float() if state.dtype in (torch.float16, torch.bfloat16) else state
+    return state.mean(-1), (state.var(-1, unbiased=False) + norm.eps).rsqrt()

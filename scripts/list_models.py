@@ -1,0 +1,23 @@
+"""Every architecture of the installed open_clip: whether it is decomposed, by which adapter, or why not."""
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from clipspectra.arrays import save_table
+from clipspectra.jobs import job, progress
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+if __name__ == "__main__":
+    with job(snakemake.log[0]):
+        import open_clip
+
+        from clipspectra.families import described
+
+        names = sorted(open_clip.list_models(), key=str.lower)
+        table = pd.DataFrame([described(name) for name in progress(names, "architectures", unit="model")])
+        save_table(snakemake.output[0], table)
+        print(table.to_string(index=False), flush=True)
+        print(f"{(table['supported'] == 'yes').sum()} of {len(table)} are supported; also in {snakemake.output[0]}")

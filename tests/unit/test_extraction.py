@@ -1,0 +1,174 @@
+"""An extraction's stored arrays: the same however it is cut, and honest about what they cost."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from safetensors.numpy import load_file
+
+from clipspectra import InputError, devices, models
+from clipspectra.activations import StoredActivations
+from clipspectra.arrays import load_arrays, save_arrays
+from clipspectra.contributions import activations, contributions, head_basis
+from clipspectra.extraction import extract
+from clipspectra.families import tower
+
+MODEL = ("tests/golden/model_config.json", "tests/golden/model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def loaded(request):
+    return models.load(*(request.config.rootpath / part for part in MODEL))
+
+
+@pytest.fixture
+def table(tmp_path):
+    rng = np.random.default_rng(0)
+    for number in range(13):
+        Image.fromarray(rng.integers(0, 256, (40, 40, 3), np.uint8)).save(tmp_path / f"{number:02d}.png")
+    names = sorted(path.name for path in tmp_path.glob("*.png"))
+    roles = np.where(np.arange(13) < 7, "fit", "eval")
+    return pd.DataFrame({"image": names, "label": np.arange(13) % 3, "row": np.arange(13) * 2, "role": roles})
+
+
+def extracted(loaded, table, root, *, shards=1, batch_size=4, **options):
+    """(arrays of all shards one after the other, proofs, paths)."""
+    paths, proofs = [], []
+    for shard in range(shards):
+        part = table.iloc[len(table) * shard // shards : len(table) * (shard + 1) // shards]
+        stream, proof = extract(loaded, part, root, root, batch_size=batch_size, workers=0, **options)
+        paths.append(root / f"shard-{shard}-of-{shards}.safetensors")
+        stream.save(paths[-1], proof)
+        proofs.append(proof)
+    found = [load_file(path) for path in paths]
+    return {name: np.concatenate([arrays[name] for arrays in found]) for name in found[0]}, proofs, paths
+
+
+def test_shards_batches_and_order_change_nothing(loaded, table, tmp_path):
+    whole, (proof,), _ = extracted(loaded, table, tmp_path)
+    assert max(proof[name] for name in ("sum_error", "stored_sum_error", "model_error")) < 2e-6
+    assert proof["sum_error"] == proof["stored_sum_error"]
+    assert whole["z"].shape == (13, 3, 4, 12)
+    assert whole["scalars"].shape == (13, 3)
+    for options in ({"shards": 3}, {"batch_size": 13}, {"shards": 4, "batch_size": 1}):
+        cut, _, _ = extracted(loaded, table, tmp_path, **options)
+        assert cut.keys() == whole.keys()
+        for name in ("label", "row", "fit"):
+            np.testing.assert_array_equal(cut[name], whole[name])
+        for name in set(cut) - {"embedding"}:
+            np.testing.assert_allclose(cut[name], whole[name], atol=1e-6)
+    backwards, _, _ = extracted(loaded, table[::-1], tmp_path)
+    for name in set(backwards) - {"embedding"}:
+        np.testing.assert_allclose(backwards[name][::-1], whole[name], atol=1e-6)
+    again, _, _ = extracted(loaded, table, tmp_path)
+    assert all(np.array_equal(again[name], whole[name]) for name in whole)
+
+
+def test_the_last_layers_and_the_sum_of_the_rest(loaded, table, tmp_path):
+    basis = tmp_path / "basis.safetensors"
+    save_arrays(basis, {"basis": head_basis(tower(loaded.model.visual)).numpy()}, {})
+    _, _, paths = extracted(loaded, table, tmp_path)
+    everything = StoredActivations(paths, basis)
+    parts, means = np.concatenate(list(everything.parts())), everything.fit_means()
+    moments = everything.fit_moments(2)
+    cut, (proof,), paths = extracted(loaded, table, tmp_path, shards=1, layers=1)
+    last = StoredActivations(paths, basis)
+    assert list(last.layers) == [2]
+    assert proof["first_layer"] == 2
+    assert cut["z"].shape[1] == cut["class_self"].shape[1] == 1
+    assert proof["stored_sum_error"] < 2e-6
+    merged = np.concatenate([parts[:, :2].sum(1, keepdims=True), parts[:, 2:]], axis=1)
+    np.testing.assert_allclose(np.concatenate(list(last.parts())), merged, atol=1e-6)
+    np.testing.assert_allclose(last.fit_means(), np.concatenate([[means[:2].sum(0)], means[2:]]), atol=1e-6)
+    np.testing.assert_allclose(last.fit_moments(2)[1].covariance, moments[1].covariance, atol=1e-7)
+    with pytest.raises(InputError, match="the last 4 layers; the model has 3"):
+        extracted(loaded, table, tmp_path, layers=4)
+
+
+def test_float16_tells_its_error(loaded, table, tmp_path):
+    whole, _, _ = extracted(loaded, table, tmp_path)
+    half, (proof,), (path,) = extracted(loaded, table, tmp_path, dtype="float16")
+    assert half["z"].dtype == half["mlps"].dtype == np.float16
+    assert half["scalars"].dtype == np.float32
+    assert 2e-6 < proof["stored_sum_error"] < 2e-3
+    assert json.loads(load_arrays(path, "row")[1]["stored_sum_error"]) == proof["stored_sum_error"]
+    np.testing.assert_allclose(half["z"], whole["z"], atol=1e-3)
+
+
+def test_autocast_shows_its_error(table, tmp_path, request):
+    loaded = models.load(*(request.config.rootpath / part for part in MODEL), precision="bf16")
+    cast, (proof,), _ = extracted(loaded, table, tmp_path)
+    assert cast["z"].dtype == np.float32
+    assert 1e-4 < proof["sum_error"] < devices.LARGEST_ERROR["bf16"]
+    with pytest.raises(InputError, match="'fp8' is no precision; use one of fp32, tf32, fp16, bf16"):
+        models.load(*(request.config.rootpath / part for part in MODEL), precision="fp8")
+
+
+def test_a_bad_picture_is_named_or_skipped(loaded, table, tmp_path):
+    (tmp_path / "05.png").write_bytes((tmp_path / "05.png").read_bytes()[:300])
+    with pytest.raises(InputError, match=r"05.png cannot be read"):
+        extracted(loaded, table, tmp_path)
+    arrays, (proof,), paths = extracted(loaded, table, tmp_path, on_bad_image="skip")
+    assert arrays["row"].tolist() == [row for row in table["row"] if row != 10]
+    assert [bad["image"] for bad in proof["skipped"]] == ["05.png"]
+    save_arrays(tmp_path / "basis.safetensors", {"basis": head_basis(tower(loaded.model.visual)).numpy()}, {})
+    stored = StoredActivations(paths, tmp_path / "basis.safetensors")
+    assert "05.png" not in set(stored.of_table(table)["image"])
+    for number in range(13):
+        (tmp_path / f"{number:02d}.png").write_bytes(b"")
+    with pytest.raises(InputError, match="None of the 13 images can be read; the first: .*00.png"):
+        extracted(loaded, table, tmp_path, on_bad_image="skip")
+
+
+def test_no_numbers_and_wrong_sums_stop_with_the_name(table, tmp_path, request):
+    loaded = models.load(*(request.config.rootpath / part for part in MODEL))
+    pictures = loaded.preprocess
+
+    def poisoned(picture):
+        tensor = pictures(picture)
+        return tensor * float("nan") if np.array(picture)[0, 0, 0] == first else tensor
+
+    first = np.array(Image.open(tmp_path / "06.png"))[0, 0, 0]
+    loaded.preprocess = poisoned
+    with pytest.raises(InputError, match=r"activations of 06.png are not finite numbers"):
+        extracted(loaded, table, tmp_path)
+    loaded.preprocess = pictures
+    bare = loaded.model.encode_image
+    loaded.model.encode_image = lambda images, **options: bare(images, **options) + 1e-2
+    with pytest.raises(InputError, match="miss the model's embedding by .* more than 1e-04"):
+        extracted(loaded, table, tmp_path)
+
+
+def test_too_little_memory_names_the_batch_to_try():
+    with pytest.raises(InputError, match="batches of 100 images; set batch_size to 50"), devices.enough_memory(100):
+        torch.empty(2**55)
+    with pytest.raises(InputError, match="take a smaller model"), devices.enough_memory(1):
+        raise torch.OutOfMemoryError
+    with pytest.raises(RuntimeError, match="something else"), devices.enough_memory(1):
+        raise RuntimeError("something else")
+
+
+def test_two_jobs_take_two_gpus(request):
+    """Locks of GPUs, by processes that live side by side."""
+    uuids = [f"test-{request.node.name}-{number}" for number in range(2)]
+    code = f"from clipspectra.devices import free_gpu; print(free_gpu({uuids}), flush=True); input()"
+    options = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    environment = {"PYTHONPATH": str(request.config.rootpath / "scripts"), "PATH": ""}
+    jobs = [subprocess.Popen([sys.executable, "-c", code], env=environment, **options) for _ in range(2)]
+    assert sorted(job.stdout.readline() for job in jobs) == ["0\n", "1\n"]
+    for job in jobs:
+        job.communicate("\n")
+    assert devices.free_gpu(uuids) == 0
+
+
+def test_memory_holds_the_read_tokens_only(loaded):
+    """Nothing that an image leaves behind grows with the number of its tokens."""
+    found = activations(loaded.model, torch.randn(2, 3, *loaded.image_size))
+    for part in (found.z, found.mlps, found.class_self):
+        assert part.untyped_storage().nbytes() == part.numel() * part.itemsize
+    assert contributions(loaded.model, torch.randn(1, 3, *loaded.image_size)).heads.shape == (1, 3, 4, 32)

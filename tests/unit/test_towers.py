@@ -1,0 +1,193 @@
+"""Every family of towers against brute force in float64: direct effects by automatic differentiation."""
+
+from contextlib import ExitStack
+from unittest.mock import patch
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from towers_small import SMALL, pictures, small
+
+from clipspectra.contributions import contributions
+from clipspectra.families import tower
+from clipspectra.hooks import observe
+from clipspectra.segment import patch_evidence
+
+ATTENTION = F.scaled_dot_product_attention
+IMAGES = 2
+
+
+class Gains:
+    """Factors of 1 at every place where a part enters the sum, created as the forward pass meets them."""
+
+    def __init__(self):
+        self.all = {}
+
+    def __call__(self, name, *shape):
+        return self.all.setdefault(name, torch.ones(shape, dtype=torch.float64, requires_grad=True))
+
+
+def detached(_, inputs):
+    return tuple(part.detach() if isinstance(part, torch.Tensor) else part for part in inputs)
+
+
+def by_head(gains, number, heads):
+    """A hook on W_O that gives each head's slice of its input a gain."""
+    return lambda _, inputs: (inputs[0].unflatten(-1, (heads, -1)) * gains(("head", number), heads)[:, None]).flatten(
+        -2
+    )
+
+
+def frozen_norm(x, shape, weight=None, bias=None, eps=1e-5):
+    """LayerNorm with its statistics taken as given."""
+    mean, variance = x.mean(-1, keepdim=True).detach(), x.var(-1, unbiased=False, keepdim=True).detach()
+    return (x - mean) / (variance + eps).sqrt() * weight + bias
+
+
+def direct_effects(model, image):
+    """{name: derivative of e/n by the gain of a part along the direct path only, [d_embed, *gain]}, and e/n.
+
+    Statistics, attention weights and gates are taken as given, and no layer reads what an earlier one wrote.
+    """
+    visual, gains = model.visual, Gains()
+    trunk = getattr(visual, "trunk", None)
+    resnet = hasattr(visual, "layer4")
+    blocks = visual.layer4 if resnet else trunk.blocks if trunk is not None else visual.transformer.resblocks
+    calls = []
+
+    def attention(query, key, value, *args, **options):
+        number = len(calls)
+        calls.append(number)
+        if number < len(blocks):  # the one after the last block is the pool's
+            value = value * gains(("source", number), *value.shape[1:3])[None, :, :, None]
+        return ATTENTION(query.detach(), key.detach(), value, *args, **options)
+
+    def scale(name, times=lambda gain: gain):
+        return lambda module, _, output: output * times(gains(name, 1))
+
+    with ExitStack() as stack:
+        for name, replacement in (("scaled_dot_product_attention", attention), ("layer_norm", frozen_norm)):
+            stack.enter_context(patch(f"torch.nn.functional.{name}", replacement))
+        stack.enter_context(patch("torch.backends.mha.get_fastpath_enabled", lambda: False))
+
+        def hook(module, callback, before=False):
+            register = module.register_forward_pre_hook if before else module.register_forward_hook
+            stack.callback(register(callback).remove)
+
+        if resnet:
+            for number, block in enumerate(blocks):
+                hook(block.conv1, detached, before=True)
+                hook(block.bn3, scale(("block", number)))
+            hook(blocks[0].downsample[0], detached, before=True)
+            hook(blocks[0].downsample, scale("start"))
+        else:
+            for number, block in enumerate(blocks):
+                hook(block.attn, detached, before=True)
+                if not isinstance(block.attn, nn.MultiheadAttention):
+                    out = block.attn.proj if trunk is not None else block.attn.out_proj
+                    hook(out, by_head(gains, number, block.attn.num_heads), before=True)
+                hook(block.mlp, detached, before=True)
+                hook(block.drop_path1 if trunk is not None else block.ls_1, scale(("attention", number)))
+                hook(block.drop_path2 if trunk is not None else block.ls_2, scale(("mlp", number)))
+            hook(blocks[0], lambda _, inputs: (inputs[0].detach() * gains("start", 1), *inputs[1:]), before=True)
+            if trunk is not None and getattr(trunk, "attn_pool", None) is not None:
+                hook(trunk.attn_pool.mlp, lambda _, inputs, output: output.detach() * gains("pool mlp", 1))
+        embedding = model.encode_image(image, normalize=False)[0]
+        embedding = embedding / embedding.norm().detach()
+    names = list(gains.all)
+    rows = [torch.autograd.grad(value, list(gains.all.values()), retain_graph=True) for value in embedding]
+    return {name: torch.stack([row[place] for row in rows]) for place, name in enumerate(names)}, embedding.detach()
+
+
+def brute_force(model, image):
+    """(heads by source token [layer, pos, head, d_embed], mlps [layer + 1, d_embed]) of one image."""
+    effects, embedding = direct_effects(model, image)
+    layers = len([name for name in effects if name[0] == "attention"])
+    by_source = [effects["source", number].permute(2, 1, 0) for number in range(layers)]  # [pos, head, d_embed]
+    attention = [effects["attention", number][:, 0] for number in range(layers)]
+    mlps = [effects["start"][:, 0], *(effects["mlp", number][:, 0] for number in range(layers))]
+    last = [effects["pool mlp"][:, 0]] if "pool mlp" in effects else []
+    shared = (embedding - sum(attention) - sum(mlps) - sum(last)) / (2 * layers + 1)
+    heads = []
+    for number, (parts, whole) in enumerate(zip(by_source, attention)):
+        pos, count = parts.shape[:2]
+        of_head = effects["head", number].T if ("head", number) in effects else parts.sum(0)  # [head, d_embed]
+        rest = (whole - of_head.sum(0) + shared) / count  # biases, means and betas
+        heads.append(parts + (of_head - parts.sum(0) + rest) / pos)
+    return torch.stack(heads), torch.stack([part + shared for part in mlps] + last)
+
+
+@pytest.mark.parametrize("name", [name for name in SMALL if name != "ResNet"])
+def test_brute_force_in_float64(name):
+    model = small(name)
+    images = pictures(model, IMAGES)
+    expected = [torch.stack(parts) for parts in zip(*(brute_force(model, image[None]) for image in images))]
+    with torch.no_grad():
+        found, per_token = contributions(model, images), contributions(model, images, per_token=True)
+        normalised = F.normalize(model.encode_image(images, normalize=False), dim=-1)
+        torch.testing.assert_close(per_token.heads, expected[0], atol=1e-12, rtol=0)
+        torch.testing.assert_close(found.heads, expected[0].sum(2), atol=1e-12, rtol=0)
+        torch.testing.assert_close(found.mlps, expected[1], atol=1e-12, rtol=0)
+        torch.testing.assert_close(found.total(), normalised, atol=1e-12, rtol=0)
+        torch.testing.assert_close(per_token.total(), normalised, atol=1e-12, rtol=0)
+        if found.class_self is not None:
+            torch.testing.assert_close(found.class_self, expected[0][:, :, 0].sum(2), atol=1e-12, rtol=0)
+        torch.testing.assert_close(
+            found.norm, model.encode_image(images, normalize=False).norm(dim=1), atol=0, rtol=1e-12
+        )
+        classifier = torch.randn(found.heads.shape[-1], 7, dtype=torch.float64)
+        logits = torch.einsum("ilphe,ec->ipc", expected[0], classifier)[:, tower(model.visual).prefix :]
+        top = (normalised @ classifier).argmax(1)
+        evidence = logits[torch.arange(IMAGES), :, top] - logits.mean(-1)
+        torch.testing.assert_close(patch_evidence(model, images, classifier), evidence, atol=1e-12, rtol=0)
+
+
+def test_resnet_in_float64():
+    """Each pool head and token over all sources, and each source over all heads and tokens."""
+    model = small("ResNet")
+    images, pool = pictures(model, IMAGES), model.visual.attnpool
+    found, per_token = contributions(model, images), contributions(model, images, per_token=True)
+    for number, image in enumerate(images):
+        effects, embedding = direct_effects(model, image[None])
+        norm = found.norm[number]
+        bias = ((pool.c_proj.bias + pool.c_proj.weight @ pool.v_proj.bias) / norm).detach()
+        by_token = effects["source", 0].permute(2, 1, 0)  # [pos, head, d_embed]
+        by_token = by_token + (embedding - by_token.sum((0, 1))) / (by_token.shape[0] * by_token.shape[1])
+        torch.testing.assert_close(per_token.heads[number].sum(0), by_token, atol=1e-12, rtol=0)
+        torch.testing.assert_close(found.heads[number].sum(0), by_token.sum(0), atol=1e-12, rtol=0)
+        blocks = [effects["block", block][:, 0] + bias / 3 for block in range(2)]
+        sources = torch.stack([embedding - sum(blocks), *blocks])
+        torch.testing.assert_close(found.heads[number].sum(1), sources, atol=1e-12, rtol=0)
+        torch.testing.assert_close(found.total()[number], embedding, atol=1e-12, rtol=0)
+        assert not found.mlps[number].any()
+
+
+@pytest.mark.parametrize("name", SMALL)
+@torch.no_grad()
+def test_hooks_change_and_leave_nothing(name):
+    """Bit for bit where torch takes the same kernels, also after an exception, and with two models at once."""
+    model, other = small(name, torch.float32), small("ViT", torch.float32)
+    images, found = pictures(model, 3, torch.float32), tower(model.visual)
+    modules = {part: set(vars(module)) for part, module in model.named_modules()}
+    with patch("torch.backends.mha.get_fastpath_enabled", lambda: False):
+        bare, others = model.encode_image(images), other.encode_image(pictures(other, 3, torch.float32))
+        seen = [], []
+        with (
+            observe(found, on_layer=lambda number, _: seen[0].append(number)),
+            observe(tower(other.visual), on_layer=lambda number, _: seen[1].append(number)),
+        ):
+            observed = model.encode_image(images)
+            assert torch.equal(other.encode_image(pictures(other, 3, torch.float32)), others)
+    assert seen == (list(range(len(found.layers))), [0, 1, 2])
+    if name == "ResNet":  # its pool is written out for one query
+        torch.testing.assert_close(F.normalize(observed), F.normalize(bare), atol=2e-6, rtol=0)
+    else:
+        assert torch.equal(observed, bare)
+    with pytest.raises(ZeroDivisionError), observe(found, on_layer=lambda *_: 1 / 0, on_mlp=print):
+        model.encode_image(images)
+    contributions(model, images)
+    assert {part: set(vars(module)) for part, module in model.named_modules()} == modules
+    assert not any(part._forward_hooks or part._forward_pre_hooks for part in model.modules())
+    with patch("torch.backends.mha.get_fastpath_enabled", lambda: False):
+        assert torch.equal(model.encode_image(images), bare)

@@ -1,16 +1,20 @@
 """Every family of towers against brute force in float64: direct effects by automatic differentiation."""
 
+import re
 from contextlib import ExitStack
 from unittest.mock import patch
 
+import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
+from open_clip.model import CLIP, CLIPTextCfg
 from torch import nn
-from towers_small import SMALL, pictures, small
+from towers_small import SMALL, TEXT, pictures, small
 
+from clipspectra import InputError
 from clipspectra.contributions import contributions
-from clipspectra.families import tower
+from clipspectra.families import described, tower
 from clipspectra.hooks import observe
 from clipspectra.segment import patch_evidence
 
@@ -141,6 +145,31 @@ def test_brute_force_in_float64(name):
         top = (normalised @ classifier).argmax(1)
         evidence = logits[torch.arange(IMAGES), :, top] - logits.mean(-1)
         torch.testing.assert_close(patch_evidence(model, images, classifier), evidence, atol=1e-12, rtol=0)
+
+
+REFUSED = {
+    "convnext_base": "no attention heads",
+    "MobileCLIP-S1": "not linear in what its attention writes",
+    "swin_base_patch4_window7_224": "merges patches between stages",
+}
+
+
+@pytest.mark.parametrize("architecture", sorted({architecture for architecture, _ in SMALL.values()} | set(REFUSED)))
+def test_what_the_table_of_models_says_is_true(architecture):
+    """The families tested here are the table's, and what it refuses is refused in a model too."""
+    row = described(architecture)
+    config = open_clip.get_model_config(architecture)
+    if architecture not in REFUSED:
+        assert row["supported"] == "yes"
+        families = {tower(small(name).visual).family for name in SMALL if SMALL[name][0] == architecture}
+        assert row["adapter"] in families
+        return
+    assert row["supported"] == "no"
+    assert REFUSED[architecture] in row["reason"]
+    with torch.device("meta"):
+        model = CLIP(config["embed_dim"], config["vision_cfg"], CLIPTextCfg(**TEXT)).eval()
+    with pytest.raises(InputError, match=re.escape(row["reason"])):
+        contributions(model, torch.zeros(1, 3, 8, 8))
 
 
 def test_resnet_in_float64():

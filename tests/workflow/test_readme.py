@@ -11,14 +11,15 @@ from skimage import data
 
 README = (ROOT / "README.md").read_text()
 BLOCKS = {
-    language: re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.M | re.S) for language in ("bash", "yaml")
+    language: re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.M | re.S)
+    for language in ("bash", "yaml", "python")
 }
 COMMANDS = [line.split(" #")[0].strip() for block in BLOCKS["bash"] for line in block.splitlines() if line.strip()]
 
 # What a test cannot do as it is written: itself, and what needs weights, a cluster or many minutes.
 INSTEAD = {
     "make test": "make --dry-run test",
-    "make benchmark": "python scripts/benchmark.py --architectures ViT-B-32 --batches 1 --repeats 1",
+    "make benchmark": "python scripts/benchmark.py --architectures ViT-B-32 --batches 1 --repeats 1 --memory 20",
     "snakemake --cores all --configfile config/paper.yaml": "snakemake --dry-run --configfile config/paper.yaml",
     "snakemake --workflow-profile profiles/slurm": "snakemake --dry-run --workflow-profile profiles/slurm",
 }
@@ -35,6 +36,12 @@ def test_command(finished, command):
     if command.startswith("git clone") or command.startswith("cd "):
         pytest.skip("how to get here")
     result = finished.run(*shlex.split(INSTEAD.get(command, command)))
+    assert result.returncode == 0, result.stdout
+
+
+def test_python(finished):
+    check = "\nimport torch\nassert torch.allclose(found.total(), found.embedding / found.norm[:, None], atol=1e-5)"
+    result = finished.run("env", "PYTHONPATH=scripts", "python", "-c", "\n".join(BLOCKS["python"]) + check)
     assert result.returncode == 0, result.stdout
 
 

@@ -12,7 +12,8 @@ d_embed   width of the joint space of images and texts
 text      one entry of a text pool
 rank      one principal component of a head
 
-Read in the order of the data: datasets, models, hooks, contributions, spectral, evaluate, segment, plots.
+Read in the order of the data: datasets, models, towers, families, hooks, contributions, extraction, activations,
+spectral, textspan, evaluate, segment, plots.
 Nothing here knows of Snakemake.
 """
 

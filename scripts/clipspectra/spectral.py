@@ -59,6 +59,11 @@ class Moments:
         covariance += share * (1 - share) * np.outer(step, step)
         return replace(self, count=count, mean=self.mean + share * step, covariance=covariance)
 
+    def about_origin(self):
+        """The same with the second moment about 0 in place of the covariance."""
+        second = self.covariance + np.outer(self.mean, self.mean)
+        return replace(self, mean=np.zeros_like(self.mean), covariance=second)
+
     def embedded_mean(self):
         """Mean contribution, [d_embed]."""
         return self.mean if self.basis is None else self.basis @ self.mean

@@ -161,7 +161,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--architectures", nargs="*", default=["ViT-B-16", "ViT-L-14"])
     parser.add_argument("--batches", nargs="+", type=int, default=[8, 32])
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precisions", nargs="+", default=["fp32"])
     parser.add_argument("--memory", nargs="*", type=int, default=[1000, 20000], help="numbers of images")
@@ -169,6 +169,7 @@ def main():
     arguments = parser.parse_args()
     if arguments.memory_of is not None:
         return extraction_memory(arguments.memory_of)
+    show_memory(arguments.memory)  # first: a process's peak counts what its parent held when it started it
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads; ratios to the plain forward above\n")
     print("| architecture | precision | batch | work | ms an image | ratio |\n|---|---|---|---|---|---|")
     notes = []
@@ -188,8 +189,7 @@ def main():
         with tempfile.TemporaryDirectory() as folder:
             rate = decoding(loaded, folder)
         notes.append(f"{architecture}: decoding 500 × 375 JPEGs {rate:.0f} images a second and process")
-    print("\n" + "\n".join(notes), flush=True)
-    show_memory(arguments.memory)
+    print("\n" + "\n".join(notes))
     return None
 
 

@@ -152,11 +152,16 @@ class Explanation:
         data: Reduced, or an array [image, d_embed]; returns [image, d_embed].
         """
         rows = np.asarray(data.dense() if isinstance(data, Reduced) else data, np.float64)
-        if self.rank == 0:
-            return np.tile(self.mean, (len(rows), 1))
-        chosen = self.text_scores[self.chosen_text]  # [rank, rank], may be singular: two components may share a text
-        span = scipy.linalg.orth(chosen.T, rcond=1e-8)
-        return self.mean + (rows - self.mean) @ self.components.T @ span @ span.T @ self.components
+        span = self.directions(self.rank)
+        return self.mean + (rows - self.mean) @ span.T @ span
+
+    def directions(self, budget):
+        """Orthonormal basis of what one text for each of the first components spans, [at most budget, d_embed]."""
+        budget = min(budget, self.rank)
+        if budget == 0:
+            return self.components[:0]
+        chosen = self.text_scores[self.chosen_text[:budget], :budget]  # singular if two components share a text
+        return scipy.linalg.orth(chosen.T, rcond=1e-8).T @ self.components[:budget]
 
 
 def explain_components(data, text_features, *, texts_per_pole=5, threshold=0.99, texts_chosen="signed"):

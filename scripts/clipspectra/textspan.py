@@ -1,7 +1,7 @@
 """TextSpan: the texts that together span most of a head's variance, picked greedily (Gandelsman et al., Algorithm 1).
 
-A step picks the text along which the head's contributions vary most, then takes its direction out of the data and of all
-texts. The variance along a text t is t^T S t with S the covariance of the contributions, so the images are not needed:
+A step picks the text along which the head's contributions vary most, then takes its direction out of the data and of
+all texts. The variance along a text t is t^T S t with S the covariance of the contributions, so the images are not needed:
 the list is the same whatever their order or the number of shards, and costs the same for any number of them.
 """
 
@@ -17,20 +17,24 @@ class TextSpan:
     """The texts of one head in the order of their choice.
 
     text: indices into the pool [step]; variance: what each step's text adds to the variance explained [step]
-    directions: of the chosen texts, each without what the earlier ones hold, orthonormal [step, d_embed]
+    steps: directions of the chosen texts, each without what the earlier ones hold, orthonormal [step, d_embed]
     mean: mean contribution over the fitted images [d_embed]; rank: numerical rank of the data, where the list ends
     """
 
     text: np.ndarray
     variance: np.ndarray
-    directions: np.ndarray
+    steps: np.ndarray
     mean: np.ndarray
     rank: int
+
+    def directions(self, budget):
+        """Orthonormal basis of the span of the first texts, [at most budget, d_embed]."""
+        return self.steps[:budget]
 
     def reconstruct(self, data):
         """The rows as their mean plus what the span of the texts holds of them, [image, d_embed]."""
         rows = np.asarray(data.dense() if isinstance(data, Reduced) else data, np.float64)
-        return self.mean + (rows - self.mean) @ self.directions.T @ self.directions
+        return self.mean + (rows - self.mean) @ self.steps.T @ self.steps
 
 
 def text_span(data, text_features, *, iterations, rank=None, variant="centred"):
@@ -57,7 +61,7 @@ def text_span(data, text_features, *, iterations, rank=None, variant="centred"):
     along = texts @ spread.T  # [text, component]
     floor = np.finfo(np.float32).eps * len(frame)
     largest, size = np.sqrt((along**2).sum(1).max(initial=0)), np.linalg.norm(texts, axis=1).max(initial=0)
-    picked, variance, directions = [], [], []
+    picked, variance, steps = [], [], []
     while len(picked) < min(iterations, len(frame)):
         of_text = (along**2).sum(1)
         best = int(of_text.argmax())
@@ -66,10 +70,10 @@ def text_span(data, text_features, *, iterations, rank=None, variant="centred"):
             break
         direction = direction / length
         picked.append(best)
-        directions.append(direction)
+        steps.append(direction)
         variance.append(float(((spread @ direction) ** 2).sum()))
         held = texts @ direction
         texts = texts - held[:, None] * direction
         along = along - held[:, None] * (spread @ direction)
-    directions = np.array(directions).reshape(len(directions), len(frame)) @ frame
-    return TextSpan(np.array(picked, int), np.array(variance), directions, mean, len(frame))
+    steps = np.array(steps).reshape(len(steps), len(frame)) @ frame
+    return TextSpan(np.array(picked, int), np.array(variance), steps, mean, len(frame))

@@ -62,7 +62,7 @@ def test_order_and_shards_change_nothing(variant, head):
     parts = [Moments.of(Reduced(part, basis)) for part in np.split(rows, [11, 50])]
     merged = text_span(parts[0].merge(parts[1]).merge(parts[2]), texts, iterations=99, variant=variant)
     np.testing.assert_array_equal(merged.text, whole.text)
-    np.testing.assert_allclose(merged.directions, whole.directions, atol=1e-9)
+    np.testing.assert_allclose(merged.steps, whole.steps, atol=1e-9)
 
 
 def test_the_list_ends_at_the_numerical_rank(head):
@@ -71,7 +71,7 @@ def test_the_list_ends_at_the_numerical_rank(head):
     assert len(found.text) == found.rank == 7
     assert len(set(found.text)) == 7
     np.testing.assert_allclose(found.reconstruct(rows @ basis.T), rows @ basis.T, atol=1e-9)
-    np.testing.assert_allclose(found.directions @ found.directions.T, np.eye(7), atol=1e-9)
+    np.testing.assert_allclose(found.steps @ found.steps.T, np.eye(7), atol=1e-9)
     assert len(text_span(Reduced(rows, basis), texts[:4], iterations=80).text) == 3  # centring costs one
     assert len(text_span(Reduced(rows, basis), texts, iterations=80, rank=5).text) == 5
 

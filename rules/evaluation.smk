@@ -2,6 +2,7 @@ rule tables:
     input:
         "results/tables/accuracy.csv",
         "results/tables/exactness.csv",
+        "results/tables/recovery.csv",
         "results/tables/segmentation.csv" if MASKED_DATASETS else [],
     localrule: True
     message:
@@ -29,6 +30,46 @@ rule evaluate_accuracy:
         "Zero-shot accuracy of {wildcards.model} on {wildcards.dataset}, seed {wildcards.seed}"
     script:
         "../scripts/evaluate_accuracy.py"
+
+
+rule evaluate_recovery:
+    input:
+        shards=shards_of,
+        images="results/data/{dataset}/seed-{seed}/images.csv",
+        basis="results/activations/{model}/basis.safetensors",
+        classes="results/text/{model}/classes-{dataset}.safetensors",
+        texts="results/text/{model}/{texts}.safetensors",
+    output:
+        "results/evaluation/{model}/{dataset}/seed-{seed}/{texts}/recovery.csv",
+    log:
+        "results/logs/evaluation/{model}/{dataset}/seed-{seed}/{texts}/recovery.log",
+    benchmark:
+        "results/benchmarks/evaluation/{model}/{dataset}/seed-{seed}/{texts}/recovery.tsv"
+    conda:
+        ENVIRONMENT
+    resources:
+        mem="8GB",
+        runtime="2h",
+    params:
+        methods=lookup("evaluation/methods", within=config),
+        budgets=lookup("evaluation/budgets", within=config),
+        last_layers=lookup("evaluation/last_layers", within=config),
+        mlps=lookup("evaluation/mlps", within=config),
+        protocol=lookup("evaluation/protocol", within=config),
+        options=lookup("explanations", within=config),
+        code=code(
+            "recovery",
+            "evaluate",
+            "methods",
+            "spectral",
+            "textspan",
+            "activations",
+            "arrays",
+        ),
+    message:
+        "Accuracy that explanations recover, {wildcards.model} on {wildcards.dataset}, seed {wildcards.seed}"
+    script:
+        "../scripts/evaluate_recovery.py"
 
 
 rule score_components:
@@ -80,6 +121,35 @@ rule table_accuracy:
         code=code("arrays"),
     message:
         "Table of accuracies"
+    script:
+        "../scripts/average_over_seeds.py"
+
+
+rule table_recovery:
+    input:
+        expand(
+            "results/evaluation/{model}/{dataset}/seed-{seed}/{texts}/recovery.csv",
+            model=MODELS,
+            dataset=DATASETS,
+            seed=SEEDS,
+            texts=TEXTS,
+        ),
+    output:
+        report(
+            "results/tables/recovery.csv",
+            caption="captions/recovery.rst",
+            category="Tables",
+            labels={"table": "Accuracy that explanations recover"},
+        ),
+    log:
+        "results/logs/tables/recovery.log",
+    conda:
+        ENVIRONMENT
+    params:
+        scores=["top1", "top5", "cosine", "explained_variance"],
+        code=code("arrays"),
+    message:
+        "Table of the accuracy that explanations recover"
     script:
         "../scripts/average_over_seeds.py"
 

@@ -25,6 +25,13 @@ rule figures:
             seed=FIGURE_SEED,
             ending=["pdf", "png"],
         ),
+        expand(
+            "results/figures/{model}/{dataset}/{texts}/recovery.{ending}",
+            model=MODELS,
+            dataset=DATASETS,
+            texts=TEXTS,
+            ending=["pdf", "png"],
+        ),
     localrule: True
     message:
         "All figures made"
@@ -139,3 +146,27 @@ rule plot_segmentation:
         "Figure: segmentation examples of {wildcards.model} on {wildcards.dataset}"
     script:
         "../scripts/plot_segmentation.py"
+
+
+rule plot_recovery:
+    input:
+        table="results/tables/recovery.csv",
+    output:
+        "results/figures/{model}/{dataset}/{texts}/recovery.pdf",
+        report(
+            "results/figures/{model}/{dataset}/{texts}/recovery.png",
+            caption="captions/recovery.rst",
+            category="Figures",
+            subcategory="{dataset}",
+            labels={"figure": "Accuracy recovered", "model": "{model}"},
+        ),
+    log:
+        "results/logs/figures/{model}/{dataset}/{texts}/recovery.log",
+    conda:
+        ENVIRONMENT
+    params:
+        code=code("plots", "arrays"),
+    message:
+        "Figure: accuracy that explanations recover, {wildcards.model} on {wildcards.dataset}"
+    script:
+        "../scripts/plot_recovery.py"

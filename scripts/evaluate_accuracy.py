@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 
 def predictions(stored, classifiers):
     """{(ablation, factor): predicted value of each image}, chunk by chunk."""
-    means = stored.fit_means()
-    held = ablations(stored.layers, mlps=len(means) - len(stored.layers) - bool(stored.layers.start) - 1)
+    means, held = stored.fit_means(), ablations(stored.names)
     found = {(ablation, factor): [] for ablation in held for factor in classifiers}
     for parts in stored.parts():
         for ablation, at_mean in held.items():

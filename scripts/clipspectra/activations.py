@@ -19,7 +19,8 @@ class StoredActivations:
     embedding [image, d_embed], label and row [image] and fit [image], 1 for the rows that means and bases come from. If
     only the last layers were kept, it also holds `early`, the sum of the other layers' heads [image, d_embed].
 
-    layers: numbers of the layers in z; rows: of the manifest; fit: as bool
+    layers: numbers of the layers in z; rows: of the manifest; fit: as bool; names: (kind, layer) of each of `parts`,
+    the kinds being early, heads, self (the class token's attention to itself), x_0 and mlp
     """
 
     def __init__(self, shards, basis):
@@ -28,6 +29,11 @@ class StoredActivations:
         found = [load_arrays(path, "fit", "row") for path in self.paths]
         self.layers = range(int(json.loads(found[0][1].get("first_layer", "0"))), len(self.basis))
         self.heads = self.basis.shape[1]
+        with safe_open(self.paths[0], "np") as file:
+            mlps, selves = file.get_slice("mlps").get_shape()[1], "class_self" in file.keys()
+        self.names = [("early", self.layers.start - 1)] if self.layers.start else []
+        self.names += [(kind, layer) for kind in ("heads", *["self"] * selves) for layer in self.layers]
+        self.names += [("x_0", -1), *(("mlp", layer) for layer in range(mlps - 1))]
         self.fit = np.concatenate([arrays["fit"] for arrays, _ in found]).astype(bool)
         self.rows = np.concatenate([arrays["row"] for arrays, _ in found])
         self.chunks = [
@@ -66,18 +72,19 @@ class StoredActivations:
         return merged
 
     def parts(self):
-        """What adds up to each normalised embedding, chunk by chunk, [image, part, d_embed].
+        """What adds up to each normalised embedding, chunk by chunk, [image, part, d_embed]; `names` tells the parts.
 
-        The parts: `early` if only the last layers were kept, the heads of each kept layer, x_0, and every MLP.
+        The heads of a layer are without the class token's attention to itself where that is a part of its own.
         """
         basis = self.basis[self.layers.start :]
         for path, rows in self.chunks:
             with safe_open(path, "np") as file:
-                names = ("z", "scalars", "mlps", *(["early"] if self.layers.start else []))
-                arrays = {name: file.get_slice(name)[rows].astype(np.float32) for name in names}
-            early = [arrays["early"][:, None]] if self.layers.start else []
+                stored = [name for name in ("z", "scalars", "mlps", "early", "class_self") if name in file.keys()]
+                arrays = {name: file.get_slice(name)[rows].astype(np.float32) for name in stored}
             heads = layer_sums(arrays["z"], arrays["scalars"], basis)
-            yield np.concatenate([*early, heads, arrays["mlps"]], axis=1)
+            early = [arrays["early"][:, None]] if "early" in arrays else []
+            selves = [arrays["class_self"]] if "class_self" in arrays else []
+            yield np.concatenate([*early, heads - sum(selves), *selves, arrays["mlps"]], axis=1)
 
     def fit_means(self):
         """Mean of each of `parts` over the fit rows, float64 [part, d_embed]."""

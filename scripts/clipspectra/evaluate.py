@@ -9,20 +9,27 @@ def mean_ablated(parts, means, at_mean):
     return kept + means[at_mean].sum(0)
 
 
-def ablations(layers, mlps):
-    """name -> mask [part] of the parts held at their mean, over StoredActivations.parts.
+def ablations(names):
+    """{study: mask [part] of the parts held at their mean} over parts named (kind, layer), see StoredActivations.names.
 
-    layers: range of the kept layers' numbers; mlps: number of MLPs, after x_0. The studies that Gandelsman et al. start
-    from: all MLPs; all MLPs and the heads of ever more early layers.
+    The studies that Gandelsman et al. start from: all MLPs; the class token's attention to itself; both; then the MLPs
+    and the heads of ever more layers, from the first on and from the last on.
     """
-    last = [*([layers.start - 1] if layers.start else []), *layers]  # last layer in each part made of heads
-    places = np.arange(len(last) + 1 + mlps)
-    of_mlps = places > len(last)
-    result = {"none": np.zeros_like(of_mlps), "MLPs": of_mlps}
-    for place, layer in enumerate(last[:-1]):
-        name = f"MLPs and heads of layers 0–{layer}" if layer else "MLPs and heads of layer 0"
-        result[name] = of_mlps | (places <= place)
-    return result | {"MLPs and all heads": of_mlps | (places < len(last))}
+    kinds = np.array([kind for kind, _ in names])
+    layers = np.array([layer for _, layer in names])
+    mlps, selves, heads = kinds == "mlp", kinds == "self", np.isin(kinds, ("early", "heads", "self"))
+    result = {"none": np.zeros(len(names), bool), "MLPs": mlps}
+    if selves.any():
+        result |= {"class token to itself": selves, "MLPs and class token to itself": mlps | selves}
+    kept = sorted(set(layers[heads]))
+    for layer in kept[:-1]:
+        result[f"MLPs and heads of layers 0–{layer}" if layer else "MLPs and heads of layer 0"] = mlps | (
+            heads & (layers <= layer)
+        )
+    for layer in reversed(kept[1:]):
+        several = f"layers {layer}–{kept[-1]}" if layer < kept[-1] else f"layer {layer}"
+        result[f"MLPs and heads of {several}"] = mlps | (heads & (layers >= layer))
+    return result | {"MLPs and all heads": mlps | heads}
 
 
 def zero_shot(embedding, classifier):
@@ -47,3 +54,15 @@ def component_scores(q, basis, components, mean):
     q: [image, d_head + 3]; basis: B [d_embed, d_head + 3]; components: [component, d_embed]; mean: [d_embed]
     """
     return q @ (components @ basis).T - components @ mean
+
+
+def in_top(embedding, classifier, right, count):
+    """Whether the right class [image] is among the `count` of the largest logits: bool [image]."""
+    logits = embedding @ classifier  # [image, class]
+    above = (logits > np.take_along_axis(logits, right[:, None], axis=1)).sum(1)
+    return above < count
+
+
+def cosine(one, other):
+    """Cosine of rows [image, d_embed] of two arrays, [image]."""
+    return (one * other).sum(1) / (np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1))

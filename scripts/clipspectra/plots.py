@@ -94,26 +94,29 @@ def contact_sheet(pictures, captions, *, title, footer, columns=8):
 
 
 def head_factors(table, factors):
-    """Share of each head's variance between the values of each factor: {factor: [layer, head]}.
+    """Share of each head's variance between the values of each factor: {factor: [layer, head]}, from the first layer.
 
     The components are orthogonal, so it is the mean of their η² weighted by their variance.
     """
-    grid = (table["layer"].max() + 1, table["head"].max() + 1)
-    result = {}
-    for factor in factors:
-        values = np.full(grid, np.nan)
-        for (layer, head), rows in table.groupby(["layer", "head"]):
-            values[layer, head] = (rows[f"eta2_{factor}"] * rows["share"]).sum()
-        result[factor] = values
-    return result
+    return {
+        factor: _by_head(table, lambda rows, of=f"eta2_{factor}": (rows[of] * rows["share"]).sum())
+        for factor in factors
+    }
+
+
+def _by_head(table, value):
+    """value(rows of a head) as an array [layer, head] that starts at the table's first layer; 0 for absent heads."""
+    first, last = table["layer"].min(), table["layer"].max()
+    values = np.zeros((last - first + 1, table["head"].max() + 1))
+    for (layer, head), rows in table.groupby(["layer", "head"]):
+        values[layer - first, head] = value(rows)
+    return values
 
 
 def heads_map(table, factors, *, first=3, title, footer):
     """Layers by heads: how much of a head's variance its first components hold, and what moves it."""
-    grid = (table["layer"].max() + 1, table["head"].max() + 1)
-    held = np.full(grid, np.nan)
-    for (layer, head), rows in table.groupby(["layer", "head"]):
-        held[layer, head] = 100 * rows.loc[rows["component"] < first, "share"].sum()
+    held = _by_head(table, lambda rows: 100 * rows.loc[rows["component"] < first, "share"].sum())
+    grid, start = held.shape, table["layer"].min()
     small = grid[1] <= 6
     figure = _new(1.4 + max(1.8, 0.42 * grid[0] if small else 0.14 * grid[0]), footer)
     figure.suptitle(title, fontsize=10)
@@ -121,13 +124,13 @@ def heads_map(table, factors, *, first=3, title, footer):
     image = left.imshow(held, cmap="cividis", vmin=0, vmax=100, aspect="auto")
     figure.colorbar(image, ax=left, label="% of the head's variance", shrink=0.9)
     left.set_title(f"Variance in the first {first} components")
-    _label_heads(left, grid)
+    _label_heads(left, grid, start)
     if small:
         for (layer, head), value in np.ndenumerate(held):
             left.text(head, layer, f"{value:.0f}", ha="center", va="center", color="black" if value > 55 else "white")
     if factors:
         shares = np.stack(list(head_factors(table, factors).values()))
-        winner = np.nan_to_num(shares).argmax(0)
+        winner = shares.argmax(0)
         right.set(xlim=(-0.5, grid[1] - 0.5), ylim=(grid[0] - 0.5, -0.5), title="Factor that explains most of it")
         for (layer, head), index in np.ndenumerate(winner):
             share = shares[index, layer, head]
@@ -141,7 +144,7 @@ def heads_map(table, factors, *, first=3, title, footer):
                 right.text(
                     head, layer, f"{factors[index]}\n{100 * share:.0f} %", ha="center", va="center", fontsize=7.5
                 )
-        _label_heads(right, grid)
+        _label_heads(right, grid, start)
         if not small:
             colours = [OKABE_ITO[index % len(OKABE_ITO)] for index in range(len(factors))]
             handles = [Rectangle((0, 0), 1, 1, facecolor=colour) for colour in colours]
@@ -149,11 +152,11 @@ def heads_map(table, factors, *, first=3, title, footer):
     return figure
 
 
-def _label_heads(axes, grid):
+def _label_heads(axes, grid, start):
     axes.set(xlabel="head", ylabel="layer")
-    step = 1 if grid[0] <= 16 else 4
     axes.set_xticks(range(0, grid[1], 1 if grid[1] <= 16 else 4))
-    axes.set_yticks(range(0, grid[0], step))
+    layers = range(0, grid[0], 1 if grid[0] <= 16 else 4)
+    axes.set_yticks(layers, [start + layer for layer in layers])
 
 
 def clearest(table, factors, *, count=5, least_share=0.05):
@@ -231,4 +234,35 @@ def segmentation_examples(pictures, masks, maps, found, table, *, title, footer)
     drawn.auto_set_font_size(False)
     drawn.set_fontsize(8)
     drawn.scale(1, 1.25)
+    return figure
+
+
+RECOVERY_LINES = {
+    "components_without_text": ("components without text (ceiling)", "#000000", ":"),
+    "components": ("components, a text each", "#0072B2", "-"),
+    "textspan": ("TextSpan, centred", "#D55E00", "-"),
+    "textspan_paper": ("TextSpan as in the paper's code", "#E69F00", "-"),
+    "random_texts": ("components, random pool", "#009E73", "--"),
+    "random_directions": ("random directions (floor)", "#777777", "--"),
+}
+
+
+def recovery(table, *, title, footer):
+    """Accuracy against the number of texts a head, one line a method, sd over seeds as a band; top-1 and variance."""
+    figure = _new(3.3, footer)
+    figure.suptitle(title)
+    panels = {"top1": "zero-shot top-1 accuracy (%)", "explained_variance": "explained variance of the heads (%)"}
+    for axes, (score, label) in zip(figure.subplots(1, 2), panels.items()):
+        for method, (name, colour, style) in RECOVERY_LINES.items():
+            rows = table[table["method"] == method].sort_values("budget")
+            if rows.empty:
+                continue
+            low, high = rows[score] - rows[f"{score}_sd"], rows[score] + rows[f"{score}_sd"]
+            axes.fill_between(rows["budget"], low, high, color=colour, alpha=0.2, linewidth=0)
+            axes.plot(
+                rows["budget"], rows[score], style, color=colour, label=name, marker="o", markersize=2.5, linewidth=1.2
+            )
+        axes.set(xlabel="texts a head", ylabel=label)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize=7)
     return figure

@@ -1,8 +1,8 @@
 """TextSpan: the texts that together span most of a head's variance, picked greedily (Gandelsman et al., Algorithm 1).
 
 A step picks the text along which the head's contributions vary most, then takes its direction out of the data and of
-all texts. The variance along a text t is t^T S t with S the covariance of the contributions, so the images are not needed:
-the list is the same whatever their order or the number of shards, and costs the same for any number of them.
+all texts. The variance along a text t is t^T S t with S the covariance of the contributions, so the images are not
+needed: the list is the same whatever their order or the number of shards, and costs the same for any number of them.
 """
 
 from dataclasses import dataclass

@@ -25,8 +25,9 @@ def test_eta_squared_is_the_share_of_variance_between_groups():
 
 def test_ablations_hold_parts_at_their_mean():
     layers = 3
+    names = [("heads", layer) for layer in range(layers)] + [("x_0", -1)] + [("mlp", layer) for layer in range(layers)]
     parts, means = rng.normal(size=(4, 2 * layers + 1, 5)), rng.normal(size=(2 * layers + 1, 5))
-    held = ablations(range(layers), mlps=layers)
+    held = ablations(names)
     assert list(held)[:3] == ["none", "MLPs", "MLPs and heads of layer 0"]
     np.testing.assert_allclose(mean_ablated(parts, means, held["none"]), parts.sum(1))
     expected = parts[:, 1:4].sum(1) + means[0] + means[4:].sum(0)  # heads of layers 1 and 2, and x_0
@@ -35,10 +36,20 @@ def test_ablations_hold_parts_at_their_mean():
     np.testing.assert_allclose(everything - parts[:, layers], np.tile(everything[0] - parts[0, layers], (4, 1)))
 
 
-def test_ablations_of_the_last_layers_only():
-    held = ablations(range(2, 4), mlps=4)  # parts: heads of layers 0 and 1 in one, of 2, of 3, x_0, and MLPs
-    assert list(held)[2:] == ["MLPs and heads of layers 0–1", "MLPs and heads of layers 0–2", "MLPs and all heads"]
-    assert held["MLPs and heads of layers 0–2"].tolist() == [True, True, False, False] + [True] * 4
+def test_ablations_of_the_last_layers_and_of_self_attention():
+    names = [("early", 1), ("heads", 2), ("heads", 3), ("self", 2), ("self", 3), ("x_0", -1), ("mlp", 0), ("mlp", 1)]
+    held = {study: "".join("01"[int(at_mean)] for at_mean in mask) for study, mask in ablations(names).items()}
+    assert held == {
+        "none": "00000000",
+        "MLPs": "00000011",
+        "class token to itself": "00011000",
+        "MLPs and class token to itself": "00011011",
+        "MLPs and heads of layers 0–1": "10000011",
+        "MLPs and heads of layers 0–2": "11010011",
+        "MLPs and heads of layer 3": "00101011",
+        "MLPs and heads of layers 2–3": "01111011",
+        "MLPs and all heads": "11111011",
+    }
 
 
 def test_zero_shot_takes_the_largest_logit():

@@ -149,13 +149,13 @@ def test_stored_activations_are_read_as_they_were(tmp_path, model, images):
     paths = []
     for shard, part in enumerate(images.float().split(3)):
         found = activations(model, part)
-        arrays = {name: getattr(found, name).numpy() for name in ("z", "scalars", "mlps", "embedding")}
+        arrays = {name: getattr(found, name).numpy() for name in ("z", "scalars", "mlps", "class_self", "embedding")}
         paths.append(tmp_path / f"{shard}.safetensors")
         arrays |= {"row": np.arange(len(part)), "fit": np.array([1, 0, 1][: len(part)], np.uint8)}
         save_arrays(paths[-1], arrays, {})
     stored = StoredActivations(paths, tmp_path / "basis.safetensors")
     expected = contributions(model, images.float())
-    parts = torch.cat([expected.heads.sum(2), expected.mlps], dim=1)
+    parts = torch.cat([expected.heads.sum(2) - expected.class_self, expected.class_self, expected.mlps], dim=1)
     np.testing.assert_allclose(np.concatenate(list(stored.parts())), parts, atol=1e-6)
     np.testing.assert_allclose(stored.fit_means(), parts[stored.fit].mean(0), atol=1e-6)
     fit = stored.fit_moments(1)[2]

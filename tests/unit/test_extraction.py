@@ -1,6 +1,7 @@
 """An extraction's stored arrays: the same however it is cut, and honest about what they cost."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -82,9 +83,12 @@ def test_the_last_layers_and_the_sum_of_the_rest(loaded, table, tmp_path):
     assert proof["first_layer"] == 2
     assert cut["z"].shape[1] == cut["class_self"].shape[1] == 1
     assert proof["stored_sum_error"] < 2e-6
-    merged = np.concatenate([parts[:, :2].sum(1, keepdims=True), parts[:, 2:]], axis=1)
+    assert everything.names[:6] == [(kind, layer) for kind in ("heads", "self") for layer in range(3)]
+    assert last.names == [("early", 1), ("heads", 2), ("self", 2), *everything.names[6:]]
+    early, kept = [0, 1, 3, 4], [2, 5, *range(6, parts.shape[1])]
+    merged = np.concatenate([parts[:, early].sum(1, keepdims=True), parts[:, kept]], axis=1)
     np.testing.assert_allclose(np.concatenate(list(last.parts())), merged, atol=1e-6)
-    np.testing.assert_allclose(last.fit_means(), np.concatenate([[means[:2].sum(0)], means[2:]]), atol=1e-6)
+    np.testing.assert_allclose(last.fit_means(), np.concatenate([[means[early].sum(0)], means[kept]]), atol=1e-6)
     np.testing.assert_allclose(last.fit_moments(2)[1].covariance, moments[1].covariance, atol=1e-7)
     with pytest.raises(InputError, match="the last 4 layers; the model has 3"):
         extracted(loaded, table, tmp_path, layers=4)
@@ -155,7 +159,7 @@ def test_too_little_memory_names_the_batch_to_try():
 
 def test_two_jobs_take_two_gpus(request):
     """Locks of GPUs, by processes that live side by side."""
-    uuids = [f"test-{request.node.name}-{number}" for number in range(2)]
+    uuids = [f"test-{os.getpid()}-{number}" for number in range(2)]
     code = f"from clipspectra.devices import free_gpu; print(free_gpu({uuids}), flush=True); input()"
     options = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     environment = {"PYTHONPATH": str(request.config.rootpath / "scripts"), "PATH": ""}

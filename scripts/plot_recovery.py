@@ -1,0 +1,27 @@
+"""Accuracy that explanations recover, against the number of texts a head."""
+
+from typing import TYPE_CHECKING
+
+from clipspectra import plots
+from clipspectra.arrays import load_table
+from clipspectra.jobs import job
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+if __name__ == "__main__":
+    with job(snakemake.log[0]):
+        wildcards, table = snakemake.wildcards, load_table(snakemake.input.table)
+        for key in ("model", "dataset", "texts"):
+            table = table[table[key] == wildcards[key]]
+        first = table.iloc[0]
+        about = f"layers {first['layers']} explained, the rest at its mean" + (
+            ", MLPs kept" * (first["mlps"] == "kept")
+        )
+        about += f" · {first['images']} images ({first['split']}), {first['seeds']} seeds, {first['protocol']}"
+        figure = plots.recovery(
+            table,
+            title=f"What explanations of {wildcards.model}'s heads recover on {wildcards.dataset}",
+            footer=f"{wildcards.model} · {wildcards.dataset} · texts {wildcards.texts} · {about}",
+        )
+        plots.save(figure, *snakemake.output)

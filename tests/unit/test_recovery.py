@@ -1,0 +1,94 @@
+"""Accuracy recovered: everything at full budget, nothing at none, and the same as replacing dense contributions."""
+
+import numpy as np
+import pytest
+import torch
+from towers_small import pictures, small
+
+from clipspectra.activations import StoredActivations
+from clipspectra.arrays import save_arrays
+from clipspectra.contributions import activations, contributions, head_basis
+from clipspectra.evaluate import cosine, in_top
+from clipspectra.families import tower
+from clipspectra.methods import CONTROLS, METHODS, explained
+from clipspectra.recovery import Recovery, explanations_of, recovered
+from clipspectra.spectral import Moments
+
+rng = np.random.default_rng(5)
+TEXTS, CLASSIFIER = rng.normal(size=(50, 24)), rng.normal(size=(24, 9))
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """(stored activations of 40 images, their exact contributions, made-up right classes)."""
+    model, folder = small("ViT", torch.float32), tmp_path_factory.mktemp("study")
+    images = pictures(model, 40, torch.float32)
+    found, paths = activations(model, images), []
+    for shard, rows in enumerate((slice(0, 23), slice(23, 40))):
+        arrays = {name: getattr(found, name)[rows] for name in ("z", "scalars", "mlps", "class_self", "embedding")}
+        arrays = {name: part.numpy() for name, part in arrays.items()}
+        paths.append(folder / f"{shard}.safetensors")
+        numbers = np.arange(40)[rows]
+        save_arrays(paths[-1], arrays | {"row": numbers, "fit": (numbers % 2).astype(np.uint8)}, {})
+    save_arrays(folder / "basis.safetensors", {"basis": head_basis(tower(model.visual)).numpy()}, {})
+    stored = StoredActivations(paths, folder / "basis.safetensors")
+    return stored, contributions(model, images), rng.integers(0, 9, 40)
+
+
+def recovery(study, method, layers, budgets, **options):
+    stored, _, right = study
+    layers = stored.layers[-layers:]
+    options = {"threshold": 1.0} if method in ("components", "random_texts") else {}
+    found, means = explanations_of(stored, method, TEXTS, layers, seed=0, budget=max(budgets), options=options)
+    ready = Recovery(found, means, stored.basis, budgets)
+    return recovered(stored, ready, layers, CLASSIFIER, right, ~stored.fit, mlps="kept").set_index("budget")
+
+
+@pytest.mark.parametrize("method", [*METHODS, *CONTROLS])
+def test_all_at_full_budget_and_nothing_at_none(method, study):
+    table = recovery(study, method, 3, [0, 3, 24])
+    stored, exact, right = study
+    whole = exact.total().numpy()[~stored.fit]
+    assert table.loc[0, "explained_variance"] == pytest.approx(0, abs=1e-6)
+    assert 0 < table.loc[3, "explained_variance"] < table.loc[24, "explained_variance"]
+    if method in ("textspan", "components_without_text", "random_directions"):  # no direction comes twice
+        assert table.loc[24, "explained_variance"] == pytest.approx(100, abs=0.5)
+    if method == "components_without_text":
+        assert table.loc[24, "cosine"] == pytest.approx(1, abs=1e-3)
+        assert table.loc[24, "top1"] == 100 * in_top(whole, CLASSIFIER, right[~stored.fit], 1).mean()
+
+
+def test_the_same_as_replacing_dense_contributions(study):
+    stored, exact, right = study
+    budget, eval_rows = 4, ~stored.fit
+    table = recovery(study, "textspan", 2, [budget])
+    heads = exact.heads.numpy().astype(np.float64)
+    means = heads[stored.fit].mean(0)
+    rebuilt = exact.mlps.numpy().sum(1) + means[0].sum(0)
+    missed = energy = 0.0
+    for layer in (1, 2):
+        for head in range(4):
+            data = heads[:, layer, head]
+            found = explained("textspan", Moments.of(data[stored.fit]), TEXTS, budget=budget, rng=None)
+            new = found.reconstruct(data)
+            rebuilt = rebuilt + new
+            missed += ((data - new)[eval_rows] ** 2).sum()
+            energy += ((data - means[layer, head])[eval_rows] ** 2).sum()
+    rebuilt, whole = rebuilt[eval_rows], exact.total().numpy()[eval_rows]
+    assert table.loc[budget, "explained_variance"] == pytest.approx(100 * (1 - missed / energy), abs=1e-3)
+    assert table.loc[budget, "cosine"] == pytest.approx(cosine(rebuilt, whole).mean(), abs=1e-5)
+    for count, name in ((1, "top1"), (5, "top5")):
+        assert table.loc[budget, name] == pytest.approx(
+            100 * in_top(rebuilt, CLASSIFIER, right[eval_rows], count).mean()
+        )
+
+
+def test_components_beat_random_directions(study):
+    tables = {method: recovery(study, method, 3, [5])["explained_variance"][5] for method in [*METHODS, *CONTROLS]}
+    assert tables["components_without_text"] == max(tables.values())
+    assert tables["random_directions"] == min(tables.values())
+
+
+def test_an_unknown_method_is_refused():
+    with pytest.raises(ValueError, match="'lasso' is no method; use one of components, textspan"):
+        explained("lasso", Moments.of(rng.normal(size=(9, 24))), TEXTS, budget=3, rng=rng)

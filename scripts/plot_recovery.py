@@ -9,6 +9,8 @@ from clipspectra.jobs import job
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
+PROTOCOLS = {"held_out": "explained on other images", "same": "explained on the same images"}
+
 if __name__ == "__main__":
     with job(snakemake.log[0]):
         wildcards, table = snakemake.wildcards, load_table(snakemake.input.table)
@@ -18,7 +20,9 @@ if __name__ == "__main__":
         about = f"layers {first['layers']} explained, the rest at its mean" + (
             ", MLPs kept" * (first["mlps"] == "kept")
         )
-        about += f" · {first['images']} images ({first['split']}), {first['seeds']} seeds, {first['protocol']}"
+        about += (
+            f" · {first['images']} images ({first['split']}), {first['seeds']} seeds, {PROTOCOLS[first['protocol']]}"
+        )
         figure = plots.recovery(
             table,
             title=f"What explanations of {wildcards.model}'s heads recover on {wildcards.dataset}",

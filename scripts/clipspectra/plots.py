@@ -238,21 +238,23 @@ def segmentation_examples(pictures, masks, maps, found, table, *, title, footer)
 
 
 RECOVERY_LINES = {
-    "components_without_text": ("components without text (ceiling)", "#000000", ":"),
     "components": ("components, a text each", "#0072B2", "-"),
     "textspan": ("TextSpan, centred", "#D55E00", "-"),
     "textspan_paper": ("TextSpan as in the paper's code", "#E69F00", "-"),
     "random_texts": ("components, random pool", "#009E73", "--"),
     "random_directions": ("random directions (floor)", "#777777", "--"),
+    "components_without_text": ("components without text (ceiling)", "#000000", ":"),  # last: on top
 }
 
 
 def recovery(table, *, title, footer):
     """Accuracy against the number of texts a head, one line a method, sd over seeds as a band; top-1 and variance."""
-    figure = _new(3.3, footer)
-    figure.suptitle(title)
+    figure = _new(3.7, footer)
+    figure.suptitle(title, fontsize=10)
     panels = {"top1": "zero-shot top-1 accuracy (%)", "explained_variance": "explained variance of the heads (%)"}
-    for axes, (score, label) in zip(figure.subplots(1, 2), panels.items()):
+    places = figure.subplot_mosaic([["legend", "legend"], list(panels)], height_ratios=[1, 7])
+    for score, label in panels.items():
+        axes = places[score]
         for method, (name, colour, style) in RECOVERY_LINES.items():
             rows = table[table["method"] == method].sort_values("budget")
             if rows.empty:
@@ -264,5 +266,6 @@ def recovery(table, *, title, footer):
             )
         axes.set(xlabel="texts a head", ylabel=label)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize=7)
+    places["legend"].set_axis_off()
+    places["legend"].legend(*axes.get_legend_handles_labels(), loc="center", ncols=3, frameon=False)
     return figure

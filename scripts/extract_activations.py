@@ -40,4 +40,4 @@ if __name__ == "__main__":
         stream.save(output, metadata)
         log(f"{len(table)} images; the sum of contributions misses the embedding by {proof['sum_error']:.1e} at most")
         for bad in proof["skipped"]:
-            log(f"skipped: {bad['reason']}")
+            log(f"skipped {bad['image']}: {bad['reason']}")

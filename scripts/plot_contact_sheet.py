@@ -3,15 +3,18 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from PIL import Image
+
 from clipspectra import plots
 from clipspectra.arrays import load_table
-from clipspectra.datasets import open_picture
+from clipspectra.datasets import BadPicture, open_picture
 from clipspectra.jobs import job
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 SHOWN = 32
+UNREADABLE = Image.new("RGB", (8, 8), "lightgrey")
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):
@@ -22,9 +25,16 @@ if __name__ == "__main__":
         )
         root = Path(snakemake.input.manifest).parent
         factors = [factor for factor in snakemake.params.factors if factor in table.columns]
-        captions = shown.apply(lambda row: plots.caption_of(row, factors), axis=1)
+        pictures, captions = [], []
+        for _, row in shown.iterrows():
+            try:
+                picture, caption = open_picture(root / row["image"]).convert("RGB"), plots.caption_of(row, factors)
+            except BadPicture:  # for the extraction to refuse or to skip
+                picture, caption = UNREADABLE, "cannot be read"
+            pictures.append(picture)
+            captions.append(caption)
         figure = plots.contact_sheet(
-            [open_picture(root / name).convert("RGB") for name in shown["image"]],
+            pictures,
             captions,
             title=f"{len(shown)} of the {len(table)} images of {snakemake.wildcards.dataset}",
             footer=plots.provenance(snakemake.wildcards, table),

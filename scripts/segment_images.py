@@ -92,7 +92,7 @@ if __name__ == "__main__":
         save_table(snakemake.output.images, by_image)
         save_table(snakemake.output.scores, pd.DataFrame(over_all))
         for bad in skipped:
-            log(f"skipped: {bad['reason']}")
+            log(f"skipped {table['image'].iloc[bad['image']]}: {bad['reason']}")
         metadata = about | {"code": snakemake.params.code}
         arrays = {name: np.concatenate(parts) for name, parts in examples.items()}
         save_arrays(snakemake.output.examples, arrays, metadata | versions("torch", "open_clip_torch"))

@@ -97,7 +97,14 @@ def choose_rows(manifest, roles, seed):
 
 
 class BadPicture(InputError):
-    """A picture that is missing or cannot be decoded; the message names it."""
+    """A picture that is missing or cannot be decoded: path and cause, which says so without the path."""
+
+    def __init__(self, path, cause):
+        super().__init__(path, cause)
+        self.cause = cause
+
+    def __str__(self):
+        return "The picture {} cannot be read: {}. Mend it, or take it out of the manifest.".format(*self.args)
 
 
 class ImageFiles:
@@ -132,7 +139,7 @@ def batches(files, batch_size, *, workers, on_bad_image="fail", skipped=None):
     """Batches of ImageFiles, decoded in worker processes: (rows, tensors stacked one by one), at most batch_size long.
 
     on_bad_image: "fail" raises the InputError of a picture that cannot be read; "skip" leaves it out and adds
-    {"image": row, "reason": sentence} to the list `skipped`
+    {"image": row, "reason": cause} to the list `skipped`
     """
     import torch
     from torch.utils.data import DataLoader
@@ -145,7 +152,7 @@ def batches(files, batch_size, *, workers, on_bad_image="fail", skipped=None):
             if not isinstance(found, InputError):
                 good.append((row, found))
             elif on_bad_image == "skip" and isinstance(found, BadPicture):
-                skipped.append({"image": row, "reason": str(found)})
+                skipped.append({"image": row, "reason": found.cause})
             else:
                 raise found
         if good:
@@ -189,7 +196,6 @@ def open_picture(path):
         picture = Image.open(path)
         picture.load()
     except (OSError, Image.DecompressionBombError) as error:
-        raise BadPicture(
-            f"The picture {path} cannot be read: {error}. Mend it, or take it out of the manifest."
-        ) from error
+        cause = getattr(error, "strerror", None) or str(error).split(" '")[0]
+        raise BadPicture(str(path), cause) from error
     return picture

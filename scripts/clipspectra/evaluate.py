@@ -57,10 +57,14 @@ def component_scores(q, basis, components, mean):
 
 
 def in_top(embedding, classifier, right, count):
-    """Whether the right class [image] is among the `count` of the largest logits: bool [image]."""
+    """Whether the right class [image] is among the `count` of the largest logits: bool [image].
+
+    Of equal logits the first class comes first, as in zero_shot.
+    """
     logits = embedding @ classifier  # [image, class]
-    above = (logits > np.take_along_axis(logits, right[:, None], axis=1)).sum(1)
-    return above < count
+    of_right = np.take_along_axis(logits, right[:, None], axis=1)
+    before = (logits > of_right) | ((logits == of_right) & (np.arange(logits.shape[1]) < right[:, None]))
+    return before.sum(1) < count
 
 
 def cosine(one, other):

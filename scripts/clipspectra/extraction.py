@@ -65,7 +65,9 @@ def extract(loaded, table, root, folder, *, batch_size, workers, layers="all", d
             stream.append(arrays | {"fit": (table["role"] == "fit").to_numpy()[rows].astype("uint8")})
             bar.update(len(images))
     if len(skipped) == len(table):
-        raise InputError(f"None of the {len(table)} images can be read; the first: {skipped[0]['reason']}")
+        raise InputError(
+            f"None of the {len(table)} images can be read; the first, {table['image'].iloc[0]}: {skipped[0]['reason']}."
+        )
     names = table["image"].to_numpy()
     return stream, proof | {"skipped": [bad | {"image": names[bad["image"]]} for bad in skipped]}
 

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from clipspectra.evaluate import ablations, component_scores, eta_squared, mean_ablated, zero_shot
+from clipspectra.evaluate import ablations, component_scores, eta_squared, in_top, mean_ablated, zero_shot
 from clipspectra.plots import clearest, head_factors
 from clipspectra.segment import predictions, scores, stretch
 
@@ -54,6 +54,14 @@ def test_ablations_of_the_last_layers_and_of_self_attention():
 
 def test_zero_shot_takes_the_largest_logit():
     assert zero_shot(np.array([[1.0, 0], [0, 2]]), np.array([[1.0, 0], [0, 1]])).tolist() == [0, 1]
+
+
+def test_in_top_counts_ties_as_zero_shot_does():
+    embedding, classifier = np.eye(3), np.array([[3.0, 1, 2], [1, 1, 1], [0, 5, 5]])
+    right = np.array([2, 1, 1])
+    assert in_top(embedding, classifier, right, 1).tolist() == [False, False, True]
+    assert in_top(embedding, classifier, right, 2).tolist() == [True, True, True]
+    assert (in_top(embedding, classifier, right, 1) == (zero_shot(embedding, classifier) == right)).all()
 
 
 def test_component_scores_are_projections():

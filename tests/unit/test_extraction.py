@@ -115,17 +115,19 @@ def test_autocast_shows_its_error(table, tmp_path, request):
 
 def test_a_bad_picture_is_named_or_skipped(loaded, table, tmp_path):
     (tmp_path / "05.png").write_bytes((tmp_path / "05.png").read_bytes()[:300])
-    with pytest.raises(InputError, match=r"05.png cannot be read"):
-        extracted(loaded, table, tmp_path)
+    with pytest.raises(InputError, match=r"05.png cannot be read: image file is truncated\. Mend it"):
+        extract(loaded, table, tmp_path, tmp_path, batch_size=4, workers=1)
     arrays, (proof,), paths = extracted(loaded, table, tmp_path, on_bad_image="skip")
     assert arrays["row"].tolist() == [row for row in table["row"] if row != 10]
-    assert [bad["image"] for bad in proof["skipped"]] == ["05.png"]
+    assert proof["skipped"] == [{"image": "05.png", "reason": "image file is truncated"}]
     save_arrays(tmp_path / "basis.safetensors", {"basis": head_basis(tower(loaded.model.visual)).numpy()}, {})
     stored = StoredActivations(paths, tmp_path / "basis.safetensors")
     assert "05.png" not in set(stored.of_table(table)["image"])
     for number in range(13):
         (tmp_path / f"{number:02d}.png").write_bytes(b"")
-    with pytest.raises(InputError, match="None of the 13 images can be read; the first: .*00.png"):
+    with pytest.raises(
+        InputError, match="None of the 13 images can be read; the first, 00.png: cannot identify image file"
+    ):
         extracted(loaded, table, tmp_path, on_bad_image="skip")
 
 

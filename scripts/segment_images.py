@@ -19,13 +19,14 @@ def segment(loaded, table, root, classifier, *, batch_size, workers, **bad_image
     import torch
 
     from clipspectra.datasets import ImageFiles, batches, mask_transform
+    from clipspectra.devices import enough_memory
     from clipspectra.families import tower
     from clipspectra.segment import last_attention_maps, patch_maps
 
     found = tower(loaded.model.visual)
     classifier = torch.from_numpy(classifier).to(loaded.device)
     files = ImageFiles(table, root, loaded.preprocess, mask_transform(loaded.image_size))
-    with progress(None, "segmentation", total=len(table), unit="image") as bar:
+    with progress(None, "segmentation", total=len(table), unit="image") as bar, enough_memory(batch_size):
         for rows, (images, masks) in batches(files, batch_size, workers=workers, **bad_images):
             images = images.to(loaded.device)
             maps = {

@@ -35,7 +35,7 @@ def head_basis(found):
 
     Coordinates: z for each way the tokens are read (one, or one a pool head), then the scalars.
     """
-    project, shared, _ = found.readout.linear(found.width)
+    project, shared, _ = found.linear()
     parts, basis = 2 * len(found.layers) + 1, []
     for layer in found.layers:
         write, bias = layer.writing()

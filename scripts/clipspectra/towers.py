@@ -82,15 +82,15 @@ class Readout:
         """The tokens that are read, as a slice of pos."""
         return slice(0, 1) if self.pool == "class" else slice(self.first, None)
 
-    def linear(self, width):
-        """(project, shared, out) in float64, without the statistics of the image; width is d_model.
+    def linear(self, width, device):
+        """(project, shared, out) in float64 on a device, without the statistics of the image; width is d_model.
 
         project [group, d_embed, d_model]: M_p = W diag(LN2) V_p diag(LN1)
         shared [d_embed, scalar]: constants that all parts share, one for each scalar of `scalars` after the groups'
         out [d_embed, d_pool]: W diag(LN2)
         """
         d_pool = width if self.values is None else self.values.shape[1]
-        out = torch.eye(d_pool, dtype=torch.float64) if self.weight is None else float64(self.weight)
+        out = torch.eye(d_pool, dtype=torch.float64, device=device) if self.weight is None else float64(self.weight)
         bias = out.new_zeros(len(out)) if self.bias is None else float64(self.bias)
         if self.after is not None:
             out, bias = out * float64(self.after.weight), bias + out @ float64(self.after.bias)
@@ -147,10 +147,14 @@ class Tower:
     prefix: int
     width: int
 
+    def linear(self):
+        """Readout.linear of this tower, in float64."""
+        return self.readout.linear(self.width, float64(self.layers[0].weight).device)
+
     @cached_property
     def reading(self):
         """Readout.linear in the type of the weights."""
-        return tuple(part.to(self.layers[0].weight) for part in self.readout.linear(self.width))
+        return tuple(part.to(self.layers[0].weight) for part in self.linear())
 
     @cached_property
     def writing(self):

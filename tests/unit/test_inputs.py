@@ -69,7 +69,7 @@ def test_wrong_models_are_named(arguments, sentence, tmp_path):
 def test_wrong_checksum_and_device_are_named(monkeypatch):
     with pytest.raises(InputError, match=f"{'0' * 64}. Fetch it again"):
         models.load(CONFIG, WEIGHTS, sha256="0" * 64)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with pytest.raises(InputError, match="Device 'cuda' is not there"):
         models.load(CONFIG, WEIGHTS, device="cuda")
 

@@ -1,7 +1,7 @@
 """Every family of towers against brute force in float64: direct effects by automatic differentiation."""
 
 import re
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from unittest.mock import patch
 
 import open_clip
@@ -190,6 +190,21 @@ def test_resnet_in_float64():
         torch.testing.assert_close(found.heads[number].sum(1), sources, atol=1e-12, rtol=0)
         torch.testing.assert_close(found.total()[number], embedding, atol=1e-12, rtol=0)
         assert not found.mlps[number].any()
+
+
+@pytest.mark.parametrize("name", SMALL)
+@patch("torch.autocast", lambda *args, **options: nullcontext())  # knows no such device
+@torch.no_grad()
+def test_nothing_is_made_on_another_device(name):
+    """On the device without memory, which refuses to meet tensors of the CPU as a GPU would."""
+    model = small(name, torch.float32)
+    here = contributions(model, pictures(model, 2, torch.float32))
+    images, model = pictures(model, 2, torch.float32).to("meta"), model.to("meta")
+    for per_token in (False, True):
+        there = contributions(model, images, per_token=per_token)
+        assert there.heads.shape[-2:] == here.heads.shape[-2:]
+        assert there.total().device.type == "meta"
+    assert patch_evidence(model, images, torch.empty(here.heads.shape[-1], 7, device="meta")).shape[0] == 2
 
 
 @pytest.mark.parametrize("name", SMALL)

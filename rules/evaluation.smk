@@ -3,6 +3,7 @@ rule tables:
         "results/tables/accuracy.csv",
         "results/tables/exactness.csv",
         "results/tables/recovery.csv",
+        "results/tables/effects.csv",
         "results/tables/segmentation.csv" if MASKED_DATASETS else [],
     localrule: True
     message:
@@ -30,6 +31,57 @@ rule evaluate_accuracy:
         "Zero-shot accuracy of {wildcards.model} on {wildcards.dataset}, seed {wildcards.seed}"
     script:
         "../scripts/evaluate_accuracy.py"
+
+
+rule evaluate_effects:
+    input:
+        shards=shards_of,
+        images="results/data/{dataset}/seed-{seed}/images.csv",
+        basis="results/activations/{model}/basis.safetensors",
+        classes="results/text/{model}/classes-{dataset}.safetensors",
+    output:
+        "results/evaluation/{model}/{dataset}/seed-{seed}/effects.csv",
+    log:
+        "results/logs/evaluation/{model}/{dataset}/seed-{seed}/effects.log",
+    conda:
+        ENVIRONMENT
+    resources:
+        mem="8GB",
+        runtime="1h",
+    params:
+        code=code("effects", "evaluate", "activations", "spectral", "arrays"),
+    message:
+        "Direct effects of heads and MLPs, {wildcards.model} on {wildcards.dataset}, seed {wildcards.seed}"
+    script:
+        "../scripts/evaluate_effects.py"
+
+
+rule table_effects:
+    input:
+        expand(
+            "results/evaluation/{model}/{dataset}/seed-{seed}/effects.csv",
+            model=MODELS,
+            dataset=DATASETS,
+            seed=SEEDS,
+        ),
+    output:
+        report(
+            "results/tables/effects.csv",
+            caption="captions/effects.rst",
+            category="Tables",
+            labels={"table": "Direct effects of heads and MLPs"},
+        ),
+    log:
+        "results/logs/tables/effects.log",
+    conda:
+        ENVIRONMENT
+    params:
+        scores=["norm", "cosine", "margin_share", "accuracy", "accuracy_lost"],
+        code=code("arrays"),
+    message:
+        "Table of direct effects"
+    script:
+        "../scripts/average_over_seeds.py"
 
 
 rule evaluate_recovery:

@@ -8,6 +8,7 @@ from towers_small import pictures, small
 from clipspectra.activations import StoredActivations
 from clipspectra.arrays import save_arrays
 from clipspectra.contributions import activations, contributions, head_basis
+from clipspectra.effects import effects
 from clipspectra.evaluate import cosine, in_top
 from clipspectra.families import tower
 from clipspectra.methods import CONTROLS, METHODS, explained
@@ -87,6 +88,28 @@ def test_components_beat_random_directions(study):
     tables = {method: recovery(study, method, 3, [5])["explained_variance"][5] for method in [*METHODS, *CONTROLS]}
     assert tables["components_without_text"] == max(tables.values())
     assert tables["random_directions"] == min(tables.values())
+
+
+def test_effects_of_single_parts(study):
+    stored, exact, right = study
+    table = effects(stored, CLASSIFIER, right, ~stored.fit).set_index(["kind", "layer", "head"])
+    assert len(table) == 3 * 4 + 3
+    rows, heads = ~stored.fit, exact.heads.numpy().astype(np.float64)
+    whole, part = exact.total().numpy().astype(np.float64), heads[:, 1, 2]
+    texts = CLASSIFIER.T[right]
+    wrong = np.array([np.delete(np.arange(9), r)[np.delete(w @ CLASSIFIER, r).argmax()] for w, r in zip(whole, right)])
+    away = texts - CLASSIFIER.T[wrong]
+    found = table.loc["head", 1, 2]
+    assert found["norm"] == pytest.approx(np.linalg.norm(part, axis=1)[rows].mean(), rel=1e-5)
+    assert found["cosine"] == pytest.approx(cosine(part, texts)[rows].mean(), rel=1e-4)
+    share = 100 * (part * away)[rows].sum() / (whole * away)[rows].sum()
+    assert found["margin_share"] == pytest.approx(share, rel=1e-4)
+    before = 100 * in_top(whole, CLASSIFIER, right, 1)[rows].mean()
+    after = 100 * in_top(whole - part + part[stored.fit].mean(0), CLASSIFIER, right, 1)[rows].mean()
+    assert found["accuracy"] == pytest.approx(before)
+    assert found["accuracy_lost"] == pytest.approx(before - after)
+    mlp = exact.mlps.numpy()[rows, 2]
+    assert table.loc["MLP", 1, -1]["norm"] == pytest.approx(np.linalg.norm(mlp, axis=1).mean(), rel=1e-5)
 
 
 def test_an_unknown_method_is_refused():

@@ -30,7 +30,9 @@ def planned(result):
 def test_the_demo_gives_tables_and_figures(finished):
     results = finished.directory / "results"
     names = {str(path.relative_to(results)) for path in results.rglob("*.*")}
-    assert {"tables/accuracy.csv", "tables/segmentation.csv", "tables/exactness.csv"} <= names
+    for table in ("accuracy", "recovery", "effects", "segmentation", "exactness", "skipped-images"):
+        assert f"tables/{table}.csv" in names
+    assert {f"figures/demo/digits/demo-vocabulary/recovery.{ending}" for ending in ("png", "pdf")} <= names
     for figure in ("demo-vocabulary/heads-map", "demo-vocabulary/cards", "segmentation"):
         assert {f"figures/demo/digits/seed-0/{figure}.{ending}" for ending in ("png", "pdf")} <= names
     assert HEADS_MAP in finished.output

@@ -1,0 +1,25 @@
+"""Direct effect of each head and MLP on the eval rows, and the accuracy that each loses alone."""
+
+import json
+from typing import TYPE_CHECKING
+
+from clipspectra.activations import StoredActivations
+from clipspectra.arrays import load_arrays, load_table, save_table
+from clipspectra.effects import effects
+from clipspectra.jobs import job
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+if __name__ == "__main__":
+    with job(snakemake.log[0]):
+        stored = StoredActivations(snakemake.input.shards, snakemake.input.basis)
+        images, scored = stored.of_table(load_table(snakemake.input.images)), ~stored.fit
+        classes, metadata = load_arrays(snakemake.input.classes, "class")
+        labels = images["class"].astype(str).map(json.loads(metadata["values"])["class"].index).to_numpy()
+        found = effects(stored, classes["class"].astype("float64"), labels, scored)
+        about = {key: snakemake.wildcards[key] for key in ("model", "dataset", "seed")}
+        about |= {"split": "+".join(sorted(set(images["split"][scored]))), "images": int(scored.sum())}
+        for place, (key, value) in enumerate(about.items()):
+            found.insert(place, key, value)
+        save_table(snakemake.output[0], found)

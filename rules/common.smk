@@ -27,8 +27,18 @@ ENVIRONMENT = "../envs/environment.yaml"
 
 MODELS, DATASETS, TEXTS = config["models"], config["datasets"], config["texts"]
 SEEDS = config["seeds"]
+METHODS = config["evaluation"]["methods"]
+# The reference implementation's names of methods, for exports.
+ALGORITHMS = {"svd_data_approx": "components", "text_span": "textspan"}
+# Methods that tell principal components, whose movers are known where there are factors.
+OF_COMPONENTS = [
+    method
+    for method in ("components", "sparse", "sparse_coherent")
+    if method in METHODS
+]
 DEMO_DATASETS = [name for name, dataset in DATASETS.items() if "demo" in dataset]
 OWN_DATASETS = [name for name in DATASETS if name not in DEMO_DATASETS]
+FACTORED_DATASETS = [name for name, dataset in DATASETS.items() if dataset["factors"]]
 MASKED_DATASETS = [name for name, dataset in DATASETS.items() if dataset["masks"]]
 
 # Modules of the core between a model's files and a stored array.
@@ -45,6 +55,7 @@ wildcard_constraints:
     dataset=any_of(DATASETS),
     texts=any_of(TEXTS),
     seed=any_of(SEEDS),
+    method=r"[a-z_]+",
     shard=r"\d+",
     shards=r"\d+",
 
@@ -130,6 +141,31 @@ def shards_of(wildcards):
         shards=config["shards"],
         **wildcards,
     )
+
+
+def explanations_of(methods, ending):
+    """Files of the named methods' explanations, in order, for wildcards yet to be filled in."""
+    path = "results/explanations/{{model}}/{{dataset}}/seed-{{seed}}/{{texts}}/{method}.{ending}"
+    return expand(path, method=methods, ending=ending)
+
+
+def explanation_of(wildcards, ending):
+    """A file of the explanation that an export's algorithm stands for."""
+    (path,) = expand(
+        explanations_of([ALGORITHMS[wildcards.algorithm]], ending), **wildcards
+    )
+    return path
+
+
+def factor_names(wildcards):
+    """Names of a dataset's factor columns."""
+    return list(DATASETS[wildcards.dataset]["factors"])
+
+
+def factor_phrases(wildcards):
+    """{factor: {value: phrases}} of a dataset, as far as the config has them."""
+    factors = DATASETS[wildcards.dataset]["factors"]
+    return factors if isinstance(factors, dict) else {factor: {} for factor in factors}
 
 
 def pool_file(wildcards):

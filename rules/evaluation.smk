@@ -4,6 +4,9 @@ rule tables:
         "results/tables/exactness.csv",
         "results/tables/recovery.csv",
         "results/tables/effects.csv",
+        "results/tables/stability.csv",
+        "results/tables/texts.csv",
+        "results/tables/labels.csv" if FACTORED_DATASETS else [],
         "results/tables/segmentation.csv" if MASKED_DATASETS else [],
     localrule: True
     message:
@@ -26,6 +29,7 @@ rule evaluate_accuracy:
         mem="8GB",
         runtime="30m",
     params:
+        protocol=lookup("protocol", within=config),
         code=code("evaluate", "activations", "spectral", "arrays"),
     message:
         "Zero-shot accuracy of {wildcards.model} on {wildcards.dataset}, seed {wildcards.seed}"
@@ -49,6 +53,7 @@ rule evaluate_effects:
         mem="8GB",
         runtime="1h",
     params:
+        protocol=lookup("protocol", within=config),
         code=code("effects", "evaluate", "activations", "spectral", "arrays"),
     message:
         "Direct effects of heads and MLPs, {wildcards.model} on {wildcards.dataset}, seed {wildcards.seed}"
@@ -65,7 +70,7 @@ rule table_effects:
             seed=SEEDS,
         ),
     output:
-        report(
+        csv=report(
             "results/tables/effects.csv",
             caption="captions/effects.rst",
             category="Tables",
@@ -90,7 +95,7 @@ rule evaluate_recovery:
         images="results/data/{dataset}/seed-{seed}/images.csv",
         basis="results/activations/{model}/basis.safetensors",
         classes="results/text/{model}/classes-{dataset}.safetensors",
-        texts="results/text/{model}/{texts}.safetensors",
+        told=explanations_of(METHODS, "safetensors"),
     output:
         "results/evaluation/{model}/{dataset}/seed-{seed}/{texts}/recovery.csv",
     log:
@@ -103,16 +108,16 @@ rule evaluate_recovery:
         mem="8GB",
         runtime="2h",
     params:
-        methods=lookup("evaluation/methods", within=config),
+        methods=METHODS,
         budgets=lookup("evaluation/budgets", within=config),
         last_layers=lookup("evaluation/last_layers", within=config),
         mlps=lookup("evaluation/mlps", within=config),
-        protocol=lookup("evaluation/protocol", within=config),
-        options=lookup("explanations", within=config),
+        protocol=lookup("protocol", within=config),
         code=code(
             "recovery",
             "evaluate",
             "methods",
+            "sparse",
             "spectral",
             "textspan",
             "activations",
@@ -141,8 +146,17 @@ rule score_components:
         mem="4GB",
         runtime="30m",
     params:
-        factors=lambda wildcards: DATASETS[wildcards.dataset]["factors"],
-        code=code("evaluate", "activations", "spectral", "arrays"),
+        factors=factor_names,
+        protocol=lookup("protocol", within=config),
+        code=code(
+            "evaluate",
+            "methods",
+            "sparse",
+            "spectral",
+            "textspan",
+            "activations",
+            "arrays",
+        ),
     message:
         "What moves the components of {wildcards.model} on {wildcards.dataset}, seed {wildcards.seed}"
     script:
@@ -158,7 +172,8 @@ rule table_accuracy:
             seed=SEEDS,
         ),
     output:
-        report(
+        latex="results/tables/accuracy.tex",
+        csv=report(
             "results/tables/accuracy.csv",
             caption="captions/accuracy.rst",
             category="Tables",
@@ -187,7 +202,8 @@ rule table_recovery:
             texts=TEXTS,
         ),
     output:
-        report(
+        latex="results/tables/recovery.tex",
+        csv=report(
             "results/tables/recovery.csv",
             caption="captions/recovery.rst",
             category="Tables",
@@ -227,3 +243,121 @@ rule table_exactness:
         "Table of exactness"
     script:
         "../scripts/table_exactness.py"
+
+
+rule evaluate_labels:
+    input:
+        told=explanations_of(OF_COMPONENTS, "parquet"),
+        factors="results/evaluation/{model}/{dataset}/seed-{seed}/{texts}/factors.csv",
+        images="results/data/{dataset}/seed-{seed}/images.csv",
+    output:
+        "results/evaluation/{model}/{dataset}/seed-{seed}/{texts}/labels.csv",
+    log:
+        "results/logs/evaluation/{model}/{dataset}/seed-{seed}/{texts}/labels.log",
+    wildcard_constraints:
+        dataset=any_of(FACTORED_DATASETS),
+    conda:
+        ENVIRONMENT
+    params:
+        methods=OF_COMPONENTS,
+        factors=factor_phrases,
+        code=code("labels", "arrays"),
+    message:
+        "Whether texts name what moves the components of {wildcards.model} on {wildcards.dataset}, seed {wildcards.seed}"
+    script:
+        "../scripts/evaluate_labels.py"
+
+
+rule table_labels:
+    input:
+        expand(
+            "results/evaluation/{model}/{dataset}/seed-{seed}/{texts}/labels.csv",
+            model=MODELS,
+            dataset=FACTORED_DATASETS,
+            seed=SEEDS,
+            texts=TEXTS,
+        ),
+    output:
+        latex="results/tables/labels.tex",
+        csv=report(
+            "results/tables/labels.csv",
+            caption="captions/labels.rst",
+            category="Tables",
+            labels={"table": "Whether texts name what moves the components"},
+        ),
+    log:
+        "results/logs/tables/labels.log",
+    conda:
+        ENVIRONMENT
+    params:
+        scores=[
+            "poles",
+            "factor_hits",
+            "factor_hits_by_chance",
+            "factor_hits_by_chance_sd",
+            "value_hits",
+            "value_hits_by_chance",
+            "value_hits_by_chance_sd",
+        ],
+        code=code("arrays"),
+    message:
+        "Table of label hits"
+    script:
+        "../scripts/average_over_seeds.py"
+
+
+rule evaluate_stability:
+    input:
+        components=expand(
+            "results/explanations/{{model}}/{{dataset}}/seed-{seed}/{{texts}}/components.safetensors",
+            seed=SEEDS,
+        ),
+        tables=expand(
+            "results/explanations/{{model}}/{{dataset}}/seed-{seed}/{{texts}}/components.parquet",
+            seed=SEEDS,
+        ),
+        texts="results/text/{model}/{texts}.safetensors",
+    output:
+        "results/evaluation/{model}/{dataset}/{texts}-stability.csv",
+    log:
+        "results/logs/evaluation/{model}/{dataset}/{texts}-stability.log",
+    conda:
+        ENVIRONMENT
+    resources:
+        mem="4GB",
+        runtime="30m",
+    params:
+        seeds=SEEDS,
+        code=code("stability", "methods", "sparse", "spectral", "textspan", "arrays"),
+    message:
+        "Stability of the components of {wildcards.model} on {wildcards.dataset}"
+    script:
+        "../scripts/evaluate_stability.py"
+
+
+rule table_stability:
+    input:
+        expand(
+            "results/evaluation/{model}/{dataset}/{texts}-stability.csv",
+            model=MODELS,
+            dataset=DATASETS,
+            texts=TEXTS,
+        ),
+    output:
+        latex="results/tables/stability.tex",
+        csv=report(
+            "results/tables/stability.csv",
+            caption="captions/stability.rst",
+            category="Tables",
+            labels={"table": "Stability over seeds and texts"},
+        ),
+    log:
+        "results/logs/tables/stability.log",
+    conda:
+        ENVIRONMENT
+    params:
+        code=code("arrays"),
+    message:
+        "Table of stability"
+    script:
+        "../scripts/table_stability.py"

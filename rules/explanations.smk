@@ -1,29 +1,31 @@
 rule explanations:
     input:
         expand(
-            "results/explanations/{model}/{dataset}/seed-{seed}/{texts}/components.parquet",
+            "results/explanations/{model}/{dataset}/seed-{seed}/{texts}/{method}.parquet",
             model=MODELS,
             dataset=DATASETS,
             seed=SEEDS,
             texts=TEXTS,
+            method=METHODS,
         ),
     localrule: True
     message:
         "All heads explained"
 
 
-rule explain_components:
+rule explain_heads:
     input:
         shards=shards_of,
         basis="results/activations/{model}/basis.safetensors",
         texts="results/text/{model}/{texts}.safetensors",
     output:
-        table="results/explanations/{model}/{dataset}/seed-{seed}/{texts}/components.parquet",
-        components="results/explanations/{model}/{dataset}/seed-{seed}/{texts}/components.safetensors",
+        table="results/explanations/{model}/{dataset}/seed-{seed}/{texts}/{method}.parquet",
+        heads="results/explanations/{model}/{dataset}/seed-{seed}/{texts}/{method}-heads.csv",
+        directions="results/explanations/{model}/{dataset}/seed-{seed}/{texts}/{method}.safetensors",
     log:
-        "results/logs/explanations/{model}/{dataset}/seed-{seed}/{texts}/components.log",
+        "results/logs/explanations/{model}/{dataset}/seed-{seed}/{texts}/{method}.log",
     benchmark:
-        "results/benchmarks/explanations/{model}/{dataset}/seed-{seed}/{texts}/components.tsv"
+        "results/benchmarks/explanations/{model}/{dataset}/seed-{seed}/{texts}/{method}.tsv"
     conda:
         ENVIRONMENT
     resources:
@@ -31,8 +33,67 @@ rule explain_components:
         runtime="1h",
     params:
         options=lookup("explanations", within=config),
-        code=code("spectral", "activations", "arrays"),
+        budgets=lookup("evaluation/budgets", within=config),
+        last_layers=lookup("evaluation/last_layers", within=config),
+        protocol=lookup("protocol", within=config),
+        code=code("methods", "sparse", "spectral", "textspan", "activations", "arrays"),
     message:
-        "Components of {wildcards.model} on {wildcards.dataset}, seed {wildcards.seed}"
+        "{wildcards.method} of {wildcards.model} on {wildcards.dataset}, seed {wildcards.seed}"
     script:
-        "../scripts/explain_components.py"
+        "../scripts/explain_heads.py"
+
+
+rule exports:
+    input:
+        expand(
+            "results/exports/{dataset}_completeness_{texts}_{model}_algo_{algorithm}_seed_{seed}.jsonl",
+            model=MODELS,
+            dataset=DATASETS,
+            seed=SEEDS,
+            texts=TEXTS,
+            algorithm=[
+                name for name, method in ALGORITHMS.items() if method in METHODS
+            ],
+        ),
+    localrule: True
+    message:
+        "All explanations exported as JSON lines"
+
+
+rule export_explanations:
+    input:
+        shards=shards_of,
+        basis="results/activations/{model}/basis.safetensors",
+        images="results/data/{dataset}/seed-{seed}/images.csv",
+        classes="results/text/{model}/classes-{dataset}.safetensors",
+        texts="results/text/{model}/{texts}.safetensors",
+        table=lambda wildcards: explanation_of(wildcards, "parquet"),
+        directions=lambda wildcards: explanation_of(wildcards, "safetensors"),
+    output:
+        "results/exports/{dataset}_completeness_{texts}_{model}_algo_{algorithm}_seed_{seed}.jsonl",
+    log:
+        "results/logs/exports/{dataset}_completeness_{texts}_{model}_algo_{algorithm}_seed_{seed}.log",
+    wildcard_constraints:
+        algorithm=any_of(ALGORITHMS),
+    conda:
+        ENVIRONMENT
+    resources:
+        mem="8GB",
+        runtime="30m",
+    params:
+        last_layers=lookup("evaluation/last_layers", within=config),
+        protocol=lookup("protocol", within=config),
+        code=code(
+            "recovery",
+            "evaluate",
+            "methods",
+            "sparse",
+            "spectral",
+            "textspan",
+            "activations",
+            "arrays",
+        ),
+    message:
+        "Export of {wildcards.algorithm}, {wildcards.model} on {wildcards.dataset}, seed {wildcards.seed}"
+    script:
+        "../scripts/export_explanations.py"

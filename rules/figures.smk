@@ -26,6 +26,12 @@ rule figures:
             ending=["pdf", "png"],
         ),
         expand(
+            "results/figures/{model}/{dataset}/effects.{ending}",
+            model=MODELS,
+            dataset=DATASETS,
+            ending=["pdf", "png"],
+        ),
+        expand(
             "results/figures/{model}/{dataset}/{texts}/recovery.{ending}",
             model=MODELS,
             dataset=DATASETS,
@@ -55,7 +61,7 @@ rule plot_contact_sheet:
     conda:
         ENVIRONMENT
     params:
-        factors=lambda wildcards: DATASETS[wildcards.dataset]["factors"],
+        factors=factor_names,
         code=code("plots", "datasets", "arrays"),
     message:
         "Figure: contact sheet of {wildcards.dataset}"
@@ -81,7 +87,8 @@ rule plot_heads_map:
     conda:
         ENVIRONMENT
     params:
-        factors=lambda wildcards: DATASETS[wildcards.dataset]["factors"],
+        factors=factor_names,
+        protocol=lookup("protocol", within=config),
         code=code("plots", "arrays"),
     message:
         "Figure: heads map of {wildcards.model} on {wildcards.dataset}"
@@ -114,7 +121,8 @@ rule plot_cards:
     conda:
         ENVIRONMENT
     params:
-        factors=lambda wildcards: DATASETS[wildcards.dataset]["factors"],
+        factors=factor_names,
+        protocol=lookup("protocol", within=config),
         code=code("plots", "datasets", "arrays"),
     message:
         "Figure: clearest components of {wildcards.model} on {wildcards.dataset}"
@@ -170,3 +178,27 @@ rule plot_recovery:
         "Figure: accuracy that explanations recover, {wildcards.model} on {wildcards.dataset}"
     script:
         "../scripts/plot_recovery.py"
+
+
+rule plot_effects:
+    input:
+        table="results/tables/effects.csv",
+    output:
+        "results/figures/{model}/{dataset}/effects.pdf",
+        report(
+            "results/figures/{model}/{dataset}/effects.png",
+            caption="captions/effects-map.rst",
+            category="Figures",
+            subcategory="{dataset}",
+            labels={"figure": "What each head is worth", "model": "{model}"},
+        ),
+    log:
+        "results/logs/figures/{model}/{dataset}/effects.log",
+    conda:
+        ENVIRONMENT
+    params:
+        code=code("plots", "arrays"),
+    message:
+        "Figure: what each head is worth, {wildcards.model} on {wildcards.dataset}"
+    script:
+        "../scripts/plot_effects.py"

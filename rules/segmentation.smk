@@ -43,7 +43,8 @@ rule table_segmentation:
             seed=SEEDS,
         ),
     output:
-        report(
+        latex="results/tables/segmentation.tex",
+        csv=report(
             "results/tables/segmentation.csv",
             caption="captions/segmentation.rst",
             category="Tables",

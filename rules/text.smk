@@ -65,3 +65,29 @@ rule embed_texts:
         "Text pool {wildcards.texts} in {wildcards.model}"
     script:
         "../scripts/embed_texts.py"
+
+
+rule table_texts:
+    input:
+        expand(
+            "results/text/{model}/{texts}.safetensors",
+            model=MODELS,
+            texts=TEXTS,
+        ),
+    output:
+        report(
+            "results/tables/texts.csv",
+            caption="captions/texts.rst",
+            category="Tables",
+            labels={"table": "Text pools"},
+        ),
+    log:
+        "results/logs/tables/texts.log",
+    conda:
+        ENVIRONMENT
+    params:
+        code=code("arrays"),
+    message:
+        "Table of text pools"
+    script:
+        "../scripts/table_texts.py"

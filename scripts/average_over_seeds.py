@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from clipspectra.arrays import load_table, save_table
+from clipspectra.arrays import load_table, save_latex, save_table
 from clipspectra.jobs import job
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ def over_seeds(table, scores):
     """One row for each combination of the other columns, with mean and sample sd of each score over its seeds."""
     keys = [column for column in table.columns if column not in {"seed", *scores}]
     grouped = table.groupby(keys, sort=False, dropna=False)
-    summary = {"seeds": grouped["seed"].nunique()}
+    summary = {"seeds": grouped["seed"].agg(lambda seeds: ", ".join(map(str, sorted(set(seeds)))))}
     for score in scores:
         summary[score] = grouped[score].mean()
         summary[f"{score}_sd"] = grouped[score].std().fillna(0)
@@ -25,4 +25,7 @@ def over_seeds(table, scores):
 if __name__ == "__main__":
     with job(snakemake.log[0]):
         table = pd.concat([load_table(path) for path in snakemake.input], ignore_index=True)
-        save_table(snakemake.output[0], over_seeds(table, snakemake.params.scores))
+        summary = over_seeds(table, snakemake.params.scores)
+        save_table(snakemake.output.csv, summary)
+        if "latex" in snakemake.output.keys():
+            save_latex(snakemake.output.latex, summary)

@@ -16,12 +16,15 @@ if __name__ == "__main__":
         pool, dropped = texts.read_pool(file) if file else texts.clean_pool(demo.text_pool(), "of the demo")
         log(f"{len(pool)} texts; dropped {dropped['blank']} blank lines and {dropped['double']} doubles")
         loaded = models.load(**model_arguments(snakemake), device=snakemake.resources.device)
+        cut = texts.too_long(loaded, pool)
+        log(f"{len(cut)} texts are longer than the context of {loaded.tokenizer.context_length} tokens", *cut, sep="\n")
         features = texts.embed(loaded, pool).numpy()
         metadata = {
             "model": snakemake.wildcards.model,
             "texts": pool,
             "pool": snakemake.wildcards.texts,
             "dropped": dropped,
+            "too_long": cut,
         }
         metadata |= {"sha256": loaded.sha256 or "", "code": snakemake.params.code}
         save_arrays(snakemake.output[0], {"features": features}, metadata | versions("torch", "open_clip_torch"))

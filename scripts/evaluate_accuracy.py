@@ -40,13 +40,13 @@ def accuracies(found, table, values):
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):
-        stored = StoredActivations(snakemake.input.shards, snakemake.input.basis)
+        stored = StoredActivations(snakemake.input.shards, snakemake.input.basis, snakemake.params.protocol)
         classifiers, metadata = load_arrays(snakemake.input.classes)
         table = stored.of_table(load_table(snakemake.input.images))
-        found = {key: predicted[~stored.fit] for key, predicted in predictions(stored, classifiers).items()}
-        rows = pd.DataFrame(accuracies(found, table[~stored.fit], json.loads(metadata["values"])))
+        found = {key: predicted[stored.scored] for key, predicted in predictions(stored, classifiers).items()}
+        rows = pd.DataFrame(accuracies(found, table[stored.scored], json.loads(metadata["values"])))
         about = {key: snakemake.wildcards[key] for key in ("model", "dataset", "seed")}
-        about["split"] = "+".join(sorted(set(table["split"][~stored.fit])))
+        about["split"] = "+".join(sorted(set(table["split"][stored.scored])))
         for place, (key, value) in enumerate(about.items()):
             rows.insert(place, key, value)
         save_table(snakemake.output[0], rows)

@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):
-        stored = StoredActivations(snakemake.input.shards, snakemake.input.basis)
-        images, scored = stored.of_table(load_table(snakemake.input.images)), ~stored.fit
+        stored = StoredActivations(snakemake.input.shards, snakemake.input.basis, snakemake.params.protocol)
+        images = stored.of_table(load_table(snakemake.input.images))
         classes, metadata = load_arrays(snakemake.input.classes, "class")
         labels = images["class"].astype(str).map(json.loads(metadata["values"])["class"].index).to_numpy()
-        found = effects(stored, classes["class"].astype("float64"), labels, scored)
+        found = effects(stored, classes["class"].astype("float64"), labels)
         about = {key: snakemake.wildcards[key] for key in ("model", "dataset", "seed")}
-        about |= {"split": "+".join(sorted(set(images["split"][scored]))), "images": int(scored.sum())}
+        about |= {"split": "+".join(sorted(set(images["split"][stored.scored]))), "images": int(stored.scored.sum())}
         for place, (key, value) in enumerate(about.items()):
             found.insert(place, key, value)
         save_table(snakemake.output[0], found)

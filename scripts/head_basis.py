@@ -11,10 +11,11 @@ if TYPE_CHECKING:
 if __name__ == "__main__":
     with job(snakemake.log[0]):
         from clipspectra import models
-        from clipspectra.contributions import head_basis
+        from clipspectra.contributions import head_basis, value_grams
         from clipspectra.families import tower
 
         loaded = models.load(**model_arguments(snakemake))
-        basis = head_basis(tower(loaded.model.visual))
+        found = tower(loaded.model.visual)
+        arrays = {"basis": head_basis(found).numpy(), "value_gram": value_grams(found).numpy()}
         metadata = {"model": snakemake.wildcards.model, "sha256": loaded.sha256 or "", "code": snakemake.params.code}
-        save_arrays(snakemake.output.basis, {"basis": basis.numpy()}, metadata | versions("torch", "open_clip_torch"))
+        save_arrays(snakemake.output.basis, arrays, metadata | versions("torch", "open_clip_torch"))

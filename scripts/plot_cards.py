@@ -43,6 +43,6 @@ if __name__ == "__main__":
         figure = plots.cards(
             [entry(component, texts, images, root) for _, component in chosen.iterrows()],
             title=f"The clearest components of {wildcards.model} on {wildcards.dataset}",
-            footer=plots.provenance(wildcards, load_table(snakemake.input.images)),
+            footer=plots.provenance(wildcards, load_table(snakemake.input.images), snakemake.params.protocol),
         )
         plots.save(figure, *snakemake.output)

@@ -15,6 +15,6 @@ if __name__ == "__main__":
             load_table(snakemake.input.factors),
             snakemake.params.factors,
             title=f"What the heads of {snakemake.wildcards.model} hold on {snakemake.wildcards.dataset}",
-            footer=plots.provenance(snakemake.wildcards, load_table(snakemake.input.images)),
+            footer=plots.provenance(snakemake.wildcards, load_table(snakemake.input.images), snakemake.params.protocol),
         )
         plots.save(figure, *snakemake.output)

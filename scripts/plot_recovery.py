@@ -21,7 +21,7 @@ if __name__ == "__main__":
             ", MLPs kept" * (first["mlps"] == "kept")
         )
         about += (
-            f" · {first['images']} images ({first['split']}), {first['seeds']} seeds, {PROTOCOLS[first['protocol']]}"
+            f" · {first['images']} images ({first['split']}), seeds {first['seeds']}, {PROTOCOLS[first['protocol']]}"
         )
         figure = plots.recovery(
             table,

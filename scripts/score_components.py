@@ -1,4 +1,4 @@
-"""What moves each component on the eval rows: its scores' variance by factor, and the images at its poles."""
+"""What moves each component on the scored images: its scores' variance by factor, and the images at its poles."""
 
 from typing import TYPE_CHECKING
 
@@ -7,48 +7,53 @@ import pandas as pd
 
 from clipspectra import InputError
 from clipspectra.activations import StoredActivations
-from clipspectra.arrays import load_arrays, load_table, save_table
-from clipspectra.evaluate import component_scores, eta_squared
+from clipspectra.arrays import load_table, save_table
+from clipspectra.evaluate import component_scores, eta_squared, extreme_values
 from clipspectra.jobs import job, progress
+from clipspectra.methods import load_told
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 POLE_IMAGES = 8
 
+
+def moved_by(scores, table, factors):
+    """For each factor its η², and the values with the highest and the lowest mean score: columns [component]."""
+    columns = {}
+    for factor in factors:
+        values = table[factor].astype(str).to_numpy()
+        columns[f"eta2_{factor}"] = eta_squared(scores, values)
+        columns[f"high_{factor}"], columns[f"low_{factor}"] = extreme_values(scores, values)
+    return columns
+
+
+def pole_images(scores, images, where):
+    """Rows of the images with the highest and lowest scores of each component."""
+    order = np.argsort(-scores, axis=0, kind="stable")
+    for component in range(scores.shape[1]):
+        for pole, rows in (("top", order[:POLE_IMAGES]), ("bottom", order[::-1][:POLE_IMAGES])):
+            for place, row in enumerate(rows[:, component]):
+                shown = {"pole": pole, "place": place, "image": images[row], "score": scores[row, component]}
+                yield where | {"component": component} | shown
+
+
 if __name__ == "__main__":
     with job(snakemake.log[0]):
-        stored = StoredActivations(snakemake.input.shards, snakemake.input.basis)
-        table = stored.of_table(load_table(snakemake.input.images))[~stored.fit].reset_index(drop=True)
+        stored = StoredActivations(snakemake.input.shards, snakemake.input.basis, snakemake.params.protocol)
+        table = stored.of_table(load_table(snakemake.input.images))[stored.scored].reset_index(drop=True)
         for factor in snakemake.params.factors:
             if factor not in table.columns:
                 raise InputError(f"The config has '{factor}' under factors, but the manifest has no such column.")
         factors, poles = [], []
-        for layer in progress(stored.layers, "component scores", unit="layer"):
-            for head in range(stored.heads):
-                names = f"components.{layer}.{head}", f"mean.{layer}.{head}"
-                arrays, _ = load_arrays(snakemake.input.components, *names)
-                q = np.concatenate(list(stored.reduced(layer, head)))[~stored.fit]
-                scores = component_scores(q, stored.basis[layer, head], *(arrays[name] for name in names))
-                variance = scores.var(0)
-                where = {"layer": layer, "head": head}
-                eta = {factor: eta_squared(scores, table[factor].to_numpy()) for factor in snakemake.params.factors}
-                for component in range(scores.shape[1]):
-                    of = where | {"component": component}
-                    share = variance[component] / max(variance.sum(), np.finfo(float).tiny)
-                    moved = {f"eta2_{factor}": values[component] for factor, values in eta.items()}
-                    factors.append(of | {"variance": variance[component], "share": share} | moved)
-                    order = np.argsort(-scores[:, component], kind="stable")
-                    for pole, rows in (("top", order[:POLE_IMAGES]), ("bottom", order[::-1][:POLE_IMAGES])):
-                        poles += [
-                            of
-                            | {
-                                "pole": pole,
-                                "place": place,
-                                "image": table["image"][row],
-                                "score": scores[row, component],
-                            }
-                            for place, row in enumerate(rows)
-                        ]
-        save_table(snakemake.output.factors, pd.DataFrame(factors))
+        told = load_told(snakemake.input.components)
+        for (layer, head), of_head in progress(told.items(), "component scores", unit="head"):
+            rows, basis = stored.rows_and_basis(layer, head)
+            scores = component_scores(rows[stored.scored], basis, of_head.components, of_head.mean)
+            where, variance = {"layer": layer, "head": head}, scores.var(0)
+            share = variance / max(variance.sum(), np.finfo(float).tiny)
+            columns = where | {"component": np.arange(scores.shape[1]), "variance": variance, "share": share}
+            factors.append(pd.DataFrame(columns | moved_by(scores, table, snakemake.params.factors)))
+            poles += pole_images(scores, table["image"], where)
+        save_table(snakemake.output.factors, pd.concat(factors, ignore_index=True))
         save_table(snakemake.output.images, pd.DataFrame(poles))

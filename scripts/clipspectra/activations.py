@@ -10,6 +10,7 @@ from clipspectra.arrays import load_arrays
 from clipspectra.spectral import Moments
 
 ROWS = 1000  # images in memory at a time
+EMBEDDING = -1  # stands for the whole normalised embedding where a layer's number, and a head's, is asked for
 
 
 class StoredActivations:
@@ -19,18 +20,21 @@ class StoredActivations:
     embedding [image, d_embed], label and row [image] and fit [image], 1 for the rows that means and bases come from. If
     only the last layers were kept, it also holds `early`, the sum of the other layers' heads [image, d_embed].
 
-    layers: numbers of the layers in z; rows: of the manifest; fit: as bool; names: (kind, layer) of each of `parts`,
-    the kinds being early, heads, self (the class token's attention to itself), x_0 and mlp
+    layers: numbers of the layers in z; rows: of the manifest; names: (kind, layer) of each of `parts`, the kinds being
+    early, heads, self (the class token's attention to itself), x_0 and mlp
+    fit, scored: bool [image], the rows that means and explanations come from, and those that are scored; with protocol
+    "held_out" the fit and the eval images, with "same" all images are both, as in the reference implementation
     """
 
-    def __init__(self, shards, basis):
+    def __init__(self, shards, basis, protocol="held_out"):
         self.paths = list(shards)
-        self.basis = load_arrays(basis, "basis")[0]["basis"]
+        self.basis_path, self.basis = basis, load_arrays(basis, "basis")[0]["basis"]
         found = [load_arrays(path, "fit", "row") for path in self.paths]
         self.layers = range(int(json.loads(found[0][1].get("first_layer", "0"))), len(self.basis))
         self.heads = self.basis.shape[1]
         with safe_open(self.paths[0], "np") as file:
-            mlps, selves = file.get_slice("mlps").get_shape()[1], "class_self" in file.keys()
+            mlps, self.scalars = (file.get_slice(name).get_shape()[1] for name in ("mlps", "scalars"))
+            selves = "class_self" in file.keys()
         self.names = [("early", self.layers.start - 1)] if self.layers.start else []
         self.names += [(kind, layer) for kind in ("heads", *["self"] * selves) for layer in self.layers]
         self.names += [("x_0", -1), *(("mlp", layer) for layer in range(mlps - 1))]
@@ -45,6 +49,9 @@ class StoredActivations:
             raise InputError(
                 "The chosen images have no fit rows or no eval rows; check 'roles' of the dataset in the config."
             )
+        self.scored = ~self.fit
+        if protocol == "same":
+            self.fit = self.scored = np.ones_like(self.fit)
 
     def of_table(self, table):
         """The rows of a table of chosen images that were extracted, in order: without those that could not be read."""
@@ -61,15 +68,57 @@ class StoredActivations:
             yield np.concatenate([z, scalars], axis=-1)
 
     def fit_moments(self, layer):
-        """Moments of every head of a layer over the fit rows, merged over chunks: list [head]."""
-        merged = [None] * self.heads
-        for q, fit in zip(self.reduced(layer), self.by_chunk(self.fit)):
-            for head in range(self.heads if fit.any() else 0):
+        """Moments of every head of a layer over the fit rows, merged over chunks: list [head].
+
+        Of EMBEDDING as layer: those of the normalised embedding, a list of one.
+        """
+        if layer == EMBEDDING:
+            readers, bases = (rows[:, None] for rows in self.embeddings()), [None]
+        else:
+            readers, bases = self.reduced(layer), self.basis[layer].astype(np.float64)
+        merged = [None] * len(bases)
+        for q, fit in zip(readers, self.by_chunk(self.fit)):
+            for head in range(len(bases) if fit.any() else 0):
                 found = Moments.of(q[fit, head])
                 merged[head] = found if merged[head] is None else merged[head].merge(found)
-        for head, moments in enumerate(merged):
-            moments.basis = self.basis[layer, head].astype(np.float64)
+        for moments, basis in zip(merged, bases):
+            moments.basis = basis
         return merged
+
+    def weight_moments(self, layer):
+        """What a layer's heads say of tokens that differ in every direction alike, from the weights only: list [head].
+
+        The components of these Moments are the left singular vectors of the head's value-output map, seen in the joint
+        space, and their singular values are its own (LayerNorm statistics as given constants).
+        """
+        width = self.basis.shape[-1]
+        with safe_open(self.basis_path, "np") as file:
+            gram = file.get_slice("value_gram")[layer].astype(np.float64)
+        covariance = np.zeros((len(gram), width, width))
+        block = gram.shape[-1]
+        for start in range(0, width - self.scalars, block):  # one for each way the tokens are read; scalars do not vary
+            covariance[:, start : start + block, start : start + block] = gram
+        return [
+            Moments(1, np.zeros(width), of_head, basis.astype(np.float64))
+            for of_head, basis in zip(covariance, self.basis[layer])
+        ]
+
+    def embeddings(self):
+        """The normalised embeddings chunk by chunk, float64 [image, d_embed]."""
+        for path, rows in self.chunks:
+            with safe_open(path, "np") as file:
+                embedding = file.get_slice("embedding")[rows].astype(np.float64)
+            yield embedding / np.linalg.norm(embedding, axis=1, keepdims=True)
+
+    def rows_and_basis(self, layer, head):
+        """(rows [image, coordinate], basis [d_embed, coordinate]) of all images: basis @ row is the contribution.
+
+        Of EMBEDDING as layer: the normalised embeddings and the identity.
+        """
+        if layer == EMBEDDING:
+            rows = np.concatenate(list(self.embeddings()))
+            return rows, np.eye(rows.shape[1])
+        return np.concatenate(list(self.reduced(layer, head))), self.basis[layer, head].astype(np.float64)
 
     def parts(self):
         """What adds up to each normalised embedding, chunk by chunk, [image, part, d_embed]; `names` tells the parts.

@@ -98,6 +98,24 @@ def save_table(path, table):
             table.to_csv(part, index=False, float_format="%.6g")
 
 
+def save_latex(path, table):
+    """Write a pandas table for a paper: each column "x" with its "x_sd" as mean ± sd, two digits."""
+    shown = {}
+    for name, values in table.items():
+        if name.endswith("_sd") and name[:-3] in table:
+            continue
+        if pd.api.types.is_float_dtype(values):
+            spread = table.get(f"{name}_sd")
+            values = [
+                "" if np.isnan(value) else f"{value:.2f}" + (f" ± {spread.iloc[row]:.2f}" if spread is not None else "")
+                for row, value in enumerate(values)
+            ]
+        shown[name.replace("_", " ")] = values
+    text = pd.DataFrame(shown).to_latex(index=False, escape=True)
+    with whole(path) as part:
+        part.write_text(text.replace("±", r"$\pm$").replace("–", "--"), encoding="utf-8")
+
+
 def load_table(path):
     """Read a table that save_table wrote. Names stay text, a class "007" or "NA" too."""
     if str(path).endswith(".parquet"):

@@ -46,6 +46,12 @@ def head_basis(found):
     return torch.stack(basis)
 
 
+@torch.no_grad()
+def value_grams(found):
+    """Layer.value_gram of every layer of a Tower, [layer, head, coordinate, coordinate], in the tower's dtype."""
+    return torch.stack([layer.value_gram().to(layer.weight) for layer in found.layers])
+
+
 @dataclass
 class Activations:
     """What is stored of each image: heads in reduced coordinates, the rest as contributions.

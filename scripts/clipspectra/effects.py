@@ -25,13 +25,13 @@ def part_effects(part, mean, embedding, classifier, labels):
     return np.array([np.linalg.norm(part, axis=1).sum(), cosine(part, texts).sum(), margin.sum(), right.sum()])
 
 
-def effects(stored, classifier, labels, scored):
-    """One row a head and MLP, means over the images of the bool `scored` [image]; means held come from the fit rows.
+def effects(stored, classifier, labels):
+    """One row a head and MLP, means over the images of stored.scored; means held come from the fit rows.
 
     Columns: kind (head or MLP), layer, head (-1 for an MLP), norm, cosine, margin_share (% of the whole margin),
     accuracy (of the model as it is, %), accuracy_lost (points, if the part is held at its mean).
     """
-    found, whole, count = {}, np.zeros(len(SUMS)), scored.sum()
+    found, whole, count = {}, np.zeros(len(SUMS)), stored.scored.sum()
     basis = {layer: stored.basis[layer].astype(np.float64) for layer in stored.layers}
     of_heads = {
         layer: np.stack([moments.embedded_mean() for moments in stored.fit_moments(layer)])
@@ -39,7 +39,7 @@ def effects(stored, classifier, labels, scored):
     }
     means = stored.fit_means()
     readers = [stored.reduced(layer) for layer in stored.layers]
-    chunks = zip(stored.parts(), stored.by_chunk(scored), stored.by_chunk(labels), *readers)
+    chunks = zip(stored.parts(), stored.by_chunk(stored.scored), stored.by_chunk(labels), *readers)
     for parts, chosen, right, *layers in progress(chunks, "effects", total=len(stored.chunks), unit="chunk"):
         if not chosen.any():
             continue

@@ -48,6 +48,13 @@ def eta_squared(scores, values):
     return np.divide(between, total, out=np.zeros_like(between), where=total > 0)
 
 
+def extreme_values(scores, values):
+    """The value [image] with the highest mean score, and that with the lowest, of each component: two [component]."""
+    names = np.unique(values)
+    means = np.stack([scores[values == name].mean(0) for name in names])  # [value, component]
+    return names[means.argmax(0)], names[means.argmin(0)]
+
+
 def component_scores(q, basis, components, mean):
     """Scores of images on one head's components, [image, component].
 

@@ -121,14 +121,25 @@ def _open_clip_layer(block):
         raise Unsupported(f"its blocks are {type(block).__name__} with {type(attention).__name__}")
     scale = block.ls_1.gamma if isinstance(block.ls_1, LayerScale) else None
     out = attention.out_proj
-    return Layer(attention, out.weight, out.bias, attention.num_heads, mlp=block.ls_2, scale=scale, **options)
+    options |= {"mlp": block.ls_2, "scale": scale, "before": block.ln_1}
+    return Layer(attention, out.weight, out.bias, attention.num_heads, _value_weight(attention), **options)
+
+
+def _value_weight(attention):
+    """W_V [head * d_head, d_in] of an attention, packed with those of queries and keys or alone."""
+    packed = getattr(attention, "in_proj_weight", None)
+    if packed is None and getattr(attention, "qkv", None) is not None:
+        packed = attention.qkv.weight
+    if packed is not None:
+        return packed.chunk(3)[2]
+    alone = getattr(attention, "v_proj_weight", None)
+    return attention.v_proj.weight if alone is None else alone
 
 
 def _multihead_values(attention):
     """V [head, d_pool, d_model] and c [d_pool] of a torch MultiheadAttention as a pool, in float64."""
-    packed = attention.in_proj_weight
-    value = attention.v_proj_weight if packed is None else packed.chunk(3)[2]
-    return _pool_values(attention.out_proj, value, attention.in_proj_bias.chunk(3)[2], attention.num_heads)
+    bias = attention.in_proj_bias.chunk(3)[2]
+    return _pool_values(attention.out_proj, _value_weight(attention), bias, attention.num_heads)
 
 
 def _pool_values(out, weight, bias, heads):
@@ -185,12 +196,14 @@ def _timm_layer(block):
     if getattr(attention, "gate", None) is not None:
         raise Unsupported("its attention is gated")
     inner = _layernorm(getattr(attention, "norm", nn.Identity()))
-    post = _layernorm(block.norm1) if isinstance(block, EvaBlockPostNorm) else None
+    last = isinstance(block, EvaBlockPostNorm)
+    norms = {"before": None if last else block.norm1, "inner": inner, "post": _layernorm(block.norm1) if last else None}
     scale = getattr(block, "gamma_1", None)
     if scale is None:
         scale = getattr(getattr(block, "ls1", None), "gamma", None)
     out, heads = attention.proj, attention.num_heads
-    return Layer(attention, out.weight, out.bias, heads, out, block.drop_path2, scale, inner, post)
+    options = {"out": out, "mlp": block.drop_path2, "scale": scale} | norms
+    return Layer(attention, out.weight, out.bias, heads, _value_weight(attention), **options)
 
 
 def _need_fused(attention):
@@ -219,7 +232,7 @@ def _resnet_tower(visual):
     """
     pool, sources = visual.attnpool, 1 + len(visual.layer4)
     bias = pool.c_proj.bias.detach() / sources
-    layers = [Layer(pool, pool.c_proj.weight, bias, pool.num_heads) for _ in range(sources)]
+    layers = [Layer(pool, pool.c_proj.weight, bias, pool.num_heads, _value_weight(pool)) for _ in range(sources)]
     side = visual.image_size // 32
     readout = Readout("class", None, None, None)
     return Tower(visual, "ResNet, attention pool", layers, readout, pool, (side, side), 1, len(bias))

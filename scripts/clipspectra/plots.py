@@ -52,10 +52,12 @@ def _settle(figure):
             text.set_position(np.round(text.get_position(), 5))
 
 
-def provenance(wildcards, images):
+def provenance(wildcards, images, protocol="held_out"):
     """The small print below a figure: what it was computed from. images: the seed's table with its roles."""
+    if protocol == "same":
+        images = images.assign(role="fit and eval")
     counts, splits = images["role"].value_counts(), images.groupby("role")["split"].unique().str.join(", ")
-    used = [f"{counts[role]} {role} images ({splits[role]})" for role in ("fit", "eval")]
+    used = [f"{counts[role]} {role} images ({splits[role]})" for role in sorted(counts.index, reverse=True)]
     named = [f"{key} {wildcards[key]}" for key in ("model", "dataset", "seed", "texts") if key in wildcards.keys()]
     return " · ".join(named + used)
 
@@ -115,6 +117,7 @@ def _by_head(table, value):
 
 def heads_map(table, factors, *, first=3, title, footer):
     """Layers by heads: how much of a head's variance its first components hold, and what moves it."""
+    table = table[table["layer"] >= 0]
     held = _by_head(table, lambda rows: 100 * rows.loc[rows["component"] < first, "share"].sum())
     grid, start = held.shape, table["layer"].min()
     small = grid[1] <= 6
@@ -152,6 +155,31 @@ def heads_map(table, factors, *, first=3, title, footer):
     return figure
 
 
+def effects_map(table, *, title, footer):
+    """Layers by heads: points of accuracy lost with a head at its mean, and its share of the margin."""
+    table = table[table["kind"] == "head"]
+    panels = {
+        "accuracy_lost": ("Accuracy lost if held at its mean", "points of accuracy"),
+        "margin_share": ("Share of the right class's margin", "% of the margin"),
+    }
+    shown = {name: _by_head(table, lambda rows, name=name: rows[name].iloc[0]) for name in panels}
+    grid, start = shown["margin_share"].shape, table["layer"].min()
+    small = grid[1] <= 6
+    figure = _new(1.4 + max(1.8, 0.42 * grid[0] if small else 0.14 * grid[0]), footer)
+    figure.suptitle(title, fontsize=10)
+    for axes, (name, (heading, unit)) in zip(figure.subplots(1, 2), panels.items()):
+        most = max(np.abs(shown[name]).max(), 1e-9)
+        image = axes.imshow(shown[name], cmap="PuOr_r", vmin=-most, vmax=most, aspect="auto")
+        figure.colorbar(image, ax=axes, label=unit, shrink=0.9)
+        axes.set_title(heading)
+        _label_heads(axes, grid, start)
+        if small:
+            for (layer, head), value in np.ndenumerate(shown[name]):
+                colour = "white" if abs(value) > 0.75 * most else "black"
+                axes.text(head, layer, f"{value:.1f}", ha="center", va="center", color=colour)
+    return figure
+
+
 def _label_heads(axes, grid, start):
     axes.set(xlabel="head", ylabel="layer")
     axes.set_xticks(range(0, grid[1], 1 if grid[1] <= 16 else 4))
@@ -164,7 +192,7 @@ def clearest(table, factors, *, count=5, least_share=0.05):
 
     Without factors: those that hold the largest share of their head's variance, one a head.
     """
-    shown = table[table["share"] >= least_share].copy()
+    shown = table[(table["share"] >= least_share) & (table["layer"] >= 0)].copy()
     if not factors:
         return shown.sort_values("share", ascending=False).drop_duplicates(["layer", "head"]).head(count)
     eta = shown[[f"eta2_{factor}" for factor in factors]].to_numpy()
@@ -241,7 +269,11 @@ RECOVERY_LINES = {
     "components": ("components, a text each", "#0072B2", "-"),
     "textspan": ("TextSpan, centred", "#D55E00", "-"),
     "textspan_paper": ("TextSpan as in the paper's code", "#E69F00", "-"),
-    "random_texts": ("components, random pool", "#009E73", "--"),
+    "sparse": ("sparse sums of texts", "#009E73", "-"),
+    "sparse_coherent": ("sparse sums of like texts", "#56B4E9", "-"),
+    "weights": ("components of the weights", "#CC79A7", "-"),
+    "random_texts": ("components, random pool", "#0072B2", "--"),
+    "random_texts_sparse": ("sparse, random pool", "#009E73", "--"),
     "random_directions": ("random directions (floor)", "#777777", "--"),
     "components_without_text": ("components without text (ceiling)", "#000000", ":"),  # last: on top
 }
@@ -249,10 +281,10 @@ RECOVERY_LINES = {
 
 def recovery(table, *, title, footer):
     """Accuracy against the number of texts a head, one line a method, sd over seeds as a band; top-1 and variance."""
-    figure = _new(3.7, footer)
+    figure = _new(4.0, footer)
     figure.suptitle(title, fontsize=10)
     panels = {"top1": "zero-shot top-1 accuracy (%)", "explained_variance": "explained variance of the heads (%)"}
-    places = figure.subplot_mosaic([["legend", "legend"], list(panels)], height_ratios=[1, 7])
+    places = figure.subplot_mosaic([["legend", "legend"], list(panels)], height_ratios=[1.5, 7])
     for score, label in panels.items():
         axes = places[score]
         for method, (name, colour, style) in RECOVERY_LINES.items():

@@ -5,32 +5,20 @@ import pandas as pd
 
 from clipspectra.evaluate import cosine, in_top
 from clipspectra.jobs import progress
-from clipspectra.methods import explained
 
 
-def explanations_of(stored, method, texts, layers, *, seed, budget, options):
-    """({(layer, head): explanation}, {(layer, head): mean of q}) over the fit rows."""
-    found, means = {}, {}
-    for layer in progress(layers, f"{method}: explaining", unit="layer"):
-        for head, moments in enumerate(stored.fit_moments(layer)):
-            rng = np.random.default_rng([seed, layer, head])
-            found[layer, head] = explained(method, moments, texts, budget=budget, rng=rng, **options)
-            means[layer, head] = moments.mean
-    return found, means
-
-
-def recovered(stored, recovery, layers, classifier, labels, scored, *, mlps):
+def recovered(stored, recovery, layers, classifier, labels, *, mlps):
     """One row a budget: top-1 and top-5 accuracy, explained variance of the heads, cosine with the embedding.
 
-    layers: the last ones, whose heads are explained; scored: bool [image], the rows that count; mlps: "kept" or "mean".
-    The heads of earlier layers are held at their mean over the fit rows, with mlps "mean" also the MLPs and x_0.
+    layers: the last ones, whose heads are explained; mlps: "kept" or "mean". The heads of earlier layers are held at
+    their mean over the fit rows, with mlps "mean" also the MLPs and x_0. Scores come from stored.scored.
     """
     means, kinds = stored.fit_means(), np.array([kind for kind, _ in stored.names])
     at_mean = np.isin(kinds, ("early", "heads", "self")) | (mlps == "mean")
     fixed = means[at_mean].sum(0)
     readers = [stored.reduced(layer) for layer in layers]
     rows, missed, energy = [], 0.0, 0.0
-    chunks = zip(stored.parts(), stored.by_chunk(scored), stored.by_chunk(labels), *readers)
+    chunks = zip(stored.parts(), stored.by_chunk(stored.scored), stored.by_chunk(labels), *readers)
     for parts, chosen, right, *of_layers in progress(chunks, "recovering", total=len(stored.chunks), unit="chunk"):
         if not chosen.any():
             continue
@@ -52,27 +40,27 @@ def recovered(stored, recovery, layers, classifier, labels, scored, *, mlps):
 class Recovery:
     """What is left of the embedding if the last layers' heads are replaced by their explanations.
 
-    explanations: {(layer, head): what methods.explained returns}; q_means: {(layer, head): mean of q over the fit rows}
-    budgets: numbers of texts a head; basis: B [layer, head, d_embed, coordinate + scalar]
+    told: {(layer, head): object with mean [d_embed] and directions(budget)}, such as methods.Told
+    basis: B [layer, head, d_embed, coordinate + scalar]; budgets: numbers of texts a head
     """
 
-    def __init__(self, explanations, q_means, basis, budgets):
-        self.budgets, self.heads = list(budgets), {}
-        for (layer, head), explanation in explanations.items():
-            of_head = basis[layer, head].astype(np.float64)
-            # what q says beyond its mean, in the coordinates of each budget's subspace, and back
-            spans = [explanation.directions(budget) for budget in self.budgets]
-            self.heads[layer, head] = (of_head, q_means[layer, head], spans)
+    def __init__(self, told, basis, budgets):
+        self.budgets, self.told, self.basis = list(budgets), told, basis
 
     def rebuilt(self, layer, q):
         """(sum over a layer's heads of what each budget recovers beyond the mean [budget, image, d_embed], energy that
         is missed at each budget [budget], all energy) for q [image, head, coordinate + scalar]."""
-        total, missed, energy = 0.0, np.zeros(len(self.budgets)), 0.0
+        total = np.zeros((len(self.budgets), len(q), self.basis.shape[2]))
+        missed, energy = np.zeros(len(self.budgets)), 0.0
         for head in range(q.shape[1]):
-            of_head, mean, spans = self.heads[layer, head]
-            centred = (q[:, head] - mean) @ of_head.T  # [image, d_embed]
-            scores = [centred @ span.T for span in spans]
-            total = total + np.stack([score @ span for score, span in zip(scores, spans)])
-            energy += (centred**2).sum()
-            missed += (centred**2).sum() - np.array([(score**2).sum() for score in scores])
+            of_head = self.told[layer, head]
+            centred = q[:, head] @ self.basis[layer, head].astype(np.float64).T - of_head.mean  # [image, d_embed]
+            span = of_head.directions(max(self.budgets))
+            scores = centred @ span.T
+            left = (centred**2).sum()
+            energy += left
+            for place, budget in enumerate(self.budgets):
+                count = len(of_head.directions(budget))
+                total[place] += scores[:, :count] @ span[:count]
+                missed[place] += left - (scores[:, :count] ** 2).sum()
         return total, missed, energy

@@ -7,7 +7,6 @@ Everything follows from the mean and covariance of the head's rows, in whatever 
 from dataclasses import dataclass, replace
 
 import numpy as np
-import scipy.linalg
 
 
 @dataclass
@@ -64,6 +63,11 @@ class Moments:
         second = self.covariance + np.outer(self.mean, self.mean)
         return replace(self, mean=np.zeros_like(self.mean), covariance=second)
 
+    def total_variance(self):
+        """Sum of the variances of all dimensions of the joint space."""
+        within = np.eye(len(self.mean)) if self.basis is None else self.basis.T @ self.basis
+        return float((self.covariance * within).sum())
+
     def embedded_mean(self):
         """Mean contribution, [d_embed]."""
         return self.mean if self.basis is None else self.basis @ self.mean
@@ -92,12 +96,44 @@ def principal_components(moments):
     return singular[:rank], components * signs[:, None]
 
 
+def highest(values, count):
+    """Places of the `count` largest values of each row, the largest first; of equal ones the first: [row, count]."""
+    count = min(count, values.shape[1])
+    if count < values.shape[1]:
+        least = -np.partition(-values, count - 1, axis=1)[:, count - 1]
+        # a few candidates more, where values tie with the last one
+        width = int((values >= least[:, None]).sum(1).max(initial=count))
+        places = np.sort(np.argpartition(-values, width - 1, axis=1)[:, :width], axis=1)
+    else:
+        places = np.tile(np.arange(values.shape[1]), (len(values), 1))
+    order = np.argsort(-np.take_along_axis(values, places, axis=1), axis=1, kind="stable")[:, :count]
+    return np.take_along_axis(places, order, axis=1)
+
+
+def orthonormal(rows):
+    """(orthonormal rows that span the same, in the same order; place of the row that brought each) of rows.
+
+    Rows that lie in the span of earlier ones bring none.
+    """
+    found, places = np.empty_like(rows), []
+    for place, row in enumerate(rows):
+        before, left = found[: len(places)], row
+        for _ in range(2):  # once more, against rounding
+            left = left - (before @ left) @ before
+        length = np.linalg.norm(left)
+        if length > 1e-8 * np.linalg.norm(row):
+            found[len(places)] = left / length
+            places.append(place)
+    return found[: len(places)], np.array(places, int)
+
+
 @dataclass
 class Explanation:
     """A head's components and their texts. k texts a pole, or as many as the pool has.
 
     singular_values [rank] and strength [rank], their share of the sum of all the head's singular values
     components [rank, d_embed]; mean, mean contribution over the fitted images [d_embed]
+    numerical_rank: of the contributions, before the threshold
     top_text, bottom_text [rank, k]: indices into the pool, best first; top_score, bottom_score [rank, k]: projections
     of the centred texts on the component
     text_scores [text, rank]: projections of all centred texts on all components
@@ -108,6 +144,7 @@ class Explanation:
     strength: np.ndarray
     components: np.ndarray
     mean: np.ndarray
+    numerical_rank: int
     top_text: np.ndarray
     bottom_text: np.ndarray
     top_score: np.ndarray
@@ -152,44 +189,50 @@ class Explanation:
         data: Reduced, or an array [image, d_embed]; returns [image, d_embed].
         """
         rows = np.asarray(data.dense() if isinstance(data, Reduced) else data, np.float64)
-        span = self.directions(self.rank)
-        return self.mean + (rows - self.mean) @ span.T @ span
+        steps, _ = self.steps()
+        return self.mean + (rows - self.mean) @ steps.T @ steps
 
-    def directions(self, budget):
-        """Orthonormal basis of what one text for each of the first components spans, [at most budget, d_embed]."""
-        budget = min(budget, self.rank)
-        if budget == 0:
-            return self.components[:0]
-        chosen = self.text_scores[self.chosen_text[:budget], :budget]  # singular if two components share a text
-        return scipy.linalg.orth(chosen.T, rcond=1e-8).T @ self.components[:budget]
+    def steps(self):
+        """(orthonormal directions [step, d_embed], the component whose text brought each [step]).
+
+        The first steps span what the texts of the first components hold of the head's components, all of them.
+        """
+        chosen = self.text_scores[self.chosen_text]  # [rank, rank], singular if two components share a text
+        steps, places = orthonormal(chosen)
+        return steps @ self.components, places
 
 
-def explain_components(data, text_features, *, texts_per_pole=5, threshold=0.99, texts_chosen="signed"):
+def explain_components(
+    data, text_features, *, texts_per_pole=5, threshold=0.99, texts_chosen="signed", threshold_of="singular_values"
+):
     """Principal components of a head with the texts closest to either pole.
 
     data: contributions of one head over a dataset, as [image, d_embed], Reduced, or Moments
     text_features: [text, d_embed]; both are centred
-    threshold: keep the first components that hold this share of the sum of all singular values
+    threshold: keep the first components that hold this share of the sum of all "singular_values", as the reference
+      implementation does, or of the "variance", the sum of their squares, as threshold_of says
     texts_chosen: the text a component is reconstructed with: "signed", of the largest |score|; or "reference", the
       first of the positive pole, as the reference implementation does though the sign is arbitrary
     """
     if texts_chosen not in ("signed", "reference"):
         raise ValueError(f"texts_chosen is '{texts_chosen}', not 'signed' or 'reference'")
+    if threshold_of not in ("singular_values", "variance"):
+        raise ValueError(f"threshold_of is '{threshold_of}', not 'singular_values' or 'variance'")
     moments = Moments.of(data)
     singular, components = principal_components(moments)
-    share = np.cumsum(singular) / max(singular.sum(), np.finfo(float).tiny)
+    counted = singular if threshold_of == "singular_values" else singular**2
+    share = np.cumsum(counted) / max(counted.sum(), np.finfo(float).tiny)
     rank = min(len(singular), int(np.searchsorted(share, threshold)) + 1)
     components = components[:rank]
     text_features = np.asarray(text_features, np.float64)
     scores = (text_features - text_features.mean(0)) @ components.T  # [text, rank]
-    order = np.argsort(-scores, axis=0, kind="stable").T  # [rank, text]
-    kept = min(texts_per_pole, len(scores))
-    top, bottom = order[:, :kept], order[:, ::-1][:, :kept]
+    top, bottom = highest(scores.T, texts_per_pole), highest(-scores.T, texts_per_pole)
     return Explanation(
         singular_values=singular[:rank],
         strength=singular[:rank] / max(singular.sum(), np.finfo(float).tiny),
         components=components,
         mean=moments.embedded_mean(),
+        numerical_rank=len(singular),
         top_text=top,
         bottom_text=bottom,
         top_score=np.take_along_axis(scores.T, top, axis=1),

@@ -38,6 +38,18 @@ def embed(loaded, texts, *, batch=256, bar=True):
     return torch.cat(parts)
 
 
+def too_long(loaded, texts):
+    """Those of the texts that do not fit the model's context: their end is cut off."""
+    context = loaded.tokenizer.context_length
+    pad = int(loaded.tokenizer([texts[0][:1]], context_length=context)[0, -1])
+    wide = [
+        loaded.tokenizer(texts[start : start + 1000], context_length=context + 2)
+        for start in range(0, len(texts), 1000)
+    ]
+    beyond = (torch.cat(wide)[:, context:] != pad).any(1)
+    return [text for text, cut in zip(texts, beyond) if cut]
+
+
 def zero_shot_classifier(loaded, names, templates):
     """Zero-shot weights [d_embed, class]: the mean embedding of a class's prompts, normalised (Radford et al. 2021).
 

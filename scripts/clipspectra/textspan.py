@@ -27,10 +27,6 @@ class TextSpan:
     mean: np.ndarray
     rank: int
 
-    def directions(self, budget):
-        """Orthonormal basis of the span of the first texts, [at most budget, d_embed]."""
-        return self.steps[:budget]
-
     def reconstruct(self, data):
         """The rows as their mean plus what the span of the texts holds of them, [image, d_embed]."""
         rows = np.asarray(data.dense() if isinstance(data, Reduced) else data, np.float64)

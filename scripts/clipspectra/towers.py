@@ -21,6 +21,7 @@ class Layer:
     """One layer of a tower: the modules that `observe` watches, and what the attention does after its heads.
 
     attention: module with the heads; weight, bias: W_O [d_model, head * d_head] and b_O [d_model], or None
+    value, before: W_V [head * d_head, d_in] and the norm whose output it reads, or None
     out: module that applies them, None where torch does so inside its own function
     mlp: module whose output is what the MLP adds; scale: layer scale [d_model]; head_gain: factor of each head [head]
     inner: LayerNorm over all heads before W_O; post: LayerNorm after it
@@ -30,12 +31,35 @@ class Layer:
     weight: torch.Tensor
     bias: torch.Tensor | None
     heads: int
+    value: torch.Tensor
+    before: nn.Module | None = None
     out: nn.Module | None = None
     mlp: nn.Module | None = None
     scale: torch.Tensor | None = None
     inner: nn.LayerNorm | None = None
     post: nn.LayerNorm | None = None
     head_gain: torch.Tensor | None = None
+
+    def value_gram(self):
+        """V V^T of each head's map V from the normalised token to the coordinates, [head, coordinate, coordinate].
+
+        In float64, with all LayerNorm statistics as given constants: the covariance of the coordinates over tokens that
+        differ in every direction alike. Constants do not vary.
+        """
+        value = float64(self.value)
+        if getattr(self.before, "weight", None) is not None:
+            value = value * float64(self.before.weight)
+        if isinstance(self.before, nn.LayerNorm):
+            value = value - value.mean(1, keepdim=True)  # its output has no part along the ones
+        d_head = self.weight.shape[1] // self.heads
+        value = value.unflatten(0, (-1, d_head))
+        value = value.repeat_interleave(self.heads // len(value), dim=0)  # [head, d_head, d_in]
+        if self.inner is not None:
+            value = value * float64(self.inner.weight).unflatten(0, (self.heads, -1))[..., None]
+        if self.head_gain is not None:
+            value = value * float64(self.head_gain)[:, None, None]
+        constants = 0 if self.post is None else 2
+        return nn.functional.pad(value @ value.transpose(1, 2), (0, constants, 0, constants))
 
     def writing(self):
         """(W [head, d_model, coordinate], b [d_model]) in float64: the attention writes sum_h W_h u_h + b.

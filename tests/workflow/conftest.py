@@ -30,6 +30,7 @@ class Clone:
         digits["roles"] = {"fit": {"split": "train", "per_class": 6}, "eval": {"split": "test", "per_class": 6}}
         self.configure(
             datasets={"digits": digits},
+            shards=2,
             models={"demo": self.config["models"]["demo"]},
             demo_training={"balanced": {"steps": 4}, "biased": {"steps": 2, "start": "balanced", "agreement": 0.95}},
         )

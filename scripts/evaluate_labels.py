@@ -1,0 +1,33 @@
+"""Whether the texts of components name what moves them, against texts dealt out by chance."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from clipspectra.arrays import load_table, save_table
+from clipspectra.jobs import job
+from clipspectra.labels import hit_rates
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+if __name__ == "__main__":
+    with job(snakemake.log[0]):
+        params, wildcards = snakemake.params, snakemake.wildcards
+        factors, images = load_table(snakemake.input.factors), load_table(snakemake.input.images)
+        vocabulary = {
+            factor: {
+                value: phrases.get(value, [value.replace("_", " ")]) for value in images[factor].astype(str).unique()
+            }
+            for factor, phrases in params.factors.items()
+        }
+        tables = []
+        for method, path in zip(params.methods, snakemake.input.told):
+            rng = np.random.default_rng(int(wildcards.seed))
+            tables.append(hit_rates(load_table(path), factors, vocabulary, rng=rng).assign(method=method))
+        found = pd.concat(tables, ignore_index=True)
+        found.insert(0, "method", found.pop("method"))
+        for place, key in enumerate(("model", "dataset", "seed", "texts")):
+            found.insert(place, key, wildcards[key])
+        save_table(snakemake.output[0], found)

@@ -1,0 +1,23 @@
+"""Heads map of what each head is worth: the accuracy it loses, its share of the margin."""
+
+from typing import TYPE_CHECKING
+
+from clipspectra import plots
+from clipspectra.arrays import load_table
+from clipspectra.jobs import job
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+if __name__ == "__main__":
+    with job(snakemake.log[0]):
+        wildcards, table = snakemake.wildcards, load_table(snakemake.input.table)
+        table = table[(table["model"] == wildcards.model) & (table["dataset"] == wildcards.dataset)]
+        first = table.iloc[0]
+        figure = plots.effects_map(
+            table,
+            title=f"What each head of {wildcards.model} is worth on {wildcards.dataset}",
+            footer=f"{wildcards.model} · {wildcards.dataset} · {first['images']} images ({first['split']}), seeds "
+            f"{first['seeds']} · {first['accuracy']:.1f} % zero-shot accuracy with all heads",
+        )
+        plots.save(figure, *snakemake.output)

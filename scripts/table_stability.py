@@ -1,0 +1,23 @@
+"""Stability of components and their texts, the mean over the heads of a layer."""
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from clipspectra.arrays import load_table, save_latex, save_table
+from clipspectra.jobs import job
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+KEYS = ["model", "dataset", "texts", "of", "layer"]
+MEASURES = ["components", "largest_angle", "mean_angle", "cosine", "same_text", "text_cosine", "text_cosine_by_chance"]
+
+if __name__ == "__main__":
+    with job(snakemake.log[0]):
+        table = pd.concat([load_table(path) for path in snakemake.input], ignore_index=True)
+        table["layer"] = table["layer"].astype(str).replace("-1", "embedding")
+        table[MEASURES] = table[MEASURES].apply(pd.to_numeric)  # halves have no value of some
+        means = table.groupby(KEYS, sort=False)[MEASURES].mean().reset_index()
+        save_table(snakemake.output.csv, means)
+        save_latex(snakemake.output.latex, means)

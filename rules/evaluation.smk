@@ -294,10 +294,10 @@ rule table_labels:
             "poles",
             "factor_hits",
             "factor_hits_by_chance",
-            "factor_hits_by_chance_sd",
+            "factor_hits_by_chance_95",
             "value_hits",
             "value_hits_by_chance",
-            "value_hits_by_chance_sd",
+            "value_hits_by_chance_95",
         ],
         code=code("arrays"),
     message:

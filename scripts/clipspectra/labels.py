@@ -25,7 +25,7 @@ def hit_rates(texts, factors, vocabulary, *, rng, draws=1000):
 
     Columns: poles (their number); factor_hits: in % of them the text names a value of the factor with the largest η²;
     value_hits: it names the very value whose images score highest (top pole) or lowest (bottom pole); and for both the
-    mean and sd over draws that deal the texts out to the components by chance.
+    mean and the 95 % quantile over draws that deal the texts out to the components by chance.
     """
     best = texts[texts["place"] == 0].merge(factors, on=WHERE)
     names = list(vocabulary)
@@ -64,6 +64,6 @@ def hit_rates(texts, factors, vocabulary, *, rng, draws=1000):
         row = {"components": which, "poles": len(poles)}
         for place, name in enumerate(("factor", "value")):
             row[f"{name}_hits"], chance = hits[0, place], hits[1:, place]
-            row |= {f"{name}_hits_by_chance": chance.mean(), f"{name}_hits_by_chance_sd": chance.std()}
+            row |= {f"{name}_hits_by_chance": chance.mean(), f"{name}_hits_by_chance_95": np.quantile(chance, 0.95)}
         rows.append(row)
     return pd.DataFrame(rows)

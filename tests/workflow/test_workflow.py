@@ -1,15 +1,19 @@
 """The whole chain on real snakemake: it runs, it stops where nothing changed, and it says what is wrong."""
 
 import hashlib
+import json
 import os
 import signal
 import subprocess
 import time
 
+import numpy as np
 import pandas as pd
 import pytest
 from conftest import environment
 from PIL import Image
+
+from clipspectra.arrays import load_arrays
 
 HEADS_MAP = "results/figures/demo/digits/seed-0/demo-vocabulary/heads-map.png"
 
@@ -30,8 +34,9 @@ def planned(result):
 def test_the_demo_gives_tables_and_figures(finished):
     results = finished.directory / "results"
     names = {str(path.relative_to(results)) for path in results.rglob("*.*")}
-    for table in ("accuracy", "recovery", "effects", "segmentation", "exactness", "skipped-images"):
+    for table in ("accuracy", "recovery", "effects", "segmentation", "labels", "stability", "texts"):
         assert f"tables/{table}.csv" in names
+    assert {"tables/exactness.csv", "tables/skipped-images.csv", "tables/recovery.tex"} <= names
     assert {f"figures/demo/digits/demo-vocabulary/recovery.{ending}" for ending in ("png", "pdf")} <= names
     for figure in ("demo-vocabulary/heads-map", "demo-vocabulary/cards", "segmentation"):
         assert {f"figures/demo/digits/seed-0/{figure}.{ending}" for ending in ("png", "pdf")} <= names
@@ -44,7 +49,33 @@ def test_the_demo_gives_tables_and_figures(finished):
     assert accuracy["colour", "none"] > 90
     assert accuracy["class", "none"] > 75
     assert accuracy["class", "MLPs and all heads"] < 30
+    labels = pd.read_csv(results / "tables" / "labels.csv").set_index(["method", "components"])
+    found = labels.loc["components", "of heads, one factor moves 50 % or more"]
+    assert found["factor_hits"] > 1.5 * found["factor_hits_by_chance"]
     assert not [path for path in results.glob("tables/*") if str(finished.directory) in path.read_text()]
+
+
+def test_exports_have_the_references_keys(finished):
+    result = finished.snakemake("exports", "--quiet")
+    assert result.returncode == 0, result.stdout
+    name = "results/exports/digits_completeness_demo-vocabulary_demo_algo_{}_seed_0.jsonl"
+    texts = load_arrays(finished.directory / "results/text/demo/demo-vocabulary.safetensors")[0]["features"]
+    for algorithm in ("svd_data_approx", "text_span"):
+        lines = [json.loads(line) for line in (finished.directory / name.format(algorithm)).read_text().splitlines()]
+        assert [(line["layer"], line["head"]) for line in lines[-2:]] == [(3, 2), (-1, -1)]
+        assert len(lines) == 4 * 3 + 1
+        assert 0 < lines[-1]["nr_texts"] <= len(texts)
+        assert 10 < lines[-1]["accuracy"] <= 100
+    line = json.loads((finished.directory / name.format("svd_data_approx")).read_text().splitlines()[0])
+    vh, project, first = np.array(line["vh"]), np.array(line["project_matrix"]), line["embeddings_sort"][0]
+    assert len(line["s"]) == len(vh) == len(line["embeddings_sort"]) == len(project)
+    np.testing.assert_allclose(project @ project, project, atol=1e-5)
+    np.testing.assert_allclose(line["mean_values_text"], texts.mean(0), atol=1e-6)
+    assert list(first["text"][0]) in (["text_max_0", "corr_max_0"], ["text_min_0", "corr_min_0"])
+    assert len(first["text"]) == 10
+    scores = (texts - texts.mean(0)) @ vh[0]
+    assert first["cosine_similarity"] == pytest.approx(scores.max(), abs=1e-5)
+    np.testing.assert_allclose(first["eigen_v_emb"], vh[0])
 
 
 def test_a_second_run_has_nothing_to_do(finished):
@@ -62,7 +93,7 @@ def test_one_figure_plans_nothing_above_its_data(finished):
 
 def test_the_same_inputs_give_the_same_bytes(finished):
     before = digests(finished)
-    result = finished.snakemake("--forcerun", "segment_images", "explain_components", "evaluate_accuracy")
+    result = finished.snakemake("--forcerun", "segment_images", "explain_heads", "evaluate_accuracy")
     assert result.returncode == 0, result.stdout
     assert "plot_segmentation" in result.stdout
     assert digests(finished) == before

@@ -1,0 +1,121 @@
+"""How fast explanations are, beside the dense formulation of the reference (`make benchmark`).
+
+Heads of ViT-L-14's size with random weights and activations: z of 64 numbers and 3 scalars, a joint space of 768. The
+dense formulation holds every head's contributions [image, d_embed]; of its 80 TextSpan steps a few are timed and the
+rest is counted, as they all cost the same.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+from tqdm import tqdm
+
+from clipspectra.methods import explained
+from clipspectra.recovery import Recovery
+from clipspectra.spectral import Moments, Reduced
+from clipspectra.textspan import text_span
+
+D_HEAD, D_EMBED = 64, 768
+STEPS, DENSE_STEPS = 80, 2
+
+
+def head(images, rng):
+    """q of one head [image, coordinate] with a decaying spectrum, and its basis [d_embed, coordinate]."""
+    z = rng.normal(size=(images, D_HEAD)) * 0.93 ** np.arange(D_HEAD)
+    scalars = 1 + 0.1 * rng.normal(size=(images, 3))
+    return Reduced(np.concatenate([z, scalars], axis=1), rng.normal(size=(D_EMBED, D_HEAD + 3)) / np.sqrt(D_EMBED))
+
+
+def dense_text_span(data, texts, steps):
+    """The greedy algorithm on the images themselves, float32, as the reference has it."""
+    data, texts = data - data.mean(0), texts - texts.mean(0)
+    components = np.linalg.svd(data, full_matrices=False)[2][:STEPS]
+    texts = texts @ components.T @ components
+    start = time.perf_counter()
+    for _ in range(steps):
+        best = (data @ texts.T).std(0).argmax()
+        direction = texts[best] / np.linalg.norm(texts[best])
+        data = data - np.outer(data @ direction, direction)
+        texts = texts - np.outer(texts @ direction, direction)
+    return time.perf_counter() - start
+
+
+def dense_components(data, texts):
+    """SVD of the contributions, and all texts sorted along each component."""
+    components = np.linalg.svd(data - data.mean(0), full_matrices=False)[2][:67]
+    return np.argsort((texts - texts.mean(0)) @ components.T, axis=0)
+
+
+def timed(call):
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def row(work, ours, dense, note=""):
+    dense = f"{dense:.1f}" if dense else ""
+    ratio = f"{float(dense) / ours:.0f}" if dense else ""
+    print("|", " | ".join([work, f"{ours:.2f}", dense, ratio, note]), "|", flush=True)
+
+
+def memory_of(heads, count):
+    """Components of many heads with many texts, one after another, in this process; prints its peak in MiB."""
+    rng = np.random.default_rng(0)
+    texts, q = rng.normal(size=(count, D_EMBED)).astype(np.float32), head(1000, rng)
+    moments = Moments.of(q)
+    told = [explained("components", moments, texts, budget=STEPS, rng=rng) for _ in range(heads)]
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    print(json.dumps({"heads": len(told), "MiB": peak}))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=int, default=10000)
+    parser.add_argument("--texts", type=int, default=8000)
+    parser.add_argument("--heads", type=int, default=64)
+    parser.add_argument("--memory", nargs=2, type=int, default=[512, 15000], help="heads and texts")
+    parser.add_argument("--memory-of", nargs=2, type=int, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.memory_of:
+        return memory_of(*arguments.memory_of)
+    command = [sys.executable, __file__, "--memory-of", *map(str, arguments.memory)]
+    found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    print(
+        f"peak memory, components of {found['heads']} heads with {arguments.memory[1]:,} texts: {found['MiB']:.0f} MiB"
+    )
+    rng = np.random.default_rng(0)
+    texts = rng.normal(size=(arguments.texts, D_EMBED)).astype(np.float32)
+    q = head(arguments.images, rng)
+    moments, dense = Moments.of(q), q.dense().astype(np.float32)
+    print(f"\n{arguments.images:,} images, {arguments.texts:,} texts, d_head {D_HEAD}, d_embed {D_EMBED}; seconds\n")
+    print("| work | ours | dense | times faster | |\n|---|---|---|---|---|")
+    with threadpool_limits(1):
+        ours = timed(lambda: text_span(moments, texts, iterations=STEPS))
+        slow = dense_text_span(dense, texts, DENSE_STEPS) * STEPS / DENSE_STEPS
+    row("TextSpan of one head, 80 texts, one core", ours, slow, f"dense: {DENSE_STEPS} of {STEPS} steps, counted up")
+    slow = timed(lambda: dense_components(dense, texts))
+    told, seconds = {}, {}
+    for method in ("components", "textspan", "sparse", "sparse_coherent"):
+        start = time.perf_counter()
+        for number in tqdm(range(arguments.heads), desc=method, leave=False):
+            told[method, number] = explained(method, Moments.of(q), texts, budget=STEPS, rng=rng)
+        seconds[method] = time.perf_counter() - start
+    heads = f"{arguments.heads} heads, statistics of {arguments.images:,} images and "
+    row(heads + "components with texts", seconds["components"], slow * arguments.heads, "dense: one head, counted up")
+    row(heads + "TextSpan with all budgets", seconds["textspan"], None)
+    row(heads + "sparse sums of 5 texts", seconds["sparse"], None)
+    row(heads + "sparse coherent sums", seconds["sparse_coherent"], None)
+    recovery = Recovery({(0, 0): told["textspan", 0]}, q.basis[None, None], [0, 5, *range(10, 81, 10)])
+    seconds = timed(lambda: recovery.rebuilt(0, q.q[:1000, None])) * arguments.heads
+    row(f"{arguments.heads} heads rebuilt at 10 budgets, 1,000 images", seconds, None)
+    return None
+
+
+if __name__ == "__main__":
+    main()

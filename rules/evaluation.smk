@@ -261,6 +261,7 @@ rule evaluate_labels:
     params:
         methods=OF_COMPONENTS,
         factors=factor_phrases,
+        protocol=lookup("protocol", within=config),
         code=code("labels", "arrays"),
     message:
         "Whether texts name what moves the components of {wildcards.model} on {wildcards.dataset}, seed {wildcards.seed}"

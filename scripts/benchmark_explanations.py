@@ -106,7 +106,7 @@ def main():
         for number in tqdm(range(arguments.heads), desc=method, leave=False):
             told[method, number] = explained(method, Moments.of(q), texts, budget=STEPS, rng=rng)
         seconds[method] = time.perf_counter() - start
-    heads = f"{arguments.heads} heads, statistics of {arguments.images:,} images and "
+    heads = f"{arguments.heads} heads: "
     row(heads + "components with texts", seconds["components"], slow * arguments.heads, "dense: one head, counted up")
     row(heads + "TextSpan with all budgets", seconds["textspan"], None)
     row(heads + "sparse sums of 5 texts", seconds["sparse"], None)

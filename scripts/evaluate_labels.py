@@ -28,6 +28,9 @@ if __name__ == "__main__":
             tables.append(hit_rates(load_table(path), factors, vocabulary, rng=rng).assign(method=method))
         found = pd.concat(tables, ignore_index=True)
         found.insert(0, "method", found.pop("method"))
-        for place, key in enumerate(("model", "dataset", "seed", "texts")):
-            found.insert(place, key, wildcards[key])
+        scored = images if params.protocol == "same" else images[images["role"] == "eval"]
+        about = {key: wildcards[key] for key in ("model", "dataset", "seed", "texts")}
+        about |= {"split": "+".join(sorted(set(scored["split"]))), "images": len(scored)}
+        for place, (key, value) in enumerate(about.items()):
+            found.insert(place, key, value)
         save_table(snakemake.output[0], found)

@@ -48,6 +48,8 @@ if __name__ == "__main__":
                 found = halves_compared(heads[0], features, rng)
                 rows.append(where | {"of": "halves of the pool", "which": f"seed {seeds[0]}"} | found)
         table = pd.DataFrame(rows)
-        for place, key in enumerate(("model", "dataset", "texts")):
-            table.insert(place, key, wildcards[key])
+        about = {key: wildcards[key] for key in ("model", "dataset", "texts")}
+        about["fit_images"] = load_arrays(snakemake.input.components[0], "mean.-1.-1")[1]["fit_images"]
+        for place, (key, value) in enumerate(about.items()):
+            table.insert(place, key, value)
         save_table(snakemake.output[0], table)

@@ -10,7 +10,7 @@ from clipspectra.jobs import job
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
-KEYS = ["model", "dataset", "texts", "of", "layer"]
+KEYS = ["model", "dataset", "texts", "fit_images", "of", "which", "layer"]
 MEASURES = ["components", "largest_angle", "mean_angle", "cosine", "same_text", "text_cosine", "text_cosine_by_chance"]
 
 if __name__ == "__main__":

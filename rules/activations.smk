@@ -5,7 +5,7 @@ rule activations:
         expand(
             "results/activations/{model}/{dataset}/seed-{seed}/shard-{shard}-of-{shards}.safetensors",
             model=MODELS,
-            dataset=DATASETS,
+            dataset=EXPLAINED_DATASETS,
             seed=SEEDS,
             shard=range(config["shards"]),
             shards=config["shards"],
@@ -24,6 +24,9 @@ rule head_basis:
         "results/logs/activations/{model}/basis.log",
     conda:
         ENVIRONMENT
+    resources:
+        mem="8GB",
+        cache=MODEL_CACHE,
     params:
         model=model_params,
         code=code(*CORE),
@@ -53,6 +56,7 @@ rule extract_activations:
         runtime="2h",
         batch_size=lookup("batch_size", within=config),
         device=lookup("device", within=config),
+        cache=MODEL_CACHE,
     params:
         model=model_params,
         precision=lookup("precision", within=config),

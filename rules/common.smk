@@ -27,6 +27,7 @@ ENVIRONMENT = "../envs/environment.yaml"
 
 MODELS, DATASETS, TEXTS = config["models"], config["datasets"], config["texts"]
 SEEDS = config["seeds"]
+MODEL_CACHE = config["cache"] or ""  # resources are numbers and texts
 METHODS = config["evaluation"]["methods"]
 # The reference implementation's names of methods, for exports.
 ALGORITHMS = {"svd_data_approx": "components", "text_span": "textspan"}
@@ -37,8 +38,15 @@ OF_COMPONENTS = [
     if method in METHODS
 ]
 DEMO_DATASETS = [name for name, dataset in DATASETS.items() if "demo" in dataset]
-OWN_DATASETS = [name for name in DATASETS if name not in DEMO_DATASETS]
-FACTORED_DATASETS = [name for name, dataset in DATASETS.items() if dataset["factors"]]
+OWN_DATASETS = [
+    name for name in DATASETS if {"folder", "manifest"} & set(DATASETS[name])
+]
+ARCHIVED_DATASETS = [
+    name for name in DATASETS if name not in DEMO_DATASETS + OWN_DATASETS
+]
+# Without fit images there are no means and no components, and segmentation is all that can be scored.
+EXPLAINED_DATASETS = [name for name in DATASETS if "fit" in DATASETS[name]["roles"]]
+FACTORED_DATASETS = [name for name in EXPLAINED_DATASETS if DATASETS[name]["factors"]]
 MASKED_DATASETS = [name for name, dataset in DATASETS.items() if dataset["masks"]]
 
 # Modules of the core between a model's files and a stored array.
@@ -100,6 +108,55 @@ def existing(path, key, digest=None):
     return path
 
 
+def archives_of(dataset):
+    """(kind of source, {name: its entry in the config}) of a dataset that comes in archives."""
+    kinds = (
+        "imagenet",
+        "imagenet_segmentation",
+        "waterbirds",
+        "cifar10",
+        "cifar100",
+    )
+    kind = next(kind for kind in kinds if kind in DATASETS[dataset])
+    return kind, DATASETS[dataset][kind]
+
+
+def digest_of(entry):
+    """The digest that an archive, or a text pool, must have: {"md5": hex}, {"sha256": hex} or {}."""
+    return {kind: entry[kind] for kind in ("md5", "sha256") if kind in entry}
+
+
+# What is fetched, by the name it is kept under.
+DOWNLOADS = {
+    entry["url"].rsplit("/", 1)[-1]: entry
+    for dataset in ARCHIVED_DATASETS
+    for entry in archives_of(dataset)[1].values()
+    if "path" not in entry
+}
+
+
+def archive_files(wildcards):
+    """The archives of a dataset: what is fetched, and the user's own files as far as they are there."""
+    entries = archives_of(wildcards.dataset)[1]
+    own = {name: found(entry["path"]) for name, entry in entries.items() if "path" in entry}
+    fetched = {
+        name: f"results/data/archives/{entry['url'].rsplit('/', 1)[-1]}"
+        for name, entry in entries.items()
+        if name not in own
+    }
+    return fetched | {name: path for name, path in own.items() if Path(path).exists()}
+
+
+def missing_archives(wildcards):
+    """{key of the config: path} of the user's archives that are not there: for the job to say, so that plans go on."""
+    kind, entries = archives_of(wildcards.dataset)
+    return {
+        f"datasets.{wildcards.dataset}.{kind}.{name}.path": entry["path"]
+        for name, entry in entries.items()
+        if "path" in entry and not Path(found(entry["path"])).exists()
+    }
+
+
 def own_manifest_file(wildcards):
     """The user's manifest as an input: an edit is noticed."""
     manifest = DATASETS[wildcards.dataset].get("manifest")
@@ -121,7 +178,7 @@ def model_files(wildcards):
     return {
         key: existing(model[key], f"models.{wildcards.model}.{key}", digests.get(key))
         for key in ("architecture", "pretrained")
-        if is_file(model[key])
+        if is_file(model.get(key))
     }
 
 
@@ -129,7 +186,7 @@ def model_params(wildcards):
     """What identifies a model, whatever machine its files lie on."""
     return {
         key: MODELS[wildcards.model].get(key)
-        for key in ("architecture", "pretrained", "sha256")
+        for key in ("architecture", "pretrained", "sha256", "revision")
     }
 
 
@@ -173,8 +230,11 @@ def pool_file(wildcards):
     pool = TEXTS[wildcards.texts]
     if "url" in pool:
         return {"pool": f"results/data/texts/{wildcards.texts}.txt"}
-    key = f"texts.{wildcards.texts}.file"
-    return {"pool": existing(pool["file"], key)} if "file" in pool else {}
+    key = f"texts.{wildcards.texts}."
+    if "generated" in pool:
+        words = "config/words.yaml" if pool["generated"] is True else pool["generated"]
+        return {"words": existing(words, key + "generated")}
+    return {"pool": existing(pool["file"], key + "file")} if "file" in pool else {}
 
 
 def training_start(wildcards):

@@ -40,6 +40,57 @@ rule make_manifest:
         "../scripts/make_manifest.py"
 
 
+rule download_archive:
+    output:
+        protected("results/data/archives/{archive}"),
+    log:
+        "results/logs/data/archives/{archive}.log",
+    wildcard_constraints:
+        archive=any_of(DOWNLOADS),
+    localrule: True
+    conda:
+        ENVIRONMENT
+    params:
+        url=lambda wildcards: DOWNLOADS[wildcards.archive]["url"],
+        digest=lambda wildcards: digest_of(DOWNLOADS[wildcards.archive]),
+    message:
+        "Fetching {wildcards.archive}"
+    script:
+        "../scripts/download.py"
+
+
+rule unpack_archive:
+    input:
+        unpack(archive_files),
+    output:
+        manifest="results/data/{dataset}/manifest.csv",
+        images=directory("results/data/{dataset}/images"),
+    log:
+        "results/logs/data/{dataset}.log",
+    benchmark:
+        "results/benchmarks/data/{dataset}.tsv"
+    wildcard_constraints:
+        dataset=any_of(ARCHIVED_DATASETS),
+    conda:
+        ENVIRONMENT
+    priority: 10 # a wrong archive should be known first
+    resources:
+        mem="4GB",
+        runtime="2h",
+    params:
+        source=lambda wildcards: archives_of(wildcards.dataset)[0],
+        missing=missing_archives,
+        digests=lambda wildcards: {
+            name: digest_of(entry)
+            for name, entry in archives_of(wildcards.dataset)[1].items()
+        },
+        code=code("archives", "downloads", "arrays"),
+    message:
+        "Unpacking {wildcards.dataset}"
+    script:
+        "../scripts/unpack_archive.py"
+
+
 rule choose_images:
     input:
         manifest="results/data/{dataset}/manifest.csv",

@@ -66,7 +66,7 @@ rule table_effects:
         expand(
             "results/evaluation/{model}/{dataset}/seed-{seed}/effects.csv",
             model=MODELS,
-            dataset=DATASETS,
+            dataset=EXPLAINED_DATASETS,
             seed=SEEDS,
         ),
     output:
@@ -168,7 +168,7 @@ rule table_accuracy:
         expand(
             "results/evaluation/{model}/{dataset}/seed-{seed}/accuracy.csv",
             model=MODELS,
-            dataset=DATASETS,
+            dataset=EXPLAINED_DATASETS,
             seed=SEEDS,
         ),
     output:
@@ -197,7 +197,7 @@ rule table_recovery:
         expand(
             "results/evaluation/{model}/{dataset}/seed-{seed}/{texts}/recovery.csv",
             model=MODELS,
-            dataset=DATASETS,
+            dataset=EXPLAINED_DATASETS,
             seed=SEEDS,
             texts=TEXTS,
         ),
@@ -341,7 +341,7 @@ rule table_stability:
         expand(
             "results/evaluation/{model}/{dataset}/{texts}-stability.csv",
             model=MODELS,
-            dataset=DATASETS,
+            dataset=EXPLAINED_DATASETS,
             texts=TEXTS,
         ),
     output:

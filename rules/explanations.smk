@@ -3,7 +3,7 @@ rule explanations:
         expand(
             "results/explanations/{model}/{dataset}/seed-{seed}/{texts}/{method}.parquet",
             model=MODELS,
-            dataset=DATASETS,
+            dataset=EXPLAINED_DATASETS,
             seed=SEEDS,
             texts=TEXTS,
             method=METHODS,
@@ -48,7 +48,7 @@ rule exports:
         expand(
             "results/exports/{dataset}_completeness_{texts}_{model}_algo_{algorithm}_seed_{seed}.jsonl",
             model=MODELS,
-            dataset=DATASETS,
+            dataset=EXPLAINED_DATASETS,
             seed=SEEDS,
             texts=TEXTS,
             algorithm=[

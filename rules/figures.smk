@@ -12,7 +12,7 @@ rule figures:
         expand(
             "results/figures/{model}/{dataset}/seed-{seed}/{texts}/{figure}.{ending}",
             model=MODELS,
-            dataset=DATASETS,
+            dataset=EXPLAINED_DATASETS,
             seed=FIGURE_SEED,
             texts=TEXTS,
             figure=["heads-map", "cards"],
@@ -28,13 +28,13 @@ rule figures:
         expand(
             "results/figures/{model}/{dataset}/effects.{ending}",
             model=MODELS,
-            dataset=DATASETS,
+            dataset=EXPLAINED_DATASETS,
             ending=["pdf", "png"],
         ),
         expand(
             "results/figures/{model}/{dataset}/{texts}/recovery.{ending}",
             model=MODELS,
-            dataset=DATASETS,
+            dataset=EXPLAINED_DATASETS,
             texts=TEXTS,
             ending=["pdf", "png"],
         ),

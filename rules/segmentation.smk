@@ -23,6 +23,7 @@ rule segment_images:
         runtime="2h",
         batch_size=lookup("batch_size", within=config),
         device=lookup("device", within=config),
+        cache=MODEL_CACHE,
     params:
         model=model_params,
         examples=8,

@@ -12,6 +12,7 @@ rule embed_classes:
         mem="4GB",
         runtime="30m",
         device=lookup("device", within=config),
+        cache=MODEL_CACHE,
     params:
         model=model_params,
         prompts=lambda wildcards: DATASETS[wildcards.dataset]["prompts"],
@@ -24,24 +25,21 @@ rule embed_classes:
 
 rule download_texts:
     output:
-        ensure(
-            "results/data/texts/{texts}.txt",
-            sha256=lambda wildcards: TEXTS[wildcards.texts]["sha256"],
-        ),
+        "results/data/texts/{texts}.txt",
     log:
         "results/logs/text/{texts}.log",
     wildcard_constraints:
         texts=any_of(name for name in TEXTS if "url" in TEXTS[name]),
-    retries: 3
     localrule: True
     conda:
         ENVIRONMENT
     params:
         url=lambda wildcards: TEXTS[wildcards.texts]["url"],
+        digest=lambda wildcards: digest_of(TEXTS[wildcards.texts]),
     message:
-        "Downloading the text pool {wildcards.texts}"
-    shell:
-        "curl --fail --location --silent --show-error --output {output:q} {params.url:q} 2> {log:q}"
+        "Fetching the text pool {wildcards.texts}"
+    script:
+        "../scripts/download.py"
 
 
 rule embed_texts:
@@ -58,6 +56,7 @@ rule embed_texts:
         mem="4GB",
         runtime="30m",
         device=lookup("device", within=config),
+        cache=MODEL_CACHE,
     params:
         model=model_params,
         code=code("models", "devices", "texts", "arrays", "demo"),

@@ -17,7 +17,7 @@ if __name__ == "__main__":
         loaded = models.load(**model_arguments(snakemake), device=snakemake.resources.device)
         arrays, values = {}, {}
         for column, prompt in snakemake.params.prompts.items():
-            values[column] = texts.values_of(manifest, column)
+            values[column] = texts.values_of(manifest, column, prompt["names"])
             phrases = texts.phrases_of(values[column], prompt["names"], column)
             arrays[column] = texts.zero_shot_classifier(
                 loaded, phrases, texts.templates_of(prompt["templates"])

@@ -12,8 +12,12 @@ if __name__ == "__main__":
     with job(snakemake.log[0]) as log:
         from clipspectra import demo, models, texts
 
-        file = snakemake.input.get("pool")
-        pool, dropped = texts.read_pool(file) if file else texts.clean_pool(demo.text_pool(), "of the demo")
+        if "words" in snakemake.input.keys():
+            pool, dropped = texts.generated_pool(snakemake.input.words)
+        elif "pool" in snakemake.input.keys():
+            pool, dropped = texts.read_pool(snakemake.input.pool)
+        else:
+            pool, dropped = texts.clean_pool(demo.text_pool(), "of the demo")
         log(f"{len(pool)} texts; dropped {dropped['blank']} blank lines and {dropped['double']} doubles")
         loaded = models.load(**model_arguments(snakemake), device=snakemake.resources.device)
         cut = texts.too_long(loaded, pool)

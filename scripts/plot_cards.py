@@ -7,7 +7,7 @@ import pandas as pd
 
 from clipspectra import plots
 from clipspectra.arrays import load_table
-from clipspectra.datasets import open_picture
+from clipspectra.datasets import open_rgb
 from clipspectra.jobs import job
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def entry(component, texts, images, root):
         ]
         result[pole] = {
             "texts": list(of_pole[0]["text"]),
-            "pictures": [open_picture(root / name).convert("RGB") for name in of_pole[1]["image"][:4]],
+            "pictures": [open_rgb(root / name) for name in of_pole[1]["image"][:4]],
         }
     return result
 

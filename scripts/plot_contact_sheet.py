@@ -7,7 +7,7 @@ from PIL import Image
 
 from clipspectra import plots
 from clipspectra.arrays import load_table
-from clipspectra.datasets import BadPicture, open_picture
+from clipspectra.datasets import BadPicture, open_rgb
 from clipspectra.jobs import job
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if __name__ == "__main__":
         pictures, captions = [], []
         for _, row in shown.iterrows():
             try:
-                picture, caption = open_picture(root / row["image"]).convert("RGB"), plots.caption_of(row, factors)
+                picture, caption = open_rgb(root / row["image"]), plots.caption_of(row, factors)
             except BadPicture:  # for the extraction to refuse or to skip
                 picture, caption = UNREADABLE, "cannot be read"
             pictures.append(picture)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image
+from PIL import Image, ImageOps
 
 from clipspectra import InputError
 from clipspectra.arrays import load_table
@@ -27,6 +27,14 @@ def read_manifest(path):
         raise InputError(f"The manifest {path} has no rows.")
     if not pd.api.types.is_integer_dtype(table["label"]):
         raise InputError(f"The manifest {path} has labels that are no whole numbers; number the classes from 0.")
+    pairs = table[["label", "class"]].drop_duplicates()
+    for one, other in (("label", "class"), ("class", "label")):
+        several = pairs[pairs[one].duplicated(keep=False)]
+        if len(several):
+            raise InputError(
+                f"The manifest {path} gives {one} {several[one].iloc[0]} more than one {other}: "
+                f"{', '.join(map(str, several[several[one] == several[one].iloc[0]][other]))}."
+            )
     twice = table["image"][table["image"].duplicated()]
     if len(twice):
         raise InputError(f"The manifest {path} names {twice.iloc[0]} twice.")
@@ -47,6 +55,9 @@ def folder_manifest(folder):
     ]
     if not rows:
         raise InputError(f"The image folder {folder} has no class folders with images.")
+    empty = sorted(set(classes) - {row["class"] for row in rows})
+    if empty:
+        raise InputError(f"The class folder {folder / empty[0]} has no images; fill it or take it away.")
     return pd.DataFrame(rows).assign(group="", split="all", mask="")
 
 
@@ -66,9 +77,10 @@ def own_manifest(path):
 def choose_rows(manifest, roles, seed):
     """Rows that one seed uses: a copy of the manifest's rows with columns row and role.
 
-    roles: {"fit": {"split": name or None, "per_class": n}, "eval": …}. From each class n images are drawn without
-    replacement; no image has two roles, and a class too small for both is shared in the proportion asked for.
-    The draw of a class depends on the seed and on the names of the class and its images, not on the manifest's order.
+    roles: {"fit": {"split": name or None, "per_class": n}, "eval": …}. From each class n images, or "all" that the
+    other role leaves, are drawn without replacement; no image has two roles, and a class too small for both is shared
+    in the proportion asked for. The draw of a class depends on the seed and on the names of the class and its images,
+    not on the manifest's order.
     """
     table = manifest.reset_index(names="row")
     splits = {role: rule.get("split") for role, rule in roles.items()}
@@ -80,6 +92,9 @@ def choose_rows(manifest, roles, seed):
         for split in sorted(set(splits.values()), key=lambda split: (split is None, split)):
             left = members if split is None else members[members["split"] == split]
             asked = {role: roles[role]["per_class"] for role in sorted(roles) if splits[role] == split}
+            rest = len(left) - sum(wanted for wanted in asked.values() if wanted != "all")
+            rest = max(rest, 0) // max(list(asked.values()).count("all"), 1)
+            asked = {role: rest if wanted == "all" else wanted for role, wanted in asked.items()}
             total = sum(asked.values())
             for role, wanted in asked.items():
                 count = wanted if total <= len(left) else wanted * len(left) // total
@@ -124,7 +139,7 @@ class ImageFiles:
 
     def __getitem__(self, row):
         try:
-            tensors = (self.preprocess(open_picture(self.images[row]).convert("RGB")),)
+            tensors = (self.preprocess(open_rgb(self.images[row])),)
         except BadPicture as error:
             return row, error
         if self.masks is None:
@@ -187,7 +202,23 @@ def seen_picture(path, image_size):
     from torchvision.transforms import v2
 
     resize = v2.Resize(min(image_size), interpolation=v2.InterpolationMode.BICUBIC)
-    return np.array(v2.Compose([resize, v2.CenterCrop(image_size)])(open_picture(path).convert("RGB")))
+    return np.array(v2.Compose([resize, v2.CenterCrop(image_size)])(open_rgb(path)))
+
+
+def open_rgb(path):
+    """A picture in RGB, as a viewer shows it: turned as its EXIF data say, transparent parts on white, 16 bit as 8."""
+    picture = ImageOps.exif_transpose(open_picture(path))
+    if picture.mode.startswith("I"):
+        values = np.array(picture)
+        if values.min() < 0 or values.max() > 65535:
+            raise BadPicture(str(path), f"its values from {values.min()} to {values.max()} are not of 16 bit")
+        picture = Image.fromarray((values // 257).astype(np.uint8))
+    if picture.mode == "F":
+        raise BadPicture(str(path), "it holds floating-point numbers, whose white is not known")
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+    return picture.convert("RGB")
 
 
 def open_picture(path):

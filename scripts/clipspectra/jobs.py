@@ -1,5 +1,6 @@
 """What every rule script does around its work: log with traceback, one sentence for a user's mistake."""
 
+import errno
 import sys
 import traceback
 from contextlib import contextmanager
@@ -21,6 +22,15 @@ def job(log):
             traceback.print_exc(file=file)
             print(f"\nError: {error}", file=sys.stderr, flush=True)
             sys.exit(1)
+        except OSError as error:
+            traceback.print_exc(file=file)
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            place = f" for {error.filename}" if error.filename else ""
+            print(
+                f"\nError: No space is left on the disk{place}; make room and run again.", file=sys.stderr, flush=True
+            )
+            sys.exit(1)
         except BaseException:
             traceback.print_exc(file=file)
             raise
@@ -28,8 +38,9 @@ def job(log):
 
 def model_arguments(snakemake):
     """Arguments of models.load for a rule's model; the user's own files as the rule's inputs name them."""
+    cache = snakemake.resources.get("cache") or None
     files = {key: snakemake.input[key] for key in ("architecture", "pretrained") if key in snakemake.input.keys()}
-    return snakemake.params.model | files
+    return snakemake.params.model | files | {"cache": cache}
 
 
 def progress(iterable, description, **options):

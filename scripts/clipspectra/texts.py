@@ -1,9 +1,12 @@
 """Texts in CLIP's joint space: pools of candidate texts, and classifiers from prompts."""
 
+import string
+from itertools import product
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+import yaml
 
 from clipspectra import InputError
 from clipspectra.jobs import progress
@@ -16,6 +19,28 @@ def read_pool(path):
     except UnicodeDecodeError as error:
         raise InputError(f"The text file {path} is not UTF-8: {error}.") from error
     return clean_pool(lines, path)
+
+
+def generated_pool(path):
+    """(texts, what was dropped) of every template of a YAML file, filled with every word of the lists it names.
+
+    The file has `templates`, texts with {name}, and `words`, a list for each name.
+    """
+    try:
+        found = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        templates, words = found["templates"], {name: [*map(str, of)] for name, of in found["words"].items()}
+    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} cannot be read as templates and lists of words: {error}.") from error
+    texts = []
+    for template in templates:
+        names = [name for _, name, _, _ in string.Formatter().parse(template) if name]
+        unknown = sorted(set(names) - set(words))
+        if unknown:
+            raise InputError(
+                f"The template '{template}' of {path} needs the words '{unknown[0]}', which are not there."
+            )
+        texts += [template.format(**dict(zip(names, chosen))) for chosen in product(*(words[name] for name in names))]
+    return clean_pool(texts, path)
 
 
 def clean_pool(lines, name):
@@ -66,20 +91,22 @@ def zero_shot_classifier(loaded, names, templates):
     return torch.stack(weights, dim=1)
 
 
-def values_of(manifest, column):
-    """The values of a manifest's column in the order of a classifier's columns; classes by their labels."""
+def values_of(manifest, column, names):
+    """The values of a manifest's column in the order of a classifier's columns; classes by their labels.
+
+    Of a manifest that names no classes, with "imagenet" as names: ImageNet's 1,000 names.
+    """
     if column not in manifest.columns:
         raise InputError(f"The config has prompts for '{column}', but the manifest has no such column.")
+    if column == "class" and names == "imagenet" and not manifest["class"].any():
+        from open_clip import IMAGENET_CLASSNAMES
+
+        return IMAGENET_CLASSNAMES
     if manifest[column].nunique() < 2:
         raise InputError(f"The manifest's column '{column}' has one value only; zero-shot needs two or more.")
     if column != "class":
         return sorted(manifest[column].astype(str).unique())
-    named = manifest[["label", "class"]].drop_duplicates().sort_values("label")
-    if not named["label"].is_unique or not named["class"].is_unique:
-        raise InputError(
-            "The manifest's labels and classes do not pair off: one label has two classes, or one class two labels."
-        )
-    return named["class"].astype(str).tolist()
+    return manifest[["label", "class"]].drop_duplicates().sort_values("label")["class"].astype(str).tolist()
 
 
 def phrases_of(values, names, column):

@@ -1,12 +1,16 @@
 """What users give: models, manifests, pictures, text pools. Mistakes are named in one sentence."""
 
+import json
+import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
+import open_clip
 import pandas as pd
 import pytest
 import torch
+from open_clip.transformer import QuickGELU
 from PIL import Image
 
 from clipspectra import InputError, demo, models, texts
@@ -72,6 +76,60 @@ def test_wrong_checksum_and_device_are_named(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with pytest.raises(InputError, match="Device 'cuda' is not there"):
         models.load(CONFIG, WEIGHTS, device="cuda")
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A hub's cache, offline, with the golden model in one revision of someone/tiny; `tiny` is a tag of it."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    commit, cache = "a" * 40, tmp_path / "cache"
+    snapshot = cache / "models--someone--tiny" / "snapshots" / commit
+    snapshot.mkdir(parents=True)
+    (snapshot.parents[1] / "refs").mkdir()
+    (snapshot.parents[1] / "refs" / "main").write_text(commit)
+    shutil.copy(WEIGHTS, snapshot / "open_clip_model.safetensors")
+    config = {
+        "model_cfg": json.loads(Path(CONFIG).read_text()),
+        "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3},
+    }
+    (snapshot / "open_clip_config.json").write_text(json.dumps(config))
+    tags = {"tiny": {"hf_hub": "someone/tiny/", "mean": (0.5,) * 3, "std": (0.5,) * 3, "interpolation": "bicubic"}}
+    tags["quick"] = tags["tiny"] | {"quick_gelu": True}
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED, "model_config", tags)
+    return cache, commit
+
+
+def test_tags_and_hub_models_come_from_the_cache(hub):
+    cache, commit = hub
+    digest, white = models.file_sha256(WEIGHTS), Image.new("RGB", (64, 64), "white")
+    bare = models.load(CONFIG, WEIGHTS)
+    local = f"local-dir:{cache}/models--someone--tiny/snapshots/{commit}"
+    sources = [
+        (CONFIG, "tiny", None),
+        (CONFIG, "tiny", commit),
+        ("hf-hub:someone/tiny", None, commit),
+        (local, None, None),
+    ]
+    for *arguments, revision in sources:
+        loaded = models.load(*arguments, revision=revision, cache=str(cache), sha256=digest)
+        assert loaded.sha256 == digest
+        assert loaded.preprocess(white).unique().tolist() == [1.0]  # mean = std = 0.5, as the tag has it
+        assert torch.equal(loaded.model.visual.proj, bare.model.visual.proj)
+        assert loaded.tokenizer(["a text"]).shape == bare.tokenizer(["a text"]).shape
+    assert bare.preprocess(white).max() > 1.5
+    assert isinstance(models.load(CONFIG, "quick", cache=str(cache)).model.transformer.resblocks[0].mlp[1], QuickGELU)
+
+
+def test_what_the_cache_lacks_is_named(hub, tmp_path):
+    cache = str(hub[0])
+    with pytest.raises(InputError, match=r"'tiny' of model_config at revision b{40} cannot be fetched, and the"):
+        models.load(CONFIG, "tiny", revision="b" * 40, cache=cache)
+    with pytest.raises(InputError, match="hf-hub:someone/other cannot be fetched"):
+        models.load("hf-hub:someone/other", None, cache=cache)
+    with pytest.raises(InputError, match="has no open_clip_config.json"):
+        models.load(f"local-dir:{tmp_path}", None)
+    with pytest.raises(InputError, match="'laion2b_s34b_b88k' of ViT-B-16 cannot be fetched"):
+        models.load("ViT-B-16", "laion2b_s34b_b88k", cache=cache)
 
 
 def manifest(rows, splits=("train", "test")):
@@ -174,6 +232,28 @@ def test_text_pools(tmp_path):
     path.write_text("one\none\n")
     with pytest.raises(InputError, match="has 1 different texts"):
         texts.read_pool(path)
+
+
+def test_a_generated_pool(tmp_path):
+    path = tmp_path / "words.yaml"
+    path.write_text('templates: ["{animal} in {colour}", a photo]\nwords: {animal: [a cat, an owl], colour: [red, 7]}')
+    expected = ["a cat in red", "a cat in 7", "an owl in red", "an owl in 7", "a photo"]
+    assert texts.generated_pool(path) == (expected, {"blank": 0, "double": 0})
+    path.write_text('templates: ["{beast}"]\nwords: {animal: [a cat]}')
+    with pytest.raises(InputError, match=r"The template '\{beast\}' of .* needs the words 'beast'"):
+        texts.generated_pool(path)
+    path.write_text("just text")
+    with pytest.raises(InputError, match="cannot be read as templates"):
+        texts.generated_pool(path)
+    pool, dropped = texts.generated_pool("config/words.yaml")
+    assert len(pool) > 5000
+    assert dropped == {"blank": 0, "double": 0}
+
+
+def test_texts_longer_than_the_context_are_named():
+    loaded = models.load(CONFIG, WEIGHTS)
+    fits = "word " * (loaded.tokenizer.context_length - 2)
+    assert texts.too_long(loaded, ["short", fits, fits + "more", "ein Bär 🐻"]) == [fits + "more"]
 
 
 def test_prompts_name_what_exists():

@@ -1,0 +1,205 @@
+"""The published archives of datasets, each brought to a folder of pictures and a manifest.
+
+Archives are not trusted: entries that point outside their folder are refused, and pickles may hold plain data only.
+"""
+
+import pickle
+import tarfile
+from contextlib import contextmanager
+from typing import ClassVar
+
+import h5py
+import numpy as np
+import pandas as pd
+from PIL import Image
+from scipy.io import loadmat
+
+from clipspectra import InputError
+from clipspectra.jobs import progress
+
+COLUMNS = {"group": "", "split": "all", "mask": ""}
+
+
+def imagenet(files, folder):
+    """ILSVRC2012's validation set: files "images" (tar of JPEGs) and "devkit" (tar.gz).
+
+    The devkit's ground truth numbers the pictures, in the order of their names, by its own ids; classes are numbered by
+    sorted wnid here, as everywhere else.
+    """
+    kit = "ILSVRC2012_devkit_t12/data"
+    with opened(files["devkit"]) as tar:
+        names = set(tar.getnames())
+        truth, meta = f"{kit}/ILSVRC2012_validation_ground_truth.txt", f"{kit}/meta.mat"
+        for name in (truth, meta):
+            if name not in names:
+                raise InputError(f"{files['devkit']} is not the devkit of ILSVRC2012: it lacks {name}.")
+        ids = [int(line) for line in tar.extractfile(truth).read().split()]
+        synsets = loadmat(tar.extractfile(meta), squeeze_me=True)["synsets"]
+    wnids = {int(synset[0]): str(synset[1]) for synset in synsets if int(synset[4]) == 0}  # those without children
+    label_of = {wnid: label for label, wnid in enumerate(sorted(wnids.values()))}
+    with opened(files["images"]) as tar:
+        pictures = sorted(extracted(tar, files["images"], folder, ending=".JPEG"))
+    if len(pictures) != len(ids) or not set(ids) <= set(wnids):
+        raise InputError(
+            f"{files['devkit']} does not fit {files['images']}: it has {len(ids)} labels of {len(wnids)} classes for "
+            f"{len(pictures)} pictures."
+        )
+    classes = [wnids[number] for number in ids]
+    return pd.DataFrame({"image": pictures, "label": [label_of[name] for name in classes], "class": classes}).assign(
+        **COLUMNS | {"split": "val"}
+    )
+
+
+def imagenet_segmentation(files, folder):
+    """ImageNet-segmentation (Guillaumin et al. 2014): file "archive", gtsegs_ijcv.mat, MATLAB 7.3, which is HDF5.
+
+    It names no classes: every picture is of class "".
+    """
+    rows, path = [], files["archive"]
+    for kind in ("images", "masks"):
+        (folder / kind).mkdir(parents=True)
+    try:
+        with h5py.File(path) as file:
+            count = len(file["/value/img"])
+            for number in progress(range(count), "pictures", unit="picture"):
+                picture = np.array(file[file["/value/img"][number, 0]])
+                mask = np.array(file[file[file["/value/gt"][number, 0]][0, 0]]).T
+                picture = picture.transpose(2, 1, 0) if picture.ndim == 3 else picture.T
+                if picture.shape[:2] != mask.shape or not np.isin(mask, (0, 1)).all():
+                    raise InputError(
+                        f"Picture {number} of {path} has {picture.shape[:2]} pixels, its mask {mask.shape} with values"
+                        f" {np.unique(mask)[:5].tolist()}; they must be of one size, with 0 and 1."
+                    )
+                row = {kind[:-1]: f"{folder.name}/{kind}/{number:04d}.png" for kind in ("images", "masks")}
+                Image.fromarray(picture.astype(np.uint8)).save(folder / "images" / f"{number:04d}.png")
+                Image.fromarray(mask.astype(np.uint8)).save(folder / "masks" / f"{number:04d}.png")
+                rows.append(row)
+    except (OSError, KeyError, AttributeError) as error:
+        if getattr(error, "errno", None):
+            raise  # of this machine, such as a full disk
+        raise InputError(f"{path} is no gtsegs_ijcv.mat, or it is damaged: {error}.") from error
+    return pd.DataFrame(rows).assign(**COLUMNS | {"label": 0, "class": "", "mask": [row["mask"] for row in rows]})
+
+
+def waterbirds(files, folder):
+    """Waterbirds (Sagawa et al. 2020): file "archive", a tar.gz with metadata.csv. Groups are class on place."""
+    with opened(files["archive"]) as tar:
+        names = extracted(tar, files["archive"], folder)
+    tables = [name for name in names if name.endswith("/metadata.csv")]
+    if len(tables) != 1:
+        raise InputError(f"{files['archive']} is not the archive of Waterbirds: it has {len(tables)} metadata.csv.")
+    table, root = pd.read_csv(folder.parent / tables[0]), tables[0].removesuffix("metadata.csv")
+    places = table["place"].map({0: "land", 1: "water"})
+    classes = table["y"].map({0: "landbird", 1: "waterbird"})
+    found = pd.DataFrame(
+        {"image": root + table["img_filename"], "label": table["y"], "class": classes, "place": places}
+    )
+    absent = sorted(set(found["image"]) - set(names))
+    if absent:
+        raise InputError(f"{files['archive']} lacks {len(absent)} pictures of its metadata.csv, the first {absent[0]}.")
+    return found.assign(
+        group=classes + " on " + places, split=table["split"].map({0: "train", 1: "val", 2: "test"}), mask=""
+    )
+
+
+def cifar(files, folder):
+    """CIFAR-10 or CIFAR-100 for Python (Krizhevsky 2009): file "archive", a tar.gz of pickles with plain arrays."""
+    rows, batches = [], {}
+    with opened(files["archive"]) as tar:
+        for member in tar:
+            if member.isfile() and not member.name.endswith((".html", ".txt~")):
+                batches[member.name.rsplit("/", 1)[-1]] = _plain_data(tar.extractfile(member), files["archive"])
+    fine = "meta" in batches
+    meta = batches.get("meta", batches.get("batches.meta"))
+    if meta is None:
+        raise InputError(f"{files['archive']} is no archive of CIFAR for Python: it lacks its file of class names.")
+    classes = meta["fine_label_names" if fine else "label_names"]
+    for name, batch in progress(sorted(batches.items()), "batches", unit="batch"):
+        if "data" not in batch:
+            continue
+        split = "test" if name.startswith("test") else "train"
+        (folder / split).mkdir(parents=True, exist_ok=True)
+        pictures = np.asarray(batch["data"], np.uint8).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+        for number, (picture, label) in enumerate(zip(pictures, batch["fine_labels" if fine else "labels"])):
+            path = f"{folder.name}/{split}/{name}-{number:05d}.png"
+            Image.fromarray(picture).save(folder.parent / path)
+            row = {"image": path, "label": label, "class": classes[label], "split": split}
+            if fine:
+                row["superclass"] = meta["coarse_label_names"][batch["coarse_labels"][number]]
+            rows.append(row)
+    return pd.DataFrame(rows).assign(group="", mask="")
+
+
+SOURCES = {
+    "imagenet": imagenet,
+    "imagenet_segmentation": imagenet_segmentation,
+    "waterbirds": waterbirds,
+    "cifar10": cifar,
+    "cifar100": cifar,
+}
+
+# Where an archive is to be had that may not be fetched by everybody.
+TERMS = {
+    "imagenet": " ImageNet is for non-commercial research: ask for access at https://image-net.org, and fetch "
+    "ILSVRC2012_img_val.tar and ILSVRC2012_devkit_t12.tar.gz."
+}
+
+
+@contextmanager
+def opened(path):
+    """A tar archive; InputError that names it if it is none, damaged or cut off."""
+    try:
+        with tarfile.open(path) as tar:
+            yield tar
+    except (tarfile.TarError, EOFError) as error:
+        raise InputError(f"The archive {path} is damaged or cut off: {error}. Fetch it again.") from error
+
+
+def extracted(tar, path, folder, ending=""):
+    """Write the files of an archive below a folder and list them, as paths from the folder above.
+
+    Raises InputError for an entry that would leave the folder or is no plain file.
+    """
+    names = []
+    folder.mkdir(parents=True, exist_ok=True)
+    with progress(tar, "unpacking", unit="file") as members:
+        for member in members:
+            if member.isdir():
+                continue
+            if not member.isfile():
+                raise InputError(f"The archive {path} holds {member.name}, which is no plain file; it is not trusted.")
+            if not member.name.endswith(ending):
+                continue
+            if member.name.startswith("/") or ".." in member.name.split("/"):
+                raise InputError(
+                    f"The archive {path} holds {member.name}, which points outside its folder; it is not trusted."
+                )
+            tar.extract(member, folder, filter="data")
+            names.append(f"{folder.name}/{member.name.removeprefix('./')}")
+    return names
+
+
+class _PlainData(pickle.Unpickler):
+    """Reads pickles of dicts, lists, numbers, texts and numpy arrays; anything else is refused before it runs."""
+
+    ALLOWED: ClassVar = {
+        ("numpy.core.multiarray", "_reconstruct"): np._core.multiarray._reconstruct,
+        ("numpy._core.multiarray", "_reconstruct"): np._core.multiarray._reconstruct,
+        ("numpy", "ndarray"): np.ndarray,
+        ("numpy", "dtype"): np.dtype,
+        ("_codecs", "encode"): lambda text, encoding: text.encode(encoding),
+    }
+
+    def find_class(self, module, name):
+        if (module, name) not in self.ALLOWED:
+            raise InputError(f"it holds a pickle that calls {module}.{name}, which is no plain data; refused")
+        return self.ALLOWED[module, name]
+
+
+def _plain_data(file, path):
+    try:
+        return _PlainData(file, encoding="latin1").load()
+    except InputError as error:
+        raise InputError(f"The archive {path} is not trusted: {error}.") from error
+    except (pickle.UnpicklingError, ValueError, IndexError) as error:
+        raise InputError(f"The archive {path} holds a file that is no CIFAR batch: {error}.") from error

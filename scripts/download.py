@@ -1,0 +1,14 @@
+"""A file from the web, whole and checked."""
+
+from typing import TYPE_CHECKING
+
+from clipspectra.downloads import fetch
+from clipspectra.jobs import job
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+if __name__ == "__main__":
+    with job(snakemake.log[0]) as log:
+        fetch(snakemake.params.url, snakemake.output[0], snakemake.params.digest)
+        log(f"fetched {snakemake.params.url}")

@@ -1,0 +1,25 @@
+"""From a dataset's archives to its pictures and manifest."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clipspectra import InputError
+from clipspectra.archives import SOURCES, TERMS
+from clipspectra.arrays import save_table
+from clipspectra.downloads import check_digest
+from clipspectra.jobs import job
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+if __name__ == "__main__":
+    with job(snakemake.log[0]) as log:
+        for key, path in snakemake.params.missing.items():
+            raise InputError(f"Config, {key}: {path} is not there.{TERMS.get(snakemake.params.source, '')}")
+        files = {name: Path(path) for name, path in snakemake.input.items()}
+        for name, path in files.items():
+            check_digest(path, snakemake.params.digests[name])
+        folder = Path(snakemake.output.images)
+        table = SOURCES[snakemake.params.source](files, folder)
+        save_table(snakemake.output.manifest, table)
+        log(f"{len(table)} pictures of {table['class'].nunique()} classes")

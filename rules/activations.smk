@@ -25,7 +25,7 @@ rule head_basis:
     conda:
         ENVIRONMENT
     resources:
-        mem="8GB",
+        mem=MODEL_MEMORY,
         cache=MODEL_CACHE,
     params:
         model=model_params,
@@ -52,7 +52,7 @@ rule extract_activations:
     threads: lookup("threads", within=config)
     resources:
         gpu=lookup("gpu", within=config),
-        mem="8GB",
+        mem=MODEL_MEMORY,
         runtime="2h",
         batch_size=lookup("batch_size", within=config),
         device=lookup("device", within=config),

@@ -27,6 +27,7 @@ ENVIRONMENT = "../envs/environment.yaml"
 
 MODELS, DATASETS, TEXTS = config["models"], config["datasets"], config["texts"]
 SEEDS = config["seeds"]
+MODEL_MEMORY = "12GB"  # loading ViT-H-14 takes its weights twice, 8 GB
 MODEL_CACHE = config["cache"] or ""  # resources are numbers and texts
 METHODS = config["evaluation"]["methods"]
 # The reference implementation's names of methods, for exports.
@@ -138,7 +139,9 @@ DOWNLOADS = {
 def archive_files(wildcards):
     """The archives of a dataset: what is fetched, and the user's own files as far as they are there."""
     entries = archives_of(wildcards.dataset)[1]
-    own = {name: found(entry["path"]) for name, entry in entries.items() if "path" in entry}
+    own = {
+        name: found(entry["path"]) for name, entry in entries.items() if "path" in entry
+    }
     fetched = {
         name: f"results/data/archives/{entry['url'].rsplit('/', 1)[-1]}"
         for name, entry in entries.items()
@@ -230,11 +233,11 @@ def pool_file(wildcards):
     pool = TEXTS[wildcards.texts]
     if "url" in pool:
         return {"pool": f"results/data/texts/{wildcards.texts}.txt"}
-    key = f"texts.{wildcards.texts}."
+    key = f"texts.{wildcards.texts}"
     if "generated" in pool:
         words = "config/words.yaml" if pool["generated"] is True else pool["generated"]
-        return {"words": existing(words, key + "generated")}
-    return {"pool": existing(pool["file"], key + "file")} if "file" in pool else {}
+        return {"words": existing(words, f"{key}.generated")}
+    return {"pool": existing(pool["file"], f"{key}.file")} if "file" in pool else {}
 
 
 def training_start(wildcards):

@@ -42,7 +42,7 @@ rule make_manifest:
 
 rule download_archive:
     output:
-        protected("results/data/archives/{archive}"),
+        "results/data/archives/{archive}",
     log:
         "results/logs/data/archives/{archive}.log",
     wildcard_constraints:
@@ -71,9 +71,9 @@ rule unpack_archive:
         "results/benchmarks/data/{dataset}.tsv"
     wildcard_constraints:
         dataset=any_of(ARCHIVED_DATASETS),
+    priority: 10  # a wrong archive should be known first
     conda:
         ENVIRONMENT
-    priority: 10 # a wrong archive should be known first
     resources:
         mem="4GB",
         runtime="2h",

@@ -19,7 +19,7 @@ rule segment_images:
     threads: lookup("threads", within=config)
     resources:
         gpu=lookup("gpu", within=config),
-        mem="8GB",
+        mem=MODEL_MEMORY,
         runtime="2h",
         batch_size=lookup("batch_size", within=config),
         device=lookup("device", within=config),

@@ -9,7 +9,7 @@ rule embed_classes:
     conda:
         ENVIRONMENT
     resources:
-        mem="4GB",
+        mem=MODEL_MEMORY,
         runtime="30m",
         device=lookup("device", within=config),
         cache=MODEL_CACHE,
@@ -53,7 +53,7 @@ rule embed_texts:
     conda:
         ENVIRONMENT
     resources:
-        mem="4GB",
+        mem=MODEL_MEMORY,
         runtime="30m",
         device=lookup("device", within=config),
         cache=MODEL_CACHE,

@@ -61,5 +61,5 @@ if __name__ == "__main__":
         save_table(snakemake.output.table, table[["layer", "head", *table.columns.drop(["layer", "head"])]])
         save_table(snakemake.output.heads, pd.DataFrame(heads))
         about = {key: wildcards[key] for key in ("model", "dataset", "seed", "texts", "method")}
-        about |= {"fit_images": int(np.sum(stored.fit)), "dtype": "float64", "code": params.code}
+        about |= {"fit_images": int(np.sum(stored.fit)), "sha256": stored.sha256, "code": params.code}
         save_told(snakemake.output.directions, found, about | versions("numpy", "scipy"))

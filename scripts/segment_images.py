@@ -94,6 +94,6 @@ if __name__ == "__main__":
         save_table(snakemake.output.scores, pd.DataFrame(over_all))
         for bad in skipped:
             log(f"skipped {table['image'].iloc[bad['image']]}: {bad['reason']}")
-        metadata = about | {"code": snakemake.params.code}
+        metadata = about | {"sha256": loaded.sha256 or "", "code": snakemake.params.code}
         arrays = {name: np.concatenate(parts) for name, parts in examples.items()}
         save_arrays(snakemake.output.examples, arrays, metadata | versions("torch", "open_clip_torch"))

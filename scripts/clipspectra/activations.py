@@ -20,7 +20,7 @@ class StoredActivations:
     embedding [image, d_embed], label and row [image] and fit [image], 1 for the rows that means and bases come from. If
     only the last layers were kept, it also holds `early`, the sum of the other layers' heads [image, d_embed].
 
-    layers: numbers of the layers in z; rows: of the manifest; names: (kind, layer) of each of `parts`, the kinds being
+    layers: numbers of the layers in z; rows: of the manifest; sha256: of the model's weights; names: (kind, layer) of each of `parts`, the kinds being
     early, heads, self (the class token's attention to itself), x_0 and mlp
     fit, scored: bool [image], the rows that means and explanations come from, and those that are scored; with protocol
     "held_out" the fit and the eval images, with "same" all images are both, as in the reference implementation
@@ -28,7 +28,8 @@ class StoredActivations:
 
     def __init__(self, shards, basis, protocol="held_out"):
         self.paths = list(shards)
-        self.basis_path, self.basis = basis, load_arrays(basis, "basis")[0]["basis"]
+        arrays, about = load_arrays(basis, "basis")
+        self.basis_path, self.basis, self.sha256 = basis, arrays["basis"], about.get("sha256", "")
         found = [load_arrays(path, "fit", "row") for path in self.paths]
         self.layers = range(int(json.loads(found[0][1].get("first_layer", "0"))), len(self.basis))
         self.heads = self.basis.shape[1]

@@ -1,9 +1,8 @@
 """What every rule script does around its work: log with traceback, one sentence for a user's mistake."""
 
-import errno
 import sys
 import traceback
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 
 from clipspectra import InputError
@@ -15,25 +14,30 @@ def job(log):
 
     Yields a print for the log file.
     """
-    with open(log, "w", buffering=1) as file:
-        try:
-            yield partial(print, file=file)
-        except (InputError, PermissionError) as error:
+    file = open(log, "w", buffering=1)  # noqa: SIM115, a full disk makes its closing fail
+    try:
+        yield partial(print, file=file)
+    except BaseException as error:
+        with suppress(OSError):
             traceback.print_exc(file=file)
-            print(f"\nError: {error}", file=sys.stderr, flush=True)
-            sys.exit(1)
-        except OSError as error:
-            traceback.print_exc(file=file)
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            place = f" for {error.filename}" if error.filename else ""
-            print(
-                f"\nError: No space is left on the disk{place}; make room and run again.", file=sys.stderr, flush=True
-            )
-            sys.exit(1)
-        except BaseException:
-            traceback.print_exc(file=file)
+        sentence = said(error)
+        if sentence is None:
             raise
+        print(f"\nError: {sentence}", file=sys.stderr, flush=True)
+        sys.exit(1)
+    finally:
+        with suppress(OSError):
+            file.close()
+
+
+def said(error):
+    """The one sentence of an error that its user can mend, None for others."""
+    if isinstance(error, InputError | PermissionError):
+        return str(error)
+    if "No space left on device" in str(error):  # safetensors has an error class of its own
+        place = f" for {error.filename}" if getattr(error, "filename", None) else ""
+        return f"No space is left on the disk{place}; make room and run again."
+    return None
 
 
 def model_arguments(snakemake):

@@ -20,8 +20,9 @@ class StoredActivations:
     embedding [image, d_embed], label and row [image] and fit [image], 1 for the rows that means and bases come from. If
     only the last layers were kept, it also holds `early`, the sum of the other layers' heads [image, d_embed].
 
-    layers: numbers of the layers in z; rows: of the manifest; sha256: of the model's weights; names: (kind, layer) of each of `parts`, the kinds being
-    early, heads, self (the class token's attention to itself), x_0 and mlp
+    layers: numbers of the layers in z; rows: of the manifest; sha256: of the model's weights
+    names: (kind, layer) of each of `parts`, the kinds being early, heads, self (the class token's attention to itself),
+    x_0 and mlp
     fit, scored: bool [image], the rows that means and explanations come from, and those that are scored; with protocol
     "held_out" the fit and the eval images, with "same" all images are both, as in the reference implementation
     """

@@ -291,12 +291,11 @@ rule table_labels:
     conda:
         ENVIRONMENT
     params:
-        scores=[
+        scores=["factor_hits", "value_hits"],
+        means=[
             "poles",
-            "factor_hits",
             "factor_hits_by_chance",
             "factor_hits_by_chance_95",
-            "value_hits",
             "value_hits_by_chance",
             "value_hits_by_chance_95",
         ],

@@ -19,10 +19,11 @@ rule figures:
             ending=["pdf", "png"],
         ),
         expand(
-            "results/figures/{model}/{dataset}/seed-{seed}/segmentation.{ending}",
+            "results/figures/{model}/{dataset}/seed-{seed}/{figure}.{ending}",
             model=MODELS,
             dataset=MASKED_DATASETS,
             seed=FIGURE_SEED,
+            figure=["segmentation", "segmentation-parts"],
             ending=["pdf", "png"],
         ),
         expand(
@@ -202,3 +203,32 @@ rule plot_effects:
         "Figure: what each head is worth, {wildcards.model} on {wildcards.dataset}"
     script:
         "../scripts/plot_effects.py"
+
+
+rule plot_segmentation_parts:
+    input:
+        heads="results/segmentation/{model}/{dataset}/seed-{seed}/heads.csv",
+        together="results/segmentation/{model}/{dataset}/seed-{seed}/best-heads.csv",
+    output:
+        "results/figures/{model}/{dataset}/seed-{seed}/segmentation-parts.pdf",
+        report(
+            "results/figures/{model}/{dataset}/seed-{seed}/segmentation-parts.png",
+            caption="captions/segmentation-parts.rst",
+            category="Figures",
+            subcategory="{dataset}",
+            labels={
+                "figure": "Segmentation by head",
+                "model": "{model}",
+                "seed": "{seed}",
+            },
+        ),
+    log:
+        "results/logs/figures/{model}/{dataset}/seed-{seed}/segmentation-parts.log",
+    conda:
+        ENVIRONMENT
+    params:
+        code=code("plots", "arrays"),
+    message:
+        "Figure: which heads of {wildcards.model} segment {wildcards.dataset}"
+    script:
+        "../scripts/plot_segmentation_parts.py"

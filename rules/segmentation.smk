@@ -26,13 +26,50 @@ rule segment_images:
         cache=MODEL_CACHE,
     params:
         model=model_params,
-        examples=8,
+        methods=lookup("segmentation/methods", within=config),
+        target=lookup("segmentation/target", within=config),
+        geometry=lookup("segmentation/geometry", within=config),
         on_bad_image=lookup("on_bad_image", within=config),
-        code=code(*CORE, "segment", "datasets"),
+        code=code(*CORE, "segment", "rivals", "datasets", "geometry"),
     message:
         "Segmenting {wildcards.dataset} with {wildcards.model}, seed {wildcards.seed}"
     script:
         "../scripts/segment_images.py"
+
+
+rule segment_parts:
+    input:
+        unpack(model_files),
+        images="results/data/{dataset}/seed-{seed}/images.csv",
+        manifest="results/data/{dataset}/manifest.csv",
+        classes="results/text/{model}/classes-{dataset}.safetensors",
+    output:
+        heads="results/segmentation/{model}/{dataset}/seed-{seed}/heads.csv",
+        together="results/segmentation/{model}/{dataset}/seed-{seed}/best-heads.csv",
+    log:
+        "results/logs/segmentation/{model}/{dataset}/seed-{seed}-parts.log",
+    wildcard_constraints:
+        dataset=any_of(MASKED_DATASETS),
+    conda:
+        ENVIRONMENT
+    threads: lookup("threads", within=config)
+    resources:
+        gpu=lookup("gpu", within=config),
+        mem=MODEL_MEMORY,
+        runtime="2h",
+        batch_size=lookup("batch_size", within=config),
+        device=lookup("device", within=config),
+        cache=MODEL_CACHE,
+    params:
+        model=model_params,
+        target=lookup("segmentation/target", within=config),
+        geometry=lookup("segmentation/geometry", within=config),
+        on_bad_image=lookup("on_bad_image", within=config),
+        code=code(*CORE, "segment", "datasets", "geometry"),
+    message:
+        "Which heads of {wildcards.model} segment {wildcards.dataset}, seed {wildcards.seed}"
+    script:
+        "../scripts/segment_parts.py"
 
 
 rule table_segmentation:
@@ -57,6 +94,12 @@ rule table_segmentation:
         ENVIRONMENT
     params:
         scores=["pixel_accuracy", "mean_iou", "mean_ap"],
+        means=[
+            f"{score}_{side}"
+            for score in ("pixel_accuracy", "mean_iou", "mean_ap")
+            for side in ("low", "high")
+        ]
+        + ["flat_maps"],
         code=code("arrays"),
     message:
         "Table of segmentation scores"

@@ -26,6 +26,7 @@ from clipspectra.contributions import activations, head_basis, sum_error
 from clipspectra.datasets import ImageFiles
 from clipspectra.extraction import extract
 from clipspectra.families import tower
+from clipspectra.rivals import RIVALS
 from clipspectra.segment import patch_maps
 
 
@@ -73,7 +74,7 @@ def timed(call, device):
 
 
 @torch.no_grad()
-def measure(loaded, batch, repeats):
+def measure(loaded, batch, repeats, rivals=False):
     """{what: median seconds an image over `repeats` rounds, the candidates in turn; the first round warms up}."""
     model, found = loaded.model, tower(loaded.model.visual)
     images = torch.randn(batch, 3, *loaded.image_size, device=loaded.device)
@@ -84,6 +85,9 @@ def measure(loaded, batch, repeats):
         "extraction, with its proof": lambda: sum_error(activations(model, images, found=found), basis),
         "patch maps, 1,000 classes": lambda: patch_maps(model, images, classifier, found=found),
     }
+    if rivals:
+        texts = F.normalize(classifier.T[:batch], dim=-1)
+        work |= {name: lambda rival=rival: rival(model, images, texts, found) for name, rival in RIVALS.items()}
     seconds = {name: [] for name in work}
     for number in tqdm(range(repeats + 1), desc=f"batch {batch}", leave=False):
         for name, call in work.items():
@@ -177,7 +181,10 @@ def main():
         for precision in arguments.precisions:
             loaded = models.load(architecture, None, device=arguments.device, precision=precision)
 
-            measured = [(batch, measure(loaded, batch, arguments.repeats)) for batch in arguments.batches]
+            measured = [
+                (batch, measure(loaded, batch, arguments.repeats, rivals=batch == min(arguments.batches)))
+                for batch in arguments.batches
+            ]
             if precision == "fp32":
                 measured.append((1, measure_dense(loaded)))
                 notes.append(f"{architecture}: {stored(loaded)}")

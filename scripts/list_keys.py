@@ -25,7 +25,7 @@ def keys(schema, path=""):
 def choices(schema):
     """What a value may be, where the schema has a list."""
     listed = schema.get("enum", schema.get("items", {}).get("enum") if isinstance(schema.get("items"), dict) else None)
-    return f" ({', '.join(listed)})" if listed else ""
+    return f" ({'; '.join(listed)})" if listed else ""
 
 
 def table():

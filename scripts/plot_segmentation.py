@@ -1,5 +1,6 @@
 """Segmentation examples with the table of scores."""
 
+import json
 from typing import TYPE_CHECKING
 
 from clipspectra import plots
@@ -9,16 +10,21 @@ from clipspectra.jobs import job
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
+CLASSES = {"top1": "for the model's own top-1 class", "label": "for the true class"}
+
 if __name__ == "__main__":
     with job(snakemake.log[0]):
-        arrays, _ = load_arrays(snakemake.input.examples)
+        arrays, metadata = load_arrays(snakemake.input.examples)
+        scores = load_table(snakemake.input.scores)
         figure = plots.segmentation_examples(
             arrays["pictures"],
             arrays["masks"],
             arrays["maps"],
             arrays["predictions"],
-            load_table(snakemake.input.scores).to_dict("records"),
-            title=f"Zero-shot segmentation with {snakemake.wildcards.model}, evidence for its own top-1 class",
-            footer=plots.provenance(snakemake.wildcards, load_table(snakemake.input.images)),
+            json.loads(metadata["kinds"]),
+            scores[scores["resolution"] == "model"].to_dict("records"),
+            title=f"Zero-shot segmentation with {snakemake.wildcards.model}: {metadata['method']}",
+            footer=plots.provenance(snakemake.wildcards, load_table(snakemake.input.images))
+            + f" · {CLASSES[metadata['target']]}",
         )
         plots.save(figure, *snakemake.output)

@@ -1,4 +1,4 @@
-"""Zero-shot segmentation of the eval images: scores by image, over all images, and a few examples to look at."""
+"""Zero-shot segmentation of the eval images: every method's scores by image and over all, and a few examples."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -6,94 +6,137 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from clipspectra import InputError
 from clipspectra.arrays import load_arrays, load_table, save_arrays, save_table, versions
+from clipspectra.datasets import masked_rows
 from clipspectra.jobs import job, model_arguments, progress
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
+SHOWN = 3  # examples of each kind: best, worst, random
+GRADIENT_BATCH = 8  # images whose attention of all layers is held at a time
 
-def segment(loaded, table, root, classifier, *, batch_size, workers, **bad_images):
-    """Yield (rows of the table, masks, {method: maps}) batch by batch, masks and maps [image, height, width]."""
+
+def evidence(model, images, classifier, classes, methods, found, log):
+    """{method: values of the patches [image, patch]} of the decomposition, its variants and the rivals."""
     import torch
 
-    from clipspectra.datasets import ImageFiles, batches, mask_transform
-    from clipspectra.devices import enough_memory
-    from clipspectra.families import tower
-    from clipspectra.segment import last_attention_maps, patch_maps
+    from clipspectra.families import Unsupported
+    from clipspectra.rivals import RIVALS
+    from clipspectra.segment import VARIANTS, patch_evidence, variants
 
-    found = tower(loaded.model.visual)
-    classifier = torch.from_numpy(classifier).to(loaded.device)
-    files = ImageFiles(table, root, loaded.preprocess, mask_transform(loaded.image_size))
-    with progress(None, "segmentation", total=len(table), unit="image") as bar, enough_memory(batch_size):
-        for rows, (images, masks) in batches(files, batch_size, workers=workers, **bad_images):
-            images = images.to(loaded.device)
-            maps = {
-                "decomposition": patch_maps(loaded.model, images, classifier, found=found),
-                "last-layer attention": last_attention_maps(loaded.model, images, found=found),
-                "all background": torch.zeros(masks.shape),
-            }
-            yield rows, masks.numpy(), {method: values.cpu().numpy() for method, values in maps.items()}
-            bar.update(len(images))
+    whole, classes = patch_evidence(model, images, classifier, classes=classes, found=found)
+    values = {"decomposition": whole}
+    if set(methods) & set(VARIANTS):
+        of_heads, _ = patch_evidence(model, images, classifier, classes=classes, by_head=True, found=found)
+        values |= {name: of for name, of in variants(of_heads).items() if name in methods}
+    texts = torch.nn.functional.normalize(classifier.T[classes], dim=-1)
+    for name in (name for name in methods if name in RIVALS):
+        try:
+            parts = zip(images.split(GRADIENT_BATCH), texts.split(GRADIENT_BATCH))
+            values[name] = torch.cat([RIVALS[name](model, some, text, found) for some, text in parts])
+        except Unsupported as error:
+            log(f"{name}: {error}")
+    return {name: values[name].float() for name in methods if name in values}
+
+
+def scored(values, grid, masks, own):
+    """Scores of one method on one batch: a row an image and resolution.
+
+    own: for each image (mask at its own resolution, box that the model saw), or None where that is what was seen.
+    """
+    from clipspectra.segment import VOID, at_own_resolution, scores, upsample
+
+    maps = upsample(values, grid, masks.shape[-2:]).cpu().numpy()
+    tables = [scores(maps, masks).table.assign(resolution="model", place=range(len(masks)))]
+    for place, of_image in enumerate(own):
+        if of_image is not None:
+            mask, box = of_image
+            found = at_own_resolution(values[place], grid, box, mask.shape).numpy()
+            unseen = np.isnan(found)
+            table = scores(np.where(unseen, 0, found)[None], np.where(unseen, VOID, mask)[None], ~unseen[None]).table
+            tables.append(table.assign(resolution="own", place=place))
+    return pd.concat(tables, ignore_index=True)
+
+
+def own_masks(paths, preprocess, shape):
+    """For each mask file (the mask as it is, the box seen of it), None where the model sees the picture as it is."""
+    from clipspectra.datasets import open_mask
+    from clipspectra.geometry import seen_box
+
+    result = []
+    for path in paths:
+        mask = np.array(open_mask(path))
+        result.append(None if mask.shape == shape else (mask, seen_box(mask.shape, preprocess)))
+    return result
+
+
+def chosen_examples(table, seed):
+    """Places of the images to show: best and worst by the first method's average precision, and random ones."""
+    table = table.sort_values("place")
+    order = table["place"].to_numpy()[np.argsort(-table["average_precision"].to_numpy(), kind="stable")]
+    random = np.random.default_rng(seed).permutation(order)
+    kinds = {"best": order[:SHOWN], "worst": order[::-1][:SHOWN], "random": random[:SHOWN]}
+    return [(kind, int(place)) for kind, places in kinds.items() for place in places]
 
 
 if __name__ == "__main__":
     with job(snakemake.log[0]) as log:
-        from clipspectra import models
-        from clipspectra.datasets import seen_picture
-        from clipspectra.segment import Scores, predictions, scores
+        import torch
 
-        wildcards, resources = snakemake.wildcards, snakemake.resources
-        table = load_table(snakemake.input.images)
-        table = table[table["role"] == "eval"].reset_index(drop=True)
-        bare = table["image"][table["mask"] == ""]
-        if len(bare):
-            raise InputError(
-                f"{len(bare)} eval images of {wildcards.dataset} have no mask in the manifest, the first "
-                f"{bare.iloc[0]}; add their masks, or set masks: false in the config."
-            )
-        classifier = load_arrays(snakemake.input.classes, "class")[0]["class"]
+        from clipspectra import models
+        from clipspectra.datasets import ImageFiles, batches
+        from clipspectra.devices import enough_memory
+        from clipspectra.families import tower
+        from clipspectra.geometry import mask_transform, seen_picture
+        from clipspectra.segment import Scores, predictions, upsample
+
+        wildcards, resources, params = snakemake.wildcards, snakemake.resources, snakemake.params
+        table = masked_rows(load_table(snakemake.input.images), wildcards.dataset)
+        arrays, _ = load_arrays(snakemake.input.classes, "class")
         loaded = models.load(**model_arguments(snakemake), device=resources.device)
-        root = Path(snakemake.input.manifest).parent
-        # The examples are spread evenly over the eval images, chosen before any score is known.
-        shown = np.linspace(0, len(table) - 1, snakemake.params.examples).round().astype(int)
-        rows, examples, skipped = [], {"pictures": [], "masks": [], "maps": [], "predictions": []}, []
-        batches = segment(
-            loaded,
-            table,
-            root,
-            classifier,
-            batch_size=resources.batch_size,
-            workers=snakemake.threads - 1,
-            on_bad_image=snakemake.params.on_bad_image,
-            skipped=skipped,
-        )
-        for places, masks, maps in batches:
-            names = table["image"].to_numpy()[places]
-            for method, values in maps.items():
-                found = scores(values, masks).table
-                found.insert(0, "image", names)
-                found.insert(0, "method", method)
-                rows.append(found)
-            here = np.isin(places, shown)
-            chosen = maps["decomposition"][here]
-            examples["masks"].append(masks[here].astype(np.uint8))
-            examples["maps"].append(chosen)
-            examples["predictions"].append(predictions(chosen).astype(np.uint8))
-            examples["pictures"] += [seen_picture(root / name, loaded.image_size)[None] for name in names[here]]
-        about = {key: wildcards[key] for key in ("model", "dataset", "seed")}
-        about["split"] = "+".join(sorted(set(table["split"])))
+        classifier, found = torch.from_numpy(arrays["class"]).to(loaded.device), tower(loaded.model.visual)
+        labels = torch.from_numpy(table["label"].to_numpy()).to(loaded.device) if params.target == "label" else None
+        root, squashed = Path(snakemake.input.manifest).parent, params.geometry == "squashed"
+        way = mask_transform(loaded.preprocess, loaded.image_size, squashed)
+        rows, skipped = [], []
+        files = ImageFiles(table, root, loaded.preprocess, way)
+        options = {"workers": snakemake.threads - 1, "on_bad_image": params.on_bad_image, "skipped": skipped}
+        with progress(None, "segmentation", total=len(table), unit="image") as bar, enough_memory(resources.batch_size):
+            for places, (images, masks) in batches(files, resources.batch_size, **options):
+                images, classes = images.to(loaded.device), None if labels is None else labels[places]
+                masks, paths = masks.numpy(), [root / table["mask"][place] for place in places]
+                own = [None] * len(paths) if squashed else own_masks(paths, loaded.preprocess, masks.shape[-2:])
+                values = evidence(loaded.model, images, classifier, classes, params.methods, found, log)
+                for method, of_patches in values.items():
+                    of_method = scored(of_patches, found.grid, masks, own).assign(method=method)
+                    rows.append(of_method.assign(place=np.array(places)[of_method["place"]]))
+                bar.update(len(images))
         by_image = pd.concat(rows, ignore_index=True)
-        over_all = []
-        for method, members in by_image.groupby("method", sort=False):
-            pooled = Scores.of(members.drop(columns=["method", "image"]))
-            percent = {name: 100 * getattr(pooled, name) for name in ("pixel_accuracy", "mean_iou", "mean_ap")}
-            over_all.append(about | {"method": method, "images": len(members)} | percent)
-        save_table(snakemake.output.images, by_image)
+        by_image.insert(0, "image", table["image"].to_numpy()[by_image["place"]])
+        about = {key: wildcards[key] for key in ("model", "dataset", "seed")}
+        about |= {"split": "+".join(sorted(set(table["split"]))), "target": params.target, "geometry": params.geometry}
+        over_all, keys = [], ["method", "resolution"]
+        for (method, resolution), members in by_image.groupby(keys, sort=False):
+            pooled = Scores.of(members.drop(columns=["image", "place", *keys]))
+            row = about | {"method": method, "resolution": resolution, "images": len(members)}
+            row["flat_maps"] = int(members["flat"].sum())
+            for name, (low, high) in pooled.intervals(np.random.default_rng(int(wildcards.seed))).items():
+                row |= {name: 100 * getattr(pooled, name), f"{name}_low": 100 * low, f"{name}_high": 100 * high}
+            over_all.append(row)
+        save_table(snakemake.output.images, by_image.drop(columns="place"))
         save_table(snakemake.output.scores, pd.DataFrame(over_all))
         for bad in skipped:
             log(f"skipped {table['image'].iloc[bad['image']]}: {bad['reason']}")
-        metadata = about | {"sha256": loaded.sha256 or "", "code": snakemake.params.code}
-        arrays = {name: np.concatenate(parts) for name, parts in examples.items()}
-        save_arrays(snakemake.output.examples, arrays, metadata | versions("torch", "open_clip_torch"))
+        first = by_image[(by_image["method"] == params.methods[0]) & (by_image["resolution"] == "model")]
+        shown = chosen_examples(first, int(wildcards.seed))
+        images, masks = (torch.stack(parts) for parts in zip(*(files[place][1] for _, place in shown)))
+        classes = None if labels is None else labels[[place for _, place in shown]]
+        values = evidence(loaded.model, images.to(loaded.device), classifier, classes, params.methods[:1], found, log)
+        maps = upsample(values[params.methods[0]], found.grid, masks.shape[-2:]).cpu().numpy()
+        pictures = [seen_picture(root / table["image"][place], loaded.preprocess) for _, place in shown]
+        examples = {"pictures": np.stack(pictures), "masks": masks.numpy().astype(np.uint8), "maps": maps}
+        examples["predictions"] = predictions(maps).astype(np.uint8)
+        metadata = about | {"kinds": [kind for kind, _ in shown], "method": params.methods[0]}
+        metadata |= {"sha256": loaded.sha256 or "", "code": params.code}
+        save_arrays(snakemake.output.examples, examples, metadata | versions("torch", "open_clip_torch"))

@@ -13,7 +13,7 @@ text      one entry of a text pool
 rank      one principal component of a head
 
 Read in the order of the data: datasets, models, towers, families, hooks, contributions, extraction, activations,
-spectral, textspan, methods, evaluate, recovery, effects, segment, plots.
+spectral, textspan, sparse, methods, evaluate, recovery, effects, labels, stability, geometry, segment, rivals, plots.
 Nothing here knows of Snakemake.
 """
 

@@ -111,6 +111,18 @@ def choose_rows(manifest, roles, seed):
     return result.sort_values(["role", "row"], ascending=[False, True], ignore_index=True)
 
 
+def masked_rows(chosen, dataset):
+    """The eval rows of a seed's table. Raises InputError if one has no mask."""
+    table = chosen[chosen["role"] == "eval"].reset_index(drop=True)
+    bare = table["image"][table["mask"] == ""]
+    if len(bare):
+        raise InputError(
+            f"{len(bare)} eval images of {dataset} have no mask in the manifest, the first {bare.iloc[0]}; add their "
+            "masks, or set masks: false in the config."
+        )
+    return table
+
+
 class BadPicture(InputError):
     """A picture that is missing or cannot be decoded: path and cause, which says so without the path."""
 
@@ -139,13 +151,20 @@ class ImageFiles:
 
     def __getitem__(self, row):
         try:
-            tensors = (self.preprocess(open_rgb(self.images[row])),)
+            picture = open_rgb(self.images[row])
+            tensors = (self.preprocess(picture),)
         except BadPicture as error:
             return row, error
         if self.masks is None:
             return row, tensors
         try:
-            return row, (*tensors, self.mask_transform(open_mask(self.masks[row]))[0])
+            mask = open_mask(self.masks[row])
+            if mask.size != picture.size:
+                raise InputError(
+                    f"The mask {self.masks[row]} has {mask.width} × {mask.height} pixels, its image {self.images[row]} "
+                    f"has {picture.width} × {picture.height}; they must be of one size."
+                )
+            return row, (*tensors, self.mask_transform(mask)[0])
         except InputError as error:
             return row, InputError(str(error))  # a bad mask is not to be skipped
 
@@ -187,22 +206,6 @@ def open_mask(path):
             f"it holds {np.unique(values)[:5].tolist()} in shape {list(values.shape)}."
         )
     return Image.fromarray(values.astype(np.uint8))
-
-
-def mask_transform(image_size):
-    """A mask's way to an integer tensor [1, height, width]: the image's own resize and centre crop, unblended."""
-    from torchvision.transforms import v2
-
-    resize = v2.Resize(min(image_size), interpolation=v2.InterpolationMode.NEAREST)
-    return v2.Compose([resize, v2.CenterCrop(image_size), v2.PILToTensor()])
-
-
-def seen_picture(path, image_size):
-    """A picture as the tower sees it, resized and cropped, uint8 [height, width, 3]."""
-    from torchvision.transforms import v2
-
-    resize = v2.Resize(min(image_size), interpolation=v2.InterpolationMode.BICUBIC)
-    return np.array(v2.Compose([resize, v2.CenterCrop(image_size)])(open_rgb(path)))
 
 
 def open_rgb(path):

@@ -234,14 +234,14 @@ def cards(entries, *, title, footer):
     return figure
 
 
-def segmentation_examples(pictures, masks, maps, found, table, *, title, footer):
-    """Columns of examples (image, mask, map, prediction), and below them the table of scores.
+def segmentation_examples(pictures, masks, maps, found, kinds, table, *, title, footer):
+    """Columns of examples (image, mask, map, prediction) under the kind of each; below them the scores of all methods.
 
-    table: rows of {"method", "pixel_accuracy", "mean_iou", "mean_ap"}, in per cent.
+    table: rows of {"method", "pixel_accuracy", "mean_iou", "mean_ap"}, in per cent, each score with _low and _high.
     """
-    figure = _new(4.4 + 0.27 * len(table), footer)
+    figure = _new(4.0 + 0.24 * len(table), footer)
     figure.suptitle(title, fontsize=10)
-    upper, lower = figure.subfigures(2, 1, height_ratios=[3.75, 0.3 + 0.27 * len(table)])
+    upper, lower = figure.subfigures(2, 1, height_ratios=[3.4, 0.3 + 0.24 * len(table)])
     axes = upper.subplots(4, len(pictures), squeeze=False)
     grey, heat = ({"cmap": name, "vmin": 0, "vmax": 1} for name in ("gray", "cividis"))
     rows = (("image", pictures, {}), ("mask", masks, grey), ("map", maps, heat), ("prediction", found, grey))
@@ -249,19 +249,56 @@ def segmentation_examples(pictures, masks, maps, found, table, *, title, footer)
         line[0].set_ylabel(name)
         for one, picture in zip(line, shown):
             _picture(one, picture, **options)
+    for one, kind in zip(axes[0], kinds):
+        one.set_title(kind, fontsize=7.5)
     below = lower.subplots()
     below.set_axis_off()
-    names = {
-        "method": "method",
-        "pixel_accuracy": "pixel accuracy (%)",
-        "mean_iou": "mean IoU (%)",
-        "mean_ap": "mean AP (%)",
-    }
-    cells = [[row["method"], *(f"{row[score]:.1f}" for score in list(names)[1:])] for row in table]
-    drawn = below.table(cells, colLabels=list(names.values()), loc="center", cellLoc="center", edges="horizontal")
+    names = {"pixel_accuracy": "pixel accuracy (%)", "mean_iou": "mean IoU (%)", "mean_ap": "mean AP (%)"}
+
+    def cell(row, score):
+        return f"{row[score]:.1f}  ({row[score + '_low']:.1f} to {row[score + '_high']:.1f})"
+
+    cells = [[row["method"], *(cell(row, score) for score in names)] for row in table]
+    labels = ["method", *names.values()]
+    drawn = below.table(cells, colLabels=labels, loc="center", cellLoc="center", edges="horizontal")
     drawn.auto_set_font_size(False)
-    drawn.set_fontsize(8)
-    drawn.scale(1, 1.25)
+    drawn.set_fontsize(7.5)
+    drawn.auto_set_column_width(range(len(labels)))
+    drawn.scale(1, 1.1)
+    return figure
+
+
+def segmentation_parts(heads, together, *, title, footer):
+    """Layers by heads: average precision of each head alone; and the scores of the best heads together."""
+    values = _by_head(heads, lambda rows: rows["mean_ap"].iloc[0])
+    grid, small = values.shape, values.shape[1] <= 6
+    figure = _new(1.4 + max(2.2, 0.42 * grid[0] if small else 0.14 * grid[0]), footer)
+    figure.suptitle(title, fontsize=10)
+    left, right = figure.subplots(1, 2)
+    image = left.imshow(values, cmap="cividis", aspect="auto")
+    figure.colorbar(image, ax=left, label="mean AP of the head alone (%)", shrink=0.9)
+    left.set_title("Each head alone")
+    _label_heads(left, grid, heads["layer"].min())
+    if small:
+        middle = (values.min() + values.max()) / 2
+        for (layer, head), value in np.ndenumerate(values):
+            colour = "black" if value > middle else "white"
+            left.text(head, layer, f"{value:.0f}", ha="center", va="center", color=colour)
+    lines = {
+        "mean_iou": ("mean IoU", "#0072B2"),
+        "pixel_accuracy": ("pixel accuracy", "#D55E00"),
+        "mean_ap": ("mean AP", "#009E73"),
+    }
+    for score, (name, colour) in lines.items():
+        right.plot(
+            together["heads"], together[score], color=colour, marker="o", markersize=3, linewidth=1.2, label=name
+        )
+    right.set_xscale("log", base=2)
+    right.set_xticks(together["heads"], [str(count) for count in together["heads"]])
+    right.minorticks_off()
+    right.set(xlabel="number of best heads together", ylabel="score (%)", title="The best heads together")
+    right.spines[["top", "right"]].set_visible(False)
+    right.legend(frameon=False)
     return figure
 
 

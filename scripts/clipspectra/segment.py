@@ -24,15 +24,17 @@ def patch_maps(model, images, classifier, *, found=None):
     [0, 1] image by image. A flat map is all 0.
     """
     found = found or tower(model.visual)
-    return upsample(patch_evidence(model, images, classifier, found=found), found.grid, images.shape[-2:])
+    evidence, _ = patch_evidence(model, images, classifier, found=found)
+    return upsample(evidence, found.grid, images.shape[-2:])
 
 
 @torch.no_grad()
-def patch_evidence(model, images, classifier, *, found=None):
-    """Contribution of each patch to the top-1 class's logit minus the mean logit, [image, patch].
+def patch_evidence(model, images, classifier, *, classes=None, minus_mean=True, by_head=False, found=None):
+    """Contribution of each patch to a class's logit, by default less the mean logit: ([image, patch], class [image]).
 
-    Every head reads its tokens along one direction an image, the classifier's as the head sees it: nothing of size
-    [pos, head, d_model] is formed.
+    classes: the class of each image, [image], its own top-1 if None; by_head: what each head gives alone, without the
+    constants that say the same of every patch, [image, layer, head, patch]. Every head reads its tokens along one
+    direction an image, the classifier's as the head sees it: nothing of size [pos, head, d_model] is formed.
     """
     found = found or tower(model.visual)
     check_images(found, images)
@@ -43,46 +45,67 @@ def patch_evidence(model, images, classifier, *, found=None):
 
     with observe(found, on_layer=on_layer, only_read=True) as ends:
         embedding = model.encode_image(images, normalize=False)
-    top = (embedding @ classifier).argmax(1)
-    direction = classifier.T[top] - classifier.mean(1)  # [image, d_embed]
+    classes = (embedding @ classifier).argmax(1) if classes is None else classes
+    direction = classifier.T[classes] - (classifier.mean(1) if minus_mean else 0)  # [image, d_embed]
     weights, scalars, _ = found.readout.weights_and_scalars(ends, embedding.norm(dim=-1))
     project, shared, _ = found.reading
     seen_from = torch.einsum("ie,gem->igm", direction, project)  # the direction in the stream, [image, group, d_model]
-    evidence, biases = 0, 0
+    evidence, biases, of_heads = 0, 0, []
     for number, (layer, (write, bias)) in enumerate(zip(found.layers, found.writing)):
         read = held.pop(number) if of_class else held.pop(number).read(tokens)
         parts = source_parts(layer, read, weights)  # [image, group, pos, head, coordinate]
         along = (seen_from @ write).unflatten(-1, parts.shape[-2:])  # [image, group, head, coordinate]
-        evidence, biases = evidence + torch.einsum("igphk,ighk->ip", parts, along), biases + bias
+        if by_head:
+            of_heads.append(torch.einsum("igphk,ighk->ihp", parts, along))
+        else:
+            evidence, biases = evidence + torch.einsum("igphk,ighk->ip", parts, along), biases + bias
+    if by_head:
+        return torch.stack(of_heads, dim=1)[..., found.prefix :], classes
     # What biases, means and betas say is the same for every token: one number an image.
     layers = len(found.layers)
     constants = torch.cat([project @ biases, shared.T * layers / (2 * layers + 1)])  # [scalar, d_embed]
     evidence = evidence + (direction @ constants.T * scalars).sum(1, keepdim=True) / evidence.shape[1]
-    return evidence[:, found.prefix :]
+    return evidence[:, found.prefix :], classes
 
 
-@torch.no_grad()
-def last_attention_maps(model, images, *, found=None):
-    """A rival: the class token's attention to each patch in the last layer, mean over heads, as maps in [0, 1].
+VARIANTS = ("decomposition, last layer", "decomposition, last layer, |heads|")
 
-    For towers without a class token, the attention that they pool with, or the mean over the tokens.
+
+def variants(of_heads):
+    """{name in VARIANTS: values [image, patch]} of what each head gives alone, [image, layer, head, patch].
+
+    The last layer by itself; and the sizes of what its heads give, whatever their sign: a head that speaks against the
+    class at a patch looks at that patch too.
     """
-    found = found or tower(model.visual)
-    last, held = len(found.layers) - 1, {}
-
-    def on_layer(number, seen):
-        if number == last:
-            held["attention"] = seen.attention(found.readout.tokens).mean((1, 2))
-
-    with observe(found, on_layer=on_layer, only_read=True):
-        model.encode_image(images, normalize=False)
-    return upsample(held["attention"][:, found.prefix :], found.grid, images.shape[-2:])
+    last = of_heads[:, -1]
+    return dict(zip(VARIANTS, (last.sum(1), last.abs().sum(1))))
 
 
 def upsample(values, grid, size):
     """Values of patches [image, patch] as maps [image, height, width] in [0, 1]; negative ones count as 0."""
     maps = F.interpolate(values.reshape(-1, 1, *grid), size=size, mode="bilinear", align_corners=False)[:, 0]
     return stretch(maps.clamp(min=0))
+
+
+def at_own_resolution(values, grid, box, size):
+    """Values of one image's patches [patch] as a map of the picture itself, [height, width] in [0, 1].
+
+    box: (top, left, height, width) of what the model saw, in the picture's pixels (datasets.seen_box); size: the
+    picture's (height, width). Pixels that the model did not see are NaN. Interpolated as `upsample` does.
+    """
+    axes, seen = [], []
+    for start, length, pixels in zip(box[:2], box[2:], size):
+        place = (torch.arange(pixels, dtype=torch.float64) + 0.5 - start) / length  # in the box, 0 to 1
+        axes.append(2 * place - 1)
+        seen.append((place >= 0) & (place <= 1))
+    points = torch.stack(torch.meshgrid(axes[1], axes[0], indexing="xy"), dim=-1)  # x, y for each pixel
+    cells = values.detach().cpu().double().reshape(1, 1, *grid)
+    maps = F.grid_sample(cells, points[None], mode="bilinear", padding_mode="border", align_corners=False)[0, 0]
+    inside = seen[0][:, None] & seen[1]
+    maps = maps.clamp(min=0)
+    low, high = maps[inside].min(), maps[inside].max()
+    maps = (maps - low) / torch.where(high > low, high - low, 1)
+    return torch.where(inside, maps, float("nan")).float()
 
 
 def stretch(maps):
@@ -109,30 +132,62 @@ class Scores(NamedTuple):
         accuracy = pixels["correct_pixels"] / max(pixels["labelled_pixels"], 1)
         return cls(float(accuracy), float(np.mean(iou)), float(table["average_precision"].mean()), table)
 
+    def intervals(self, rng, draws=1000):
+        """95 % intervals of the three scores over images drawn with replacement: {score: (low, high)}."""
+        count = len(self.table)
+        times = rng.multinomial(count, np.full(count, 1 / count), size=draws)  # how often each image is drawn
+        pixels = {name: times @ self.table[name].to_numpy(float) for name in self.table.columns[:-1]}
+        iou = [
+            pixels[f"intersection_{side}"] / np.maximum(pixels[f"union_{side}"], 1)
+            for side in ("background", "foreground")
+        ]
+        precision = self.table["average_precision"].to_numpy()
+        defined = ~np.isnan(precision)
+        found = {
+            "pixel_accuracy": pixels["correct_pixels"] / np.maximum(pixels["labelled_pixels"], 1),
+            "mean_iou": np.mean(iou, axis=0),
+            "mean_ap": times[:, defined] @ precision[defined] / np.maximum(times[:, defined].sum(1), 1),
+        }
+        return {name: tuple(np.quantile(values, (0.025, 0.975))) for name, values in found.items()}
 
-def predictions(maps):
-    """Foreground, where a map exceeds its own mean: bool [image, height, width]."""
+
+def on_the_grid(masks, grid):
+    """Masks [image, height, width] at the resolution of the patches [image, row, column], by the majority of pixels."""
+    labelled = torch.from_numpy((masks != VOID).astype(np.float32))[:, None]
+    share, known = (
+        F.adaptive_avg_pool2d(part, grid)[:, 0]
+        for part in (labelled * torch.from_numpy(masks)[:, None].eq(1), labelled)
+    )
+    return torch.where(known > 0, (2 * share > known).int(), VOID).numpy().astype(np.uint8)
+
+
+def predictions(maps, seen=None):
+    """Foreground, where a map exceeds its own mean (over the pixels `seen`, a bool array, all by default)."""
     maps = np.asarray(maps)
-    return maps > maps.mean((1, 2), keepdims=True, dtype=np.float64)
+    if seen is None:
+        return maps > maps.mean((1, 2), keepdims=True, dtype=np.float64)
+    return seen & (maps > maps.mean((1, 2), keepdims=True, dtype=np.float64, where=seen))
 
 
-def scores(maps, masks):
+def scores(maps, masks, seen=None):
     """Score maps [image, height, width] in [0, 1] against masks of 0, 1 and 255 (not labelled).
 
     The reference's protocol: the foreground is where a map exceeds its mean; pixel accuracy and IoU (mean of both
     sides) are pooled over the dataset; average precision is per image, over both channels' scores together.
+    seen: pixels that a map has a value for, bool, all by default; the others must be unlabelled.
     """
     maps, masks = np.asarray(maps), np.asarray(masks)
     if maps.shape != masks.shape:
         raise ValueError(f"maps have shape {maps.shape}, masks {masks.shape}; they must be equal")
     rows = []
-    for values, found, mask in zip(maps, predictions(maps), masks):
+    for values, found, mask in zip(maps, predictions(maps, seen), masks):
         labelled = mask != VOID
         values, found, mask = values[labelled], found[labelled], mask[labelled] == 1
         # Both channels in the maps' own precision: 1 - x in float32 makes ties, and average precision sees them.
         channels = np.r_[~mask, mask], np.r_[1 - values, values]
         rows.append(
             {
+                "flat": int(len(values) == 0 or values.min() == values.max()),
                 "correct_pixels": (found == mask).sum(),
                 "labelled_pixels": mask.size,
                 "intersection_background": (~found & ~mask).sum(),

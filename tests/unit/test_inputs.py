@@ -20,12 +20,12 @@ from clipspectra.datasets import (
     batches,
     choose_rows,
     folder_manifest,
-    mask_transform,
     open_mask,
     own_manifest,
     read_manifest,
 )
 from clipspectra.demo_training import vocabulary
+from clipspectra.geometry import mask_transform
 from clipspectra.jobs import job
 
 CONFIG = "tests/golden/model_config.json"
@@ -201,7 +201,9 @@ def test_pictures_and_masks_share_their_geometry(tmp_path):
     Image.fromarray(picture).save(tmp_path / "mask.png")
     loaded = models.load(CONFIG, WEIGHTS)
     table = pd.DataFrame({"image": ["wide.png"], "mask": ["mask.png"]})
-    image, mask = ImageFiles(table, tmp_path, loaded.preprocess, mask_transform(loaded.image_size))[0][1]
+    image, mask = ImageFiles(table, tmp_path, loaded.preprocess, mask_transform(loaded.preprocess, loaded.image_size))[
+        0
+    ][1]
     bright = image.mean(0) > image.mean()
     assert (bright == (mask == 1)).float().mean() > 0.97
     (tmp_path / "wide.png").write_bytes(b"no picture")

@@ -62,7 +62,10 @@ def test_the_chain_from_raw_archives(study):
     groups = accuracy.loc[(accuracy["dataset"] == "waterbirds") & (accuracy["at_mean"] == "none"), "group"]
     assert len(set(groups)) == 5  # all, and four of class on place
     assert set(recovery["dataset"]) == set(scored.index)
-    assert segmentation.set_index("method").loc["decomposition", "images"] == 6
+    found = segmentation.set_index(["method", "resolution"])
+    assert found.loc["decomposition", "images"].tolist() == [6, 6]  # the model's resolution and the pictures' own
+    assert found["mean_iou"].between(found["mean_iou_low"], found["mean_iou_high"]).all()
+    assert len(found.index.levels[0]) == 13
     assert texts.loc[0, ["texts", "count", "too_long"]].tolist() == ["own", 4, 0]
 
 

@@ -1,0 +1,22 @@
+"""Heads map of where the evidence is, and the best few heads together."""
+
+from typing import TYPE_CHECKING
+
+from clipspectra import plots
+from clipspectra.arrays import load_table
+from clipspectra.jobs import job
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+if __name__ == "__main__":
+    with job(snakemake.log[0]):
+        heads, wildcards = load_table(snakemake.input.heads), snakemake.wildcards
+        figure = plots.segmentation_parts(
+            heads,
+            load_table(snakemake.input.together),
+            title=f"Which heads of {wildcards.model} point at the object on {wildcards.dataset}",
+            footer=f"model {wildcards.model} · dataset {wildcards.dataset} · seed {wildcards.seed} · "
+            f"{heads['images'].iloc[0]} eval images, half to choose the best heads and half to score them",
+        )
+        plots.save(figure, *snakemake.output)

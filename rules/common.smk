@@ -50,6 +50,22 @@ EXPLAINED_DATASETS = [name for name in DATASETS if "fit" in DATASETS[name]["role
 FACTORED_DATASETS = [name for name in EXPLAINED_DATASETS if DATASETS[name]["factors"]]
 MASKED_DATASETS = [name for name, dataset in DATASETS.items() if dataset["masks"]]
 
+SEGMENTATION_PICTURES = (
+    {
+        "pictures": directory(
+            "results/segmentation/{model}/{dataset}/seed-{seed}/pictures"
+        )
+    }
+    if config["segmentation"]["save_images"]
+    else {}
+)
+
+for name, entry in config["spatial"].items():
+    if entry["model"] not in MODELS:
+        raise WorkflowError(
+            f"Config, spatial.{name}.model: there is no model '{entry['model']}' under models."
+        )
+
 # Modules of the core between a model's files and a stored array.
 CORE = ("models", "devices", "towers", "families", "hooks", "contributions", "arrays")
 
@@ -114,6 +130,7 @@ def archives_of(dataset):
     kinds = (
         "imagenet",
         "imagenet_segmentation",
+        "pascal_voc",
         "waterbirds",
         "cifar10",
         "cifar100",
@@ -174,12 +191,21 @@ def folder_digest(wildcards):
     return hashlib.sha256("\n".join(names).encode()).hexdigest()[:12]
 
 
+def model_of(wildcards):
+    """Name of a job's model: its wildcard, or what the entry of a spatial figure says."""
+    if "model" in wildcards.keys():
+        return wildcards.model
+    return config["spatial"][wildcards.name]["model"]
+
+
 def model_files(wildcards):
     """The files that a model is made of, as far as they are the user's own; a tag is open_clip's business."""
-    model = MODELS[wildcards.model]
+    model = MODELS[model_of(wildcards)]
     digests = {"pretrained": model.get("sha256")}
     return {
-        key: existing(model[key], f"models.{wildcards.model}.{key}", digests.get(key))
+        key: existing(
+            model[key], f"models.{model_of(wildcards)}.{key}", digests.get(key)
+        )
         for key in ("architecture", "pretrained")
         if is_file(model.get(key))
     }
@@ -188,7 +214,7 @@ def model_files(wildcards):
 def model_params(wildcards):
     """What identifies a model, whatever machine its files lie on."""
     return {
-        key: MODELS[wildcards.model].get(key)
+        key: MODELS[model_of(wildcards)].get(key)
         for key in ("architecture", "pretrained", "sha256", "revision")
     }
 

@@ -27,6 +27,11 @@ rule figures:
             ending=["pdf", "png"],
         ),
         expand(
+            "results/figures/spatial/{name}.{ending}",
+            name=config["spatial"],
+            ending=["pdf", "png"],
+        ),
+        expand(
             "results/figures/{model}/{dataset}/effects.{ending}",
             model=MODELS,
             dataset=EXPLAINED_DATASETS,
@@ -232,3 +237,29 @@ rule plot_segmentation_parts:
         "Figure: which heads of {wildcards.model} segment {wildcards.dataset}"
     script:
         "../scripts/plot_segmentation_parts.py"
+
+
+rule plot_spatial:
+    input:
+        "results/spatial/{name}.safetensors",
+    output:
+        "results/figures/spatial/{name}.pdf",
+        report(
+            "results/figures/spatial/{name}.png",
+            caption="captions/spatial.rst",
+            category="Figures",
+            subcategory="spatial",
+            labels={"figure": "Where texts are", "picture": "{name}"},
+        ),
+    log:
+        "results/logs/figures/spatial/{name}.log",
+    wildcard_constraints:
+        name=any_of(config["spatial"]),
+    conda:
+        ENVIRONMENT
+    params:
+        code=code("plots", "arrays"),
+    message:
+        "Figure: where the texts of {wildcards.name} are"
+    script:
+        "../scripts/plot_spatial.py"

@@ -5,6 +5,7 @@ rule segment_images:
         manifest="results/data/{dataset}/manifest.csv",
         classes="results/text/{model}/classes-{dataset}.safetensors",
     output:
+        **SEGMENTATION_PICTURES,
         images="results/segmentation/{model}/{dataset}/seed-{seed}/images.csv",
         scores="results/segmentation/{model}/{dataset}/seed-{seed}/scores.csv",
         examples="results/segmentation/{model}/{dataset}/seed-{seed}/examples.safetensors",
@@ -27,6 +28,7 @@ rule segment_images:
     params:
         model=model_params,
         methods=lookup("segmentation/methods", within=config),
+        save_images=lookup("segmentation/save_images", within=config),
         target=lookup("segmentation/target", within=config),
         geometry=lookup("segmentation/geometry", within=config),
         on_bad_image=lookup("on_bad_image", within=config),
@@ -105,3 +107,34 @@ rule table_segmentation:
         "Table of segmentation scores"
     script:
         "../scripts/average_over_seeds.py"
+
+
+rule map_texts:
+    input:
+        unpack(model_files),
+        image=lambda wildcards: existing(
+            config["spatial"][wildcards.name]["image"],
+            f"spatial.{wildcards.name}.image",
+        ),
+    output:
+        "results/spatial/{name}.safetensors",
+    log:
+        "results/logs/spatial/{name}.log",
+    wildcard_constraints:
+        name=any_of(config["spatial"]),
+    conda:
+        ENVIRONMENT
+    resources:
+        mem=MODEL_MEMORY,
+        runtime="30m",
+        device=lookup("device", within=config),
+        cache=MODEL_CACHE,
+    params:
+        model=model_params,
+        texts=lambda wildcards: config["spatial"][wildcards.name]["texts"],
+        minus=lambda wildcards: config["spatial"][wildcards.name]["minus"],
+        code=code(*CORE, "segment", "texts", "datasets", "geometry"),
+    message:
+        "Where the texts of {wildcards.name} are"
+    script:
+        "../scripts/map_texts.py"

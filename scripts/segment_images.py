@@ -71,6 +71,21 @@ def own_masks(paths, preprocess, shape):
     return result
 
 
+def save_pictures(folder, names, pictures, masks, maps):
+    """Write each image as the model sees it, its mask, map and prediction, and the map laid over it, as PNG."""
+    from matplotlib import colormaps
+    from PIL import Image
+
+    from clipspectra.segment import predictions
+
+    for name, picture, mask, heat, found in zip(names, pictures, masks, maps, predictions(maps)):
+        coloured = (255 * colormaps["cividis"](heat)[..., :3]).astype(np.uint8)
+        kinds = {"image": picture, "mask": mask.astype(np.uint8) * 255, "map": coloured}
+        kinds |= {"prediction": found.astype(np.uint8) * 255, "overlay": picture // 2 + coloured // 2}
+        for kind, pixels in kinds.items():
+            Image.fromarray(pixels).save(folder / f"{name}-{kind}.png")
+
+
 def chosen_examples(table, seed):
     """Places of the images to show: best and worst by the first method's average precision, and random ones."""
     table = table.sort_values("place")
@@ -100,6 +115,9 @@ if __name__ == "__main__":
         root, squashed = Path(snakemake.input.manifest).parent, params.geometry == "squashed"
         way = mask_transform(loaded.preprocess, loaded.image_size, squashed)
         rows, skipped = [], []
+        if params.save_images:
+            folder = Path(snakemake.output.pictures)
+            folder.mkdir()
         files = ImageFiles(table, root, loaded.preprocess, way)
         options = {"workers": snakemake.threads - 1, "on_bad_image": params.on_bad_image, "skipped": skipped}
         with progress(None, "segmentation", total=len(table), unit="image") as bar, enough_memory(resources.batch_size):
@@ -108,6 +126,11 @@ if __name__ == "__main__":
                 masks, paths = masks.numpy(), [root / table["mask"][place] for place in places]
                 own = [None] * len(paths) if squashed else own_masks(paths, loaded.preprocess, masks.shape[-2:])
                 values = evidence(loaded.model, images, classifier, classes, params.methods, found, log)
+                if params.save_images:
+                    maps = upsample(values[params.methods[0]], found.grid, masks.shape[-2:]).cpu().numpy()
+                    pictures = [seen_picture(root / table["image"][place], loaded.preprocess) for place in places]
+                    names = [f"{table['row'][place]:06d}" for place in places]
+                    save_pictures(folder, names, pictures, np.where(masks == 1, 1, 0), maps)
                 for method, of_patches in values.items():
                     of_method = scored(of_patches, found.grid, masks, own).assign(method=method)
                     rows.append(of_method.assign(place=np.array(places)[of_method["place"]]))

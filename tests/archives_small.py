@@ -98,6 +98,26 @@ def waterbirds(folder, count=60):
     return folder / "waterbirds.tar.gz"
 
 
+def pascal_voc(folder, count=4):
+    """VOCtrainval_11-May-2012.tar: palette masks with two objects and void borders."""
+    root = "VOCdevkit/VOC2012"
+    with tarfile.open(folder / "voc.tar", "w") as tar:
+        for number in range(count):
+            classes = np.zeros((40, 50), np.uint8)
+            classes[5:25, 5:25], classes[28:35, 30:40] = 8, 15  # a cat, and a smaller person
+            classes[4, 5:25] = 255
+            picture = Image.fromarray(classes, "P")
+            picture.putpalette(bytes(range(256)) * 3)
+            file = io.BytesIO()
+            picture.save(file, "PNG")
+            add(tar, f"{root}/SegmentationClass/2007_{number:06d}.png", file.getvalue())
+            add(tar, f"{root}/JPEGImages/2007_{number:06d}.jpg", jpeg((90, 90, 200), (50, 40)))
+        for split, rows in (("train", range(0, count, 2)), ("val", range(1, count, 2))):
+            listed = "".join(f"2007_{number:06d}\n" for number in rows)
+            add(tar, f"{root}/ImageSets/Segmentation/{split}.txt", listed.encode())
+    return folder / "voc.tar"
+
+
 def cifar(folder, fine):
     """CIFAR-100 (fine) or CIFAR-10: pickles by Python 2 in protocol 2, as published."""
     root = "cifar-100-python" if fine else "cifar-10-batches-py"

@@ -130,9 +130,43 @@ def cifar(files, folder):
     return pd.DataFrame(rows).assign(group="", mask="")
 
 
+VOC_CLASSES = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "dining table", "dog",
+    "horse", "motorbike", "person", "potted plant", "sheep", "sofa", "train", "tv monitor",
+)  # fmt: skip
+
+
+def pascal_voc(files, folder):
+    """Pascal VOC 2012, segmentation: file "archive", VOCtrainval_11-May-2012.tar. Foreground is any object, void stays.
+
+    A picture's class is that of the object with the most pixels.
+    """
+    root, path = f"{folder.name}/VOCdevkit/VOC2012", files["archive"]
+    with opened(path) as tar:
+        names = set(extracted(tar, path, folder, ending=(".jpg", ".png", ".txt")))
+    rows = []
+    (folder / "masks").mkdir()
+    for split in ("train", "val"):
+        listed = f"{root}/ImageSets/Segmentation/{split}.txt"
+        if listed not in names:
+            raise InputError(
+                f"{path} is not the archive of Pascal VOC 2012: it lacks {listed.removeprefix('images/')}."
+            )
+        for name in progress((folder.parent / listed).read_text().split(), split, unit="picture"):
+            classes = np.array(Image.open(folder.parent / f"{root}/SegmentationClass/{name}.png"))  # palette: the class
+            counts = np.bincount(classes[(classes > 0) & (classes < 255)], minlength=21)
+            label = int(counts[1:].argmax())
+            mask = np.where(classes == 255, 255, classes > 0).astype(np.uint8)
+            Image.fromarray(mask).save(folder / "masks" / f"{name}.png")
+            row = {"image": f"{root}/JPEGImages/{name}.jpg", "mask": f"{folder.name}/masks/{name}.png", "split": split}
+            rows.append(row | {"label": label, "class": VOC_CLASSES[label]})
+    return pd.DataFrame(rows).assign(group="")
+
+
 SOURCES = {
     "imagenet": imagenet,
     "imagenet_segmentation": imagenet_segmentation,
+    "pascal_voc": pascal_voc,
     "waterbirds": waterbirds,
     "cifar10": cifar,
     "cifar100": cifar,

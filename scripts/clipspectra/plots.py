@@ -4,6 +4,8 @@ Sizes are for print, 7 inches wide. Colours are Okabe and Ito's and cividis, saf
 date, so the same inputs give the same bytes.
 """
 
+import textwrap
+
 import matplotlib
 
 matplotlib.use("Agg")
@@ -266,6 +268,40 @@ def segmentation_examples(pictures, masks, maps, found, kinds, table, *, title, 
     drawn.auto_set_column_width(range(len(labels)))
     drawn.scale(1, 1.1)
     return figure
+
+
+def spatial(picture, evidence, texts, *, layers=4, heads=4, title, footer):
+    """A row a text: the picture, where the evidence for the text is, the same by layer (the last ones) and by head.
+
+    evidence: [text, layer, head, row, column]; the heads shown are those with the largest evidence on any patch. Red is
+    for the text, blue against it; each panel has its own scale, all panels of a row share their sign.
+    """
+    figure = _new(0.6 + 0.8 * len(texts), footer)
+    figure.suptitle(title, fontsize=10)
+    layers = min(layers, evidence.shape[1])
+    rows = figure.subplots(len(texts), 2 + layers + heads, squeeze=False)
+    height, width = picture.shape[:2]
+    for line, text, of_text in zip(rows, texts, evidence):
+        _picture(line[0], picture)
+        line[0].set_ylabel("\n".join(_wrapped(text, 16)), fontsize=7, rotation=0, ha="right", va="center")
+        strongest = np.argsort(-np.abs(of_text).max((2, 3)).ravel())[:heads]
+        places = [np.unravel_index(place, of_text.shape[:2]) for place in strongest]
+        panels = {"all heads": of_text.sum((0, 1))}
+        panels |= {f"layer {layer}": of_text[layer].sum(0) for layer in range(len(of_text) - layers, len(of_text))}
+        panels |= {f"L{layer} head {head}": of_text[layer, head] for layer, head in places}
+        for axes, (name, values) in zip(line[1:], panels.items()):
+            most = max(np.abs(values).max(), 1e-12)
+            axes.imshow(picture.mean(2), cmap="gray", extent=(0, width, height, 0), alpha=0.6)
+            _picture(axes, values, cmap="RdBu_r", vmin=-most, vmax=most, extent=(0, width, height, 0), alpha=0.75)
+            axes.set_title(name, fontsize=6.5, pad=2)
+        for axes in line[1 + len(panels) :]:
+            axes.set_axis_off()
+    return figure
+
+
+def _wrapped(text, width):
+    """Lines of a text, at most about `width` characters each."""
+    return textwrap.wrap(text, width) or [""]
 
 
 def segmentation_parts(heads, together, *, title, footer):

@@ -17,7 +17,7 @@ from archives_small import COLOURS, SYNSETS, add
 from PIL import Image
 
 from clipspectra import InputError
-from clipspectra.archives import cifar, imagenet, imagenet_segmentation, waterbirds
+from clipspectra.archives import cifar, imagenet, imagenet_segmentation, pascal_voc, waterbirds
 from clipspectra.arrays import save_table
 from clipspectra.datasets import BadPicture, choose_rows, open_mask, open_rgb, read_manifest
 from clipspectra.downloads import check_digest, fetch
@@ -78,6 +78,17 @@ def test_imagenet_segmentation(tmp_path):
     path.write_bytes(b"no HDF5 at all")
     with pytest.raises(InputError, match=r"gtsegs_ijcv.mat is no gtsegs_ijcv.mat, or it is damaged"):
         imagenet_segmentation({"archive": path}, tmp_path / "third")
+
+
+def test_pascal_voc(tmp_path):
+    table = written(pascal_voc({"archive": archives_small.pascal_voc(tmp_path)}, tmp_path / "images"), tmp_path)
+    assert table["split"].tolist() == ["train", "train", "val", "val"]
+    assert set(zip(table["class"], table["label"])) == {("cat", 7)}
+    mask = np.array(open_mask(tmp_path / table["mask"][0]))
+    assert np.unique(mask).tolist() == [0, 1, 255]
+    assert (mask == 1).sum() == 20 * 20 + 7 * 10
+    with pytest.raises(InputError, match="waterbirds.tar.gz is not the archive of Pascal VOC 2012"):
+        pascal_voc({"archive": archives_small.waterbirds(tmp_path)}, tmp_path / "other")
 
 
 def test_waterbirds(tmp_path):

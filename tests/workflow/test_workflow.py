@@ -38,7 +38,8 @@ def test_the_demo_gives_tables_and_figures(finished):
         assert f"tables/{table}.csv" in names
     assert {"tables/exactness.csv", "tables/skipped-images.csv", "tables/recovery.tex"} <= names
     assert {f"figures/demo/digits/demo-vocabulary/recovery.{ending}" for ending in ("png", "pdf")} <= names
-    for figure in ("demo-vocabulary/heads-map", "demo-vocabulary/cards", "segmentation"):
+    assert "figures/spatial/red-three.png" in names
+    for figure in ("demo-vocabulary/heads-map", "demo-vocabulary/cards", "segmentation", "segmentation-parts"):
         assert {f"figures/demo/digits/seed-0/{figure}.{ending}" for ending in ("png", "pdf")} <= names
     assert HEADS_MAP in finished.output
     exactness = pd.read_csv(results / "tables" / "exactness.csv")
@@ -104,6 +105,7 @@ def test_the_same_inputs_give_the_same_bytes(finished):
     [
         ({"batchsize": 3}, ["top level", "'batchsize' was unexpected"]),
         ({"seeds": []}, ["seeds", "non-empty"]),
+        ({"segmentation": {"methods": ["Grad-CAM"]}}, ["segmentation.methods", "'Grad-CAM' is not one of"]),
         ({"models": {"demo": {"architecture": "ViT-B-16"}}}, ["models.demo", "'pretrained' is a required property"]),
         ({"models": {"a/b": {"architecture": "ViT-B-16", "pretrained": "openai"}}}, ["models", "'a/b'"]),
     ],

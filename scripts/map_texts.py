@@ -1,0 +1,45 @@
+"""Where in a picture the evidence for each of some texts is, by layer and head."""
+
+from typing import TYPE_CHECKING
+
+from clipspectra.arrays import save_arrays, versions
+from clipspectra.jobs import job, model_arguments
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+if __name__ == "__main__":
+    with job(snakemake.log[0]):
+        import torch
+
+        from clipspectra import models
+        from clipspectra.datasets import open_rgb
+        from clipspectra.families import tower
+        from clipspectra.geometry import seen_picture
+        from clipspectra.segment import patch_evidence
+        from clipspectra.texts import embed
+
+        params, path = snakemake.params, snakemake.input.image
+        loaded = models.load(**model_arguments(snakemake), device=snakemake.resources.device)
+        found, texts = tower(loaded.model.visual), [*params.texts, *([params.minus] if params.minus else [])]
+        features = embed(loaded, texts, bar=False).to(loaded.device)
+        if params.minus:
+            directions = features[:-1] - features[-1]
+        else:
+            directions = features - (features.mean(0) if len(texts) > 1 else 0)
+        image = loaded.preprocess(open_rgb(path))[None].to(loaded.device)
+        every = torch.arange(len(directions), device=loaded.device)
+        evidence, _ = patch_evidence(
+            loaded.model,
+            image.expand(len(every), -1, -1, -1),
+            directions.T.contiguous(),
+            classes=every,
+            minus_mean=False,
+            by_head=True,
+            found=found,
+        )
+        arrays = {"evidence": evidence.unflatten(-1, found.grid).float().cpu().numpy()}
+        arrays["picture"] = seen_picture(path, loaded.preprocess)
+        metadata = {"texts": params.texts, "minus": params.minus or "", "sha256": loaded.sha256 or ""}
+        metadata |= {"architecture": params.model["architecture"], "code": params.code}
+        save_arrays(snakemake.output[0], arrays, metadata | versions("torch", "open_clip_torch"))

@@ -1,0 +1,28 @@
+"""A picture and where the evidence for each text is, by layer and by head."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clipspectra import plots
+from clipspectra.arrays import load_arrays
+from clipspectra.jobs import job
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+if __name__ == "__main__":
+    with job(snakemake.log[0]):
+        arrays, metadata = load_arrays(snakemake.input[0])
+        texts, minus = json.loads(metadata["texts"]), metadata["minus"]
+        away = f"minus '{minus}'" if minus else "minus the mean of the texts" if len(texts) > 1 else "alone"
+        model = Path(metadata["architecture"]).stem
+        figure = plots.spatial(
+            arrays["picture"],
+            arrays["evidence"],
+            texts,
+            title=f"Where {model} sees each text in '{snakemake.wildcards.name}'",
+            footer=f"{model}, weights {metadata['sha256'][:12]} · each text {away} · red: for the text, blue: against "
+            "it, each panel on its own scale",
+        )
+        plots.save(figure, *snakemake.output)

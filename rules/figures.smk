@@ -212,8 +212,8 @@ rule plot_effects:
 
 rule plot_segmentation_parts:
     input:
-        heads="results/segmentation/{model}/{dataset}/seed-{seed}/heads.csv",
-        together="results/segmentation/{model}/{dataset}/seed-{seed}/best-heads.csv",
+        parts="results/segmentation/{model}/{dataset}/seed-{seed}/parts.csv",
+        together="results/segmentation/{model}/{dataset}/seed-{seed}/best-parts.csv",
     output:
         "results/figures/{model}/{dataset}/seed-{seed}/segmentation-parts.pdf",
         report(

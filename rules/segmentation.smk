@@ -46,12 +46,12 @@ rule segment_parts:
         manifest="results/data/{dataset}/manifest.csv",
         classes="results/text/{model}/classes-{dataset}.safetensors",
     output:
-        heads="results/segmentation/{model}/{dataset}/seed-{seed}/heads.csv",
-        together="results/segmentation/{model}/{dataset}/seed-{seed}/best-heads.csv",
+        parts="results/segmentation/{model}/{dataset}/seed-{seed}/parts.csv",
+        together="results/segmentation/{model}/{dataset}/seed-{seed}/best-parts.csv",
     log:
         "results/logs/segmentation/{model}/{dataset}/seed-{seed}-parts.log",
     wildcard_constraints:
-        dataset=any_of(MASKED_DATASETS),
+        dataset=any_of(set(MASKED_DATASETS) - set(EXPLAINED_DATASETS)),
     conda:
         ENVIRONMENT
     threads: lookup("threads", within=config)
@@ -67,11 +67,32 @@ rule segment_parts:
         target=lookup("segmentation/target", within=config),
         geometry=lookup("segmentation/geometry", within=config),
         on_bad_image=lookup("on_bad_image", within=config),
-        code=code(*CORE, "segment", "datasets", "geometry"),
+        code=code(
+            *CORE,
+            "segment",
+            "datasets",
+            "geometry",
+            "methods",
+            "sparse",
+            "spectral",
+            "textspan",
+        ),
     message:
-        "Which heads of {wildcards.model} segment {wildcards.dataset}, seed {wildcards.seed}"
+        "Which parts of {wildcards.model} segment {wildcards.dataset}, seed {wildcards.seed}"
     script:
         "../scripts/segment_parts.py"
+
+
+# The same, with the components that the fit images gave.
+use rule segment_parts as segment_parts_and_components with:
+    input:
+        unpack(model_files),
+        images="results/data/{dataset}/seed-{seed}/images.csv",
+        manifest="results/data/{dataset}/manifest.csv",
+        classes="results/text/{model}/classes-{dataset}.safetensors",
+        components=f"results/explanations/{{model}}/{{dataset}}/seed-{{seed}}/{next(iter(TEXTS))}/components.safetensors",
+    wildcard_constraints:
+        dataset=any_of(set(MASKED_DATASETS) & set(EXPLAINED_DATASETS)),
 
 
 rule table_segmentation:

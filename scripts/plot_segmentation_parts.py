@@ -11,12 +11,12 @@ if TYPE_CHECKING:
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):
-        heads, wildcards = load_table(snakemake.input.heads), snakemake.wildcards
+        parts, wildcards = load_table(snakemake.input.parts), snakemake.wildcards
         figure = plots.segmentation_parts(
-            heads,
+            parts[parts["component"] < 0],
             load_table(snakemake.input.together),
             title=f"Which heads of {wildcards.model} point at the object on {wildcards.dataset}",
             footer=f"model {wildcards.model} · dataset {wildcards.dataset} · seed {wildcards.seed} · "
-            f"{heads['images'].iloc[0]} eval images, half to choose the best heads and half to score them",
+            f"{parts['images'].iloc[0]} eval images, half to choose the best and half to score them",
         )
         plots.save(figure, *snakemake.output)

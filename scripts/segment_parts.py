@@ -1,4 +1,4 @@
-"""Which heads' evidence lies on the object: each head alone, and the best few together."""
+"""Which heads' and components' evidence lies on the object: each alone, and the best few together."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,23 +14,38 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 IMAGES = 200  # spread evenly over the eval images: every other one to choose the best heads, the rest to score them
+COMPONENTS = 3  # first ones of each head
 
 
-def best_heads(of_heads, average_precision, grid, masks):
-    """Scores of the best 1, 2, 4 … heads together and of all, one row a number of heads.
+def alone(of_parts, grid, coarse, kind):
+    """Average precision of the map that each part gives alone, [part, image]. of_parts: [image, part, patch]."""
+    from clipspectra.segment import scores, stretch
 
-    of_heads: evidence on the images that are scored, [image, layer * head, patch]; average_precision: of each head on
-    the images that they are chosen from; masks: [image, height, width]
+    return np.stack(
+        [
+            scores(stretch(of_part.reshape(-1, *grid).clamp(min=0)).numpy(), coarse)
+            .table["average_precision"]
+            .to_numpy()
+            for of_part in progress(of_parts.transpose(0, 1), kind, unit="part")
+        ]
+    )
+
+
+def together(of_parts, average_precision, grid, masks, kind):
+    """Scores of the best 1, 2, 4 … parts together and of all, one row a number of parts.
+
+    of_parts: evidence on the images that are scored, [image, part, patch]; average_precision: of each part on the
+    images that they are chosen from, [part]; masks: [image, height, width]
     """
     from clipspectra.segment import scores, upsample
 
-    order, heads = np.argsort(-average_precision, kind="stable"), of_heads.shape[1]
-    counts = [2**power for power in range(heads.bit_length()) if 2**power < heads]
+    order, every = np.argsort(-average_precision, kind="stable"), of_parts.shape[1]
+    counts = [2**power for power in range(every.bit_length()) if 2**power < every]
     rows = []
-    for count in [*counts, heads]:
-        found = scores(upsample(of_heads[:, order[:count]].sum(1), grid, masks.shape[-2:]).numpy(), masks)
+    for count in [*counts, every]:
+        found = scores(upsample(of_parts[:, order[:count]].sum(1), grid, masks.shape[-2:]).numpy(), masks)
         percent = {name: 100 * getattr(found, name) for name in ("pixel_accuracy", "mean_iou", "mean_ap")}
-        rows.append({"heads": count, "images": len(masks)} | percent)
+        rows.append({"of": kind, "number": count, "images": len(masks)} | percent)
     return pd.DataFrame(rows)
 
 
@@ -43,7 +58,8 @@ if __name__ == "__main__":
         from clipspectra.devices import enough_memory
         from clipspectra.families import tower
         from clipspectra.geometry import mask_transform
-        from clipspectra.segment import on_the_grid, patch_evidence, scores, stretch
+        from clipspectra.methods import load_told
+        from clipspectra.segment import component_evidence, on_the_grid, patch_evidence
 
         wildcards, resources, params = snakemake.wildcards, snakemake.resources, snakemake.params
         table = masked_rows(load_table(snakemake.input.images), wildcards.dataset)
@@ -56,26 +72,39 @@ if __name__ == "__main__":
         way = mask_transform(loaded.preprocess, loaded.image_size, params.geometry == "squashed")
         files = ImageFiles(table, Path(snakemake.input.manifest).parent, loaded.preprocess, way)
         options = {"workers": snakemake.threads - 1, "on_bad_image": params.on_bad_image, "skipped": []}
-        of_heads, masks = [], []
+        components = {}
+        if "components" in snakemake.input.keys():
+            told = load_told(snakemake.input.components)
+            components = {
+                place: torch.from_numpy(of_head.components[:COMPONENTS])
+                for place, of_head in told.items()
+                if place[0] >= 0 and len(of_head.components)
+            }
+        of_heads, of_components, masks = [], [], []
         with enough_memory(resources.batch_size):
             for places, (images, of_batch) in batches(files, resources.batch_size, **options):
-                classes = None if labels is None else labels[places]
-                evidence, _ = patch_evidence(
-                    loaded.model, images.to(loaded.device), classifier, classes=classes, by_head=True, found=found
-                )
+                images, chosen = images.to(loaded.device), {"classes": None if labels is None else labels[places]}
+                evidence, _ = patch_evidence(loaded.model, images, classifier, **chosen, by_head=True, found=found)
                 of_heads.append(evidence.flatten(1, 2).float().cpu())
+                if components:
+                    parts = component_evidence(loaded.model, images, classifier, components, **chosen, found=found)
+                    of_components.append(torch.cat([part.float().cpu() for part in parts.values()], dim=1))
                 masks.append(of_batch.numpy())
-        of_heads, masks = torch.cat(of_heads), np.concatenate(masks)
+        masks, heads = np.concatenate(masks), found.layers[0].heads
         coarse = on_the_grid(masks, found.grid)
-        precision = []
-        for head in progress(range(of_heads.shape[1]), "heads", unit="head"):
-            maps = stretch(of_heads[:, head].reshape(-1, *found.grid).clamp(min=0)).numpy()
-            precision.append(scores(maps, coarse).table["average_precision"].to_numpy())
-        precision = np.stack(precision)  # [layer * head, image]
-        layers, heads = len(found.layers), found.layers[0].heads
-        about = {key: wildcards[key] for key in ("model", "dataset", "seed")}
-        place = {"layer": np.repeat(np.arange(layers), heads), "head": np.tile(np.arange(heads), layers)}
-        parts = pd.DataFrame(about | place | {"mean_ap": 100 * precision.mean(1), "images": len(masks)})
-        save_table(snakemake.output.heads, parts)
-        together = best_heads(of_heads[1::2], precision[:, ::2].mean(1), found.grid, masks[1::2])
-        save_table(snakemake.output.together, pd.DataFrame(about, index=together.index).join(together))
+        places = {"heads": [(layer, head, -1) for layer in range(len(found.layers)) for head in range(heads)]}
+        evidence = {"heads": torch.cat(of_heads)}
+        if components:
+            places["components"] = [
+                (*place, number) for place, vectors in components.items() for number in range(len(vectors))
+            ]
+            evidence["components"] = torch.cat(of_components)
+        about, parts, best = {key: wildcards[key] for key in ("model", "dataset", "seed")}, [], []
+        for kind, values in evidence.items():
+            precision = alone(values, found.grid, coarse, kind)
+            table = pd.DataFrame(places[kind], columns=["layer", "head", "component"])
+            parts.append(table.assign(mean_ap=100 * precision.mean(1), images=len(masks)))
+            best.append(together(values[1::2], precision[:, ::2].mean(1), found.grid, masks[1::2], kind))
+        for path, tables in ((snakemake.output.parts, parts), (snakemake.output.together, best)):
+            table = pd.concat(tables, ignore_index=True)
+            save_table(path, pd.DataFrame(about, index=table.index).join(table))

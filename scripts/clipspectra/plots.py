@@ -320,21 +320,20 @@ def segmentation_parts(heads, together, *, title, footer):
         for (layer, head), value in np.ndenumerate(values):
             colour = "black" if value > middle else "white"
             left.text(head, layer, f"{value:.0f}", ha="center", va="center", color=colour)
-    lines = {
-        "mean_iou": ("mean IoU", "#0072B2"),
-        "pixel_accuracy": ("pixel accuracy", "#D55E00"),
-        "mean_ap": ("mean AP", "#009E73"),
-    }
-    for score, (name, colour) in lines.items():
-        right.plot(
-            together["heads"], together[score], color=colour, marker="o", markersize=3, linewidth=1.2, label=name
-        )
+    lines = {"mean_ap": ("mean AP", "#009E73"), "pixel_accuracy": ("pixel accuracy", "#D55E00")}
+    lines["mean_iou"] = ("mean IoU", "#0072B2")
+    for kind, style in (("heads", "-"), ("components", "--")):
+        rows = together[together["of"] == kind]
+        for score, (name, colour) in lines.items() if len(rows) else ():
+            label = f"{name}, {kind}"
+            right.plot(rows["number"], rows[score], style, color=colour, marker="o", ms=3, lw=1.2, label=label)
     right.set_xscale("log", base=2)
-    right.set_xticks(together["heads"], [str(count) for count in together["heads"]])
+    powers = [2**power for power in range(int(together["number"].max()).bit_length())]
+    right.set_xticks(powers, map(str, powers))
     right.minorticks_off()
-    right.set(xlabel="number of best heads together", ylabel="score (%)", title="The best heads together")
+    right.set(xlabel="number of best parts together", ylabel="score (%)", title="The best parts together")
     right.spines[["top", "right"]].set_visible(False)
-    right.legend(frameon=False)
+    right.legend(frameon=False, fontsize=7, loc="center right", bbox_to_anchor=(1, 0.47))
     return figure
 
 

@@ -37,23 +37,15 @@ def patch_evidence(model, images, classifier, *, classes=None, minus_mean=True, 
     direction an image, the classifier's as the head sees it: nothing of size [pos, head, d_model] is formed.
     """
     found = found or tower(model.visual)
-    check_images(found, images)
-    tokens, of_class, held = found.readout.tokens, found.readout.pool == "class", {}
-
-    def on_layer(number, seen):
-        held[number] = seen.read(tokens) if of_class else seen
-
-    with observe(found, on_layer=on_layer, only_read=True) as ends:
-        embedding = model.encode_image(images, normalize=False)
+    held, ends, embedding = _forward(model, images, found)
     classes = (embedding @ classifier).argmax(1) if classes is None else classes
     direction = classifier.T[classes] - (classifier.mean(1) if minus_mean else 0)  # [image, d_embed]
     weights, scalars, _ = found.readout.weights_and_scalars(ends, embedding.norm(dim=-1))
     project, shared, _ = found.reading
     seen_from = torch.einsum("ie,gem->igm", direction, project)  # the direction in the stream, [image, group, d_model]
     evidence, biases, of_heads = 0, 0, []
-    for number, (layer, (write, bias)) in enumerate(zip(found.layers, found.writing)):
-        read = held.pop(number) if of_class else held.pop(number).read(tokens)
-        parts = source_parts(layer, read, weights)  # [image, group, pos, head, coordinate]
+    for number, (write, bias) in enumerate(found.writing):
+        parts = _parts(found, number, held, weights)
         along = (seen_from @ write).unflatten(-1, parts.shape[-2:])  # [image, group, head, coordinate]
         if by_head:
             of_heads.append(torch.einsum("igphk,ighk->ihp", parts, along))
@@ -66,6 +58,50 @@ def patch_evidence(model, images, classifier, *, classes=None, minus_mean=True, 
     constants = torch.cat([project @ biases, shared.T * layers / (2 * layers + 1)])  # [scalar, d_embed]
     evidence = evidence + (direction @ constants.T * scalars).sum(1, keepdim=True) / evidence.shape[1]
     return evidence[:, found.prefix :], classes
+
+
+@torch.no_grad()
+def component_evidence(model, images, classifier, components, *, classes=None, found=None):
+    """What each component gives of patch_evidence by head: {(layer, head): [image, component, patch]}.
+
+    components: {(layer, head): orthonormal [component, d_embed]}, which need not be all of a head's
+    """
+    found = found or tower(model.visual)
+    held, ends, embedding = _forward(model, images, found)
+    classes = (embedding @ classifier).argmax(1) if classes is None else classes
+    direction = classifier.T[classes] - classifier.mean(1)
+    weights, _, _ = found.readout.weights_and_scalars(ends, embedding.norm(dim=-1))
+    evidence, project = {}, found.reading[0]
+    for number, (write, _) in enumerate(found.writing):
+        parts = _parts(found, number, held, weights)
+        for head in range(parts.shape[3]):
+            if (number, head) in components:
+                of_head = components[number, head].to(direction)
+                k = parts.shape[-1]
+                seen_from = torch.einsum("ce,gem,mk->gck", of_head, project, write[:, head * k : (head + 1) * k])
+                scores = torch.einsum("igpk,gck->icp", parts[:, :, :, head], seen_from)
+                evidence[number, head] = ((direction @ of_head.T)[..., None] * scores)[..., found.prefix :]
+    return evidence
+
+
+def _forward(model, images, found):
+    """(what each layer's heads read, Ends, embedding) of one forward pass."""
+    check_images(found, images)
+    tokens, of_class, held = found.readout.tokens, found.readout.pool == "class", {}
+
+    def on_layer(number, seen):
+        held[number] = seen.read(tokens) if of_class else seen
+
+    with observe(found, on_layer=on_layer, only_read=True) as ends:
+        embedding = model.encode_image(images, normalize=False)
+    return held, ends, embedding
+
+
+def _parts(found, number, held, weights):
+    """What source tokens give to the coordinates of a layer's heads, [image, group, pos, head, coordinate]."""
+    seen = held.pop(number)
+    read = seen if found.readout.pool == "class" else seen.read(found.readout.tokens)
+    return source_parts(found.layers[number], read, weights)
 
 
 VARIANTS = ("decomposition, last layer", "decomposition, last layer, |heads|")

@@ -7,7 +7,7 @@ from towers_small import pictures, small
 
 from clipspectra.families import Unsupported, tower
 from clipspectra.rivals import RIVALS, traced
-from clipspectra.segment import patch_evidence
+from clipspectra.segment import component_evidence, patch_evidence, variants
 
 BRIGHT = 6  # of 16 patches
 
@@ -87,3 +87,38 @@ def test_towers_that_cannot_be_traced_are_refused():
     with pytest.raises(Unsupported, match="only open_clip's ViTs with a class token"):
         RIVALS["LeGrad"](model, pictures(model, 1), None, tower(model.visual))
     assert RIVALS["last-layer attention"](model, pictures(model, 1), None, tower(model.visual)).shape == (1, 16)
+
+
+@pytest.mark.parametrize("name", ["ViT", "SigLIP", "EVA02, norms last", "LayerNorm, then average", "ResNet"])
+def test_components_and_heads_add_up(name):
+    """All directions of the joint space give what a head gives, and all heads the map but for its constants."""
+    model = small(name)
+    found, images = tower(model.visual), pictures(model, 3)
+    d_embed = model.encode_image(images[:1]).shape[1]
+    classifier = torch.randn(d_embed, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    basis = torch.linalg.qr(torch.randn(d_embed, d_embed, dtype=torch.float64))[0]
+    heads, classes = patch_evidence(model, images, classifier, by_head=True, found=found)
+    places = [(0, 1), (heads.shape[1] - 1, 0)]
+    parts = component_evidence(model, images, classifier, dict.fromkeys(places, basis), found=found)
+    assert list(parts) == places
+    for layer, head in places:
+        torch.testing.assert_close(parts[layer, head].sum(1), heads[:, layer, head], atol=1e-11, rtol=0)
+    whole, same = patch_evidence(model, images, classifier, found=found)
+    assert torch.equal(classes, same)
+    rest = whole - heads.sum((1, 2))
+    torch.testing.assert_close(rest, rest[:, :1].expand_as(rest), atol=1e-11, rtol=0)
+    last, sizes = variants(heads).values()
+    assert (sizes >= last.abs() - 1e-12).all()
+
+
+def test_the_batch_size_changes_nothing():
+    model = small("ViT")
+    found, images = tower(model.visual), pictures(model, 5)
+    classifier = torch.randn(24, 7, dtype=torch.float64)
+    whole, classes = patch_evidence(model, images, classifier, found=found)
+    one = torch.cat([patch_evidence(model, image[None], classifier, found=found)[0] for image in images])
+    torch.testing.assert_close(whole, one, atol=1e-12, rtol=0)
+    texts = F.normalize(classifier.T[classes], dim=-1)
+    for name, rival in RIVALS.items():
+        alone = [rival(model, image[None], text[None], found) for image, text in zip(images, texts)]
+        torch.testing.assert_close(rival(model, images, texts, found), torch.cat(alone), atol=1e-12, rtol=0, msg=name)

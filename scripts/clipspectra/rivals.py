@@ -187,7 +187,8 @@ def legrad(model, images, text, found, layers=2):
     for attention, tokens in list(zip(trace.attention, trace.tokens))[-layers:]:
         with torch.enable_grad():
             read = F.normalize(visual.ln_post(tokens.mean(1)) @ visual.proj, dim=-1)
-        (gradient,) = torch.autograd.grad((read * text).sum(), attention, retain_graph=True)
+            score = (read * text).sum()
+        (gradient,) = torch.autograd.grad(score, attention, retain_graph=True)
         total = total + gradient.clamp(min=0).mean((1, 2))[:, found.prefix :]
     return total
 

@@ -1,11 +1,12 @@
+OF_EXPLAINED = ["accuracy", "exactness", "recovery", "effects", "stability", "texts"]
+
+
 rule tables:
     input:
-        "results/tables/accuracy.csv",
-        "results/tables/exactness.csv",
-        "results/tables/recovery.csv",
-        "results/tables/effects.csv",
-        "results/tables/stability.csv",
-        "results/tables/texts.csv",
+        expand(
+            "results/tables/{table}.csv",
+            table=OF_EXPLAINED if EXPLAINED_DATASETS else [],
+        ),
         "results/tables/labels.csv" if FACTORED_DATASETS else [],
         "results/tables/segmentation.csv" if MASKED_DATASETS else [],
     localrule: True

@@ -90,3 +90,20 @@ def test_wrong_archives_stop_with_one_sentence(study):
     assert "datasets.imagenet-val.imagenet.images.path: raw/nowhere.tar is not there" in result.stdout
     assert "https://image-net.org" in result.stdout
     assert not list((study.directory / "results" / "data").rglob("*.*g"))
+
+
+def test_a_study_of_segmentation_alone(study):
+    """Without fit images there is nothing to explain, and all that can be made is made."""
+    path = study.directory / "config" / "study.yaml"
+    config = yaml.safe_load(path.read_text())
+    config["datasets"] = {"imagenet-segmentation": config["datasets"]["imagenet-segmentation"]}
+    config["segmentation"] = {"save_images": True, "geometry": "squashed", "methods": ["decomposition", "GradCAM"]}
+    path.write_text(yaml.safe_dump(config))
+    result = study.snakemake("--configfile", "config/study.yaml")
+    assert result.returncode == 0, result.stdout
+    results = study.directory / "results"
+    assert [path.name for path in sorted((results / "tables").iterdir())] == ["segmentation.csv", "segmentation.tex"]
+    made = results / "segmentation" / "demo" / "imagenet-segmentation" / "seed-0"
+    assert len(list((made / "pictures").iterdir())) == 6 * 5
+    assert set(pd.read_csv(made / "parts.csv")["component"]) == {-1}
+    assert (results / "figures/demo/imagenet-segmentation/seed-0/segmentation-parts.png").exists()

@@ -104,6 +104,6 @@ def test_a_study_of_segmentation_alone(study):
     results = study.directory / "results"
     assert [path.name for path in sorted((results / "tables").iterdir())] == ["segmentation.csv", "segmentation.tex"]
     made = results / "segmentation" / "demo" / "imagenet-segmentation" / "seed-0"
-    assert len(list((made / "pictures").iterdir())) == 6 * 5
+    assert len(list((made / "pictures").glob("*.png"))) == 6 * 5
     assert set(pd.read_csv(made / "parts.csv")["component"]) == {-1}
     assert (results / "figures/demo/imagenet-segmentation/seed-0/segmentation-parts.png").exists()

@@ -155,7 +155,7 @@ rule plot_segmentation:
     conda:
         ENVIRONMENT
     params:
-        code=code("plots", "arrays"),
+        code=code("map_plots", "plots", "arrays"),
     message:
         "Figure: segmentation examples of {wildcards.model} on {wildcards.dataset}"
     script:
@@ -232,7 +232,7 @@ rule plot_segmentation_parts:
     conda:
         ENVIRONMENT
     params:
-        code=code("plots", "arrays"),
+        code=code("map_plots", "plots", "arrays"),
     message:
         "Figure: which heads of {wildcards.model} segment {wildcards.dataset}"
     script:
@@ -258,7 +258,7 @@ rule plot_spatial:
     conda:
         ENVIRONMENT
     params:
-        code=code("plots", "arrays"),
+        code=code("map_plots", "plots", "arrays"),
     message:
         "Figure: where the texts of {wildcards.name} are"
     script:

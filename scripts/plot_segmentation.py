@@ -3,7 +3,7 @@
 import json
 from typing import TYPE_CHECKING
 
-from clipspectra import plots
+from clipspectra import map_plots, plots
 from clipspectra.arrays import load_arrays, load_table
 from clipspectra.jobs import job
 
@@ -16,7 +16,7 @@ if __name__ == "__main__":
     with job(snakemake.log[0]):
         arrays, metadata = load_arrays(snakemake.input.examples)
         scores = load_table(snakemake.input.scores)
-        figure = plots.segmentation_examples(
+        figure = map_plots.segmentation_examples(
             arrays["pictures"],
             arrays["masks"],
             arrays["maps"],

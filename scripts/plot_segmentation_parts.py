@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from clipspectra import plots
+from clipspectra import map_plots, plots
 from clipspectra.arrays import load_table
 from clipspectra.jobs import job
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 if __name__ == "__main__":
     with job(snakemake.log[0]):
         parts, wildcards = load_table(snakemake.input.parts), snakemake.wildcards
-        figure = plots.segmentation_parts(
+        figure = map_plots.segmentation_parts(
             parts[parts["component"] < 0],
             load_table(snakemake.input.together),
             title=f"Which heads of {wildcards.model} point at the object on {wildcards.dataset}",

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clipspectra import plots
+from clipspectra import map_plots, plots
 from clipspectra.arrays import load_arrays
 from clipspectra.jobs import job
 
@@ -17,7 +17,7 @@ if __name__ == "__main__":
         texts, minus = json.loads(metadata["texts"]), metadata["minus"]
         away = f"minus '{minus}'" if minus else "minus the mean of the texts" if len(texts) > 1 else "alone"
         model = Path(metadata["architecture"]).stem
-        figure = plots.spatial(
+        figure = map_plots.spatial(
             arrays["picture"],
             arrays["evidence"],
             texts,

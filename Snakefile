@@ -17,6 +17,8 @@ include: "rules/text.smk"
 include: "rules/explanations.smk"
 include: "rules/evaluation.smk"
 include: "rules/segmentation.smk"
+include: "rules/retrieval.smk"
+include: "rules/interventions.smk"
 include: "rules/figures.smk"
 
 

@@ -9,6 +9,11 @@ rule tables:
         ),
         "results/tables/labels.csv" if FACTORED_DATASETS else [],
         "results/tables/segmentation.csv" if MASKED_DATASETS else [],
+        expand("results/queries/{queries}.csv", queries=TOPICS),
+        expand(
+            "results/tables/{table}.csv",
+            table=["interventions", "intervention-values"] if INTERVENTIONS else [],
+        ),
     localrule: True
     message:
         "All tables made"

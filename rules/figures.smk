@@ -27,8 +27,23 @@ rule figures:
             ending=["pdf", "png"],
         ),
         expand(
-            "results/figures/spatial/{name}.{ending}",
-            name=config["spatial"],
+            "results/figures/spatial/{spatial}.{ending}",
+            spatial=config["spatial"],
+            ending=["pdf", "png"],
+        ),
+        expand(
+            "results/figures/queries/{queries}.{ending}",
+            queries=QUERIES,
+            ending=["pdf", "png"],
+        ),
+        expand(
+            "results/figures/neighbours/{neighbours}.{ending}",
+            neighbours=config["neighbours"],
+            ending=["pdf", "png"],
+        ),
+        interventions_by_model(
+            "results/figures/interventions/{intervention}/{model}{what}.{ending}",
+            what=["", "-values"],
             ending=["pdf", "png"],
         ),
         expand(
@@ -241,25 +256,170 @@ rule plot_segmentation_parts:
 
 rule plot_spatial:
     input:
-        "results/spatial/{name}.safetensors",
+        "results/spatial/{spatial}.safetensors",
     output:
-        "results/figures/spatial/{name}.pdf",
+        "results/figures/spatial/{spatial}.pdf",
         report(
-            "results/figures/spatial/{name}.png",
+            "results/figures/spatial/{spatial}.png",
             caption="captions/spatial.rst",
             category="Figures",
             subcategory="spatial",
-            labels={"figure": "Where texts are", "picture": "{name}"},
+            labels={"figure": "Where texts are", "picture": "{spatial}"},
         ),
     log:
-        "results/logs/figures/spatial/{name}.log",
+        "results/logs/figures/spatial/{spatial}.log",
     wildcard_constraints:
-        name=any_of(config["spatial"]),
+        spatial=any_of(config["spatial"]),
     conda:
         ENVIRONMENT
     params:
         code=code("map_plots", "plots", "arrays"),
     message:
-        "Figure: where the texts of {wildcards.name} are"
+        "Figure: where the texts of {wildcards.spatial} are"
     script:
         "../scripts/plot_spatial.py"
+
+
+rule plot_query:
+    input:
+        table="results/queries/{queries}.csv",
+        images="results/queries/{queries}/images.csv",
+        query="results/queries/{queries}/query.safetensors",
+        chosen=lambda wildcards: components_asked(wildcards)["images"],
+        manifest=lambda wildcards: f"results/data/{asked(wildcards)['dataset']}/manifest.csv",
+    output:
+        "results/figures/queries/{queries}.pdf",
+        report(
+            "results/figures/queries/{queries}.png",
+            caption="captions/query.rst",
+            category="Figures",
+            subcategory="queries",
+            labels={"figure": "What carries a query", "query": "{queries}"},
+        ),
+    log:
+        "results/logs/figures/queries/{queries}.log",
+    wildcard_constraints:
+        queries=any_of(QUERIES),
+    conda:
+        ENVIRONMENT
+    params:
+        query=query_said,
+        of=lambda wildcards: {
+            "model": asked(wildcards)["model"],
+            "dataset": asked(wildcards)["dataset"],
+            "seed": SEEDS[0],
+            "texts": asked(wildcards)["texts"],
+        },
+        protocol=lookup("protocol", within=config),
+        code=code("concept_plots", "plots", "datasets", "arrays"),
+    message:
+        "Figure: what carries the query {wildcards.queries}"
+    script:
+        "../scripts/plot_query.py"
+
+
+rule plot_neighbours:
+    input:
+        table="results/neighbours/{neighbours}.csv",
+        query=lambda wildcards: (
+            f"results/neighbours/{wildcards.neighbours}/query.safetensors"
+            if wildcards.neighbours in PICTURED
+            else []
+        ),
+        chosen=lambda wildcards: components_asked(wildcards)["images"],
+        manifest=lambda wildcards: f"results/data/{asked(wildcards)['dataset']}/manifest.csv",
+    output:
+        "results/figures/neighbours/{neighbours}.pdf",
+        report(
+            "results/figures/neighbours/{neighbours}.png",
+            caption="captions/neighbours.rst",
+            category="Figures",
+            subcategory="neighbours",
+            labels={"figure": "Neighbours", "of": "{neighbours}"},
+        ),
+    log:
+        "results/logs/figures/neighbours/{neighbours}.log",
+    wildcard_constraints:
+        neighbours=any_of(config["neighbours"]),
+    conda:
+        ENVIRONMENT
+    params:
+        image=lambda wildcards: asked(wildcards).get("image", ""),
+        title=neighbours_said,
+        how=scores_said,
+        of=lambda wildcards: {
+            "model": asked(wildcards)["model"],
+            "dataset": asked(wildcards)["dataset"],
+            "seed": SEEDS[0],
+            "texts": asked(wildcards)["texts"],
+        },
+        protocol=lookup("protocol", within=config),
+        code=code("concept_plots", "plots", "datasets", "arrays"),
+    message:
+        "Figure: neighbours {wildcards.neighbours}"
+    script:
+        "../scripts/plot_neighbours.py"
+
+
+rule plot_intervention:
+    input:
+        curve="results/interventions/{intervention}/{model}/curve.csv",
+        units=expand(
+            "results/interventions/{{intervention}}/{{model}}/seed-{seed}/units.csv",
+            seed=SEEDS,
+        ),
+    output:
+        "results/figures/interventions/{intervention}/{model}.pdf",
+        report(
+            "results/figures/interventions/{intervention}/{model}.png",
+            caption="captions/intervention.rst",
+            category="Figures",
+            subcategory="interventions",
+            labels={
+                "figure": "Accuracy by number of units",
+                "intervention": "{intervention}",
+                "model": "{model}",
+            },
+        ),
+    log:
+        "results/logs/figures/interventions/{intervention}/{model}.log",
+    conda:
+        ENVIRONMENT
+    params:
+        units=lambda wildcards: edit_said(wildcards)[0],
+        what=lambda wildcards: edit_said(wildcards)[1],
+        rule=lambda wildcards: edit_said(wildcards)[2],
+        protocol=lookup("protocol", within=config),
+        code=code("concept_plots", "plots", "arrays"),
+    message:
+        "Figure: {wildcards.intervention} on {wildcards.model}"
+    script:
+        "../scripts/plot_intervention.py"
+
+
+rule plot_intervention_values:
+    input:
+        table="results/tables/intervention-values.csv",
+    output:
+        "results/figures/interventions/{intervention}/{model}-values.pdf",
+        report(
+            "results/figures/interventions/{intervention}/{model}-values.png",
+            caption="captions/intervention-values.rst",
+            category="Figures",
+            subcategory="interventions",
+            labels={
+                "figure": "What moves",
+                "intervention": "{intervention}",
+                "model": "{model}",
+            },
+        ),
+    log:
+        "results/logs/figures/interventions/{intervention}/{model}-values.log",
+    conda:
+        ENVIRONMENT
+    params:
+        code=code("concept_plots", "plots", "arrays"),
+    message:
+        "Figure: what {wildcards.intervention} moves in {wildcards.model}"
+    script:
+        "../scripts/plot_intervention_values.py"

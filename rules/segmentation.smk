@@ -134,15 +134,15 @@ rule map_texts:
     input:
         unpack(model_files),
         image=lambda wildcards: existing(
-            config["spatial"][wildcards.name]["image"],
-            f"spatial.{wildcards.name}.image",
+            asked(wildcards)["image"],
+            f"spatial.{wildcards.spatial}.image",
         ),
     output:
-        "results/spatial/{name}.safetensors",
+        "results/spatial/{spatial}.safetensors",
     log:
-        "results/logs/spatial/{name}.log",
+        "results/logs/spatial/{spatial}.log",
     wildcard_constraints:
-        name=any_of(config["spatial"]),
+        spatial=any_of(config["spatial"]),
     conda:
         ENVIRONMENT
     resources:
@@ -152,10 +152,10 @@ rule map_texts:
         cache=MODEL_CACHE,
     params:
         model=model_params,
-        texts=lambda wildcards: config["spatial"][wildcards.name]["texts"],
-        minus=lambda wildcards: config["spatial"][wildcards.name]["minus"],
+        texts=lambda wildcards: asked(wildcards)["texts"],
+        minus=lambda wildcards: asked(wildcards)["minus"],
         code=code(*CORE, "segment", "texts", "datasets", "geometry"),
     message:
-        "Where the texts of {wildcards.name} are"
+        "Where the texts of {wildcards.spatial} are"
     script:
         "../scripts/map_texts.py"

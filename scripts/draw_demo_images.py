@@ -1,4 +1,4 @@
-"""The demo's images, their masks and their manifest: half from the training world, half from the test world."""
+"""The demo's images, their masks and their manifest: from the training, the validation and the test world."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,14 +15,16 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
-def draw(folder, manifest, images, agreement, seed):
+def draw(folder, manifest, *, images, validation, agreement, seed):
     """Write pictures, masks and manifest. agreement: share of training rows whose digit class matches their place."""
     folder.mkdir(parents=True)
     rows = []
-    for split, count in (("train", images - images // 2), ("test", images // 2)):
-        rng = np.random.default_rng([seed, split == "test"])
-        world = demo.World(split)
-        # The groups of the test rows are balanced: half of them agree.
+    splits = {"train": ("train", images - images // 2), "test": ("test", images // 2)}
+    splits["val"] = "validation", validation
+    for place, (split, (world, count)) in enumerate(splits.items()):
+        rng = np.random.default_rng([seed, place])
+        world = demo.World(world)
+        # The groups of the other rows are balanced: half of them agree.
         factors = world.draw_factors(rng, count, agreement=agreement if split == "train" or agreement is None else 0.5)
         for number, row in enumerate(progress(factors, f"drawing {split}", unit="image")):
             picture, mask = world.render(row, rng)
@@ -37,11 +39,4 @@ def draw(folder, manifest, images, agreement, seed):
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):
-        options = snakemake.params.options
-        draw(
-            Path(snakemake.output.images),
-            snakemake.output.manifest,
-            options["images"],
-            options["agreement"],
-            options["seed"],
-        )
+        draw(Path(snakemake.output.images), snakemake.output.manifest, **snakemake.params.options)

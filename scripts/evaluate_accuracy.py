@@ -8,7 +8,7 @@ import pandas as pd
 
 from clipspectra.activations import StoredActivations
 from clipspectra.arrays import load_arrays, load_table, save_table
-from clipspectra.evaluate import ablations, mean_ablated, zero_shot
+from clipspectra.evaluate import ablations, mean_ablated, members, zero_shot
 from clipspectra.jobs import job
 
 if TYPE_CHECKING:
@@ -29,11 +29,9 @@ def predictions(stored, classifiers):
 
 def accuracies(found, table, values):
     """One row an ablation, factor and group ("all", and each group of the manifest), over the rows of `table`."""
-    groups = {"all": np.ones(len(table), bool)}
-    groups |= {name: (table["group"] == name).to_numpy() for name in sorted(set(table["group"]) - {""})}
     for (ablation, factor), predicted in found.items():
         right = predicted == table[factor].astype(str).map(values[factor].index).to_numpy()
-        for group, inside in groups.items():
+        for group, inside in members(table).items():
             accuracy = 100 * right[inside].mean()
             yield {"factor": factor, "group": group, "at_mean": ablation, "images": inside.sum(), "accuracy": accuracy}
 

@@ -28,7 +28,7 @@ if __name__ == "__main__":
             tables.append(hit_rates(load_table(path), factors, vocabulary, rng=rng).assign(method=method))
         found = pd.concat(tables, ignore_index=True)
         found.insert(0, "method", found.pop("method"))
-        scored = images if params.protocol == "same" else images[images["role"] == "eval"]
+        scored = images[images["role"].isin(["eval", "fit"] if params.protocol == "same" else ["eval"])]
         about = {key: wildcards[key] for key in ("model", "dataset", "seed", "texts")}
         about |= {"split": "+".join(sorted(set(scored["split"]))), "images": len(scored)}
         for place, (key, value) in enumerate(about.items()):

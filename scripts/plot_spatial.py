@@ -21,7 +21,7 @@ if __name__ == "__main__":
             arrays["picture"],
             arrays["evidence"],
             texts,
-            title=f"Where {model} sees each text in '{snakemake.wildcards.name}'",
+            title=f"Where {model} sees each text in '{snakemake.wildcards.spatial}'",
             footer=f"{model}, weights {metadata['sha256'][:12]} · each text {away} · red: for the text, blue: against "
             "it, each panel on its own scale",
         )

@@ -17,21 +17,22 @@ class StoredActivations:
     """The shards of one extraction, in order, with the model's basis [layer, head, d_embed, coordinate + scalar].
 
     Each shard holds z [image, layer, head, coordinate], scalars [image, scalar], mlps [image, layer + 1, d_embed],
-    embedding [image, d_embed], label and row [image] and fit [image], 1 for the rows that means and bases come from. If
-    only the last layers were kept, it also holds `early`, the sum of the other layers' heads [image, d_embed].
+    embedding [image, d_embed], label and row [image], and fit and eval [image], 1 for the rows with that role. If only
+    the last layers were kept, it also holds `early`, the sum of the other layers' heads [image, d_embed].
 
     layers: numbers of the layers in z; rows: of the manifest; sha256: of the model's weights
     names: (kind, layer) of each of `parts`, the kinds being early, heads, self (the class token's attention to itself),
     x_0 and mlp
-    fit, scored: bool [image], the rows that means and explanations come from, and those that are scored; with protocol
-    "held_out" the fit and the eval images, with "same" all images are both, as in the reference implementation
+    fit, scored, validation: bool [image], the rows that means and explanations come from, those that are scored, and
+    those that choices are checked on; with protocol "held_out" the images of these roles, with "same" all images but
+    the validation images are both fitted and scored, as in the reference implementation
     """
 
     def __init__(self, shards, basis, protocol="held_out"):
         self.paths = list(shards)
         arrays, about = load_arrays(basis, "basis")
         self.basis_path, self.basis, self.sha256 = basis, arrays["basis"], about.get("sha256", "")
-        found = [load_arrays(path, "fit", "row") for path in self.paths]
+        found = [load_arrays(path, "fit", "eval", "row") for path in self.paths]
         self.layers = range(int(json.loads(found[0][1].get("first_layer", "0"))), len(self.basis))
         self.heads = self.basis.shape[1]
         with safe_open(self.paths[0], "np") as file:
@@ -40,20 +41,22 @@ class StoredActivations:
         self.names = [("early", self.layers.start - 1)] if self.layers.start else []
         self.names += [(kind, layer) for kind in ("heads", *["self"] * selves) for layer in self.layers]
         self.names += [("x_0", -1), *(("mlp", layer) for layer in range(mlps - 1))]
-        self.fit = np.concatenate([arrays["fit"] for arrays, _ in found]).astype(bool)
-        self.rows = np.concatenate([arrays["row"] for arrays, _ in found])
+        self.fit, self.scored, self.rows = (
+            np.concatenate([arrays[name] for arrays, _ in found]) for name in ("fit", "eval", "row")
+        )
+        self.fit, self.scored = self.fit.astype(bool), self.scored.astype(bool)
+        self.validation = ~(self.fit | self.scored)
         self.chunks = [
             (path, slice(start, min(start + ROWS, len(arrays["fit"]))))
             for path, (arrays, _) in zip(self.paths, found)
             for start in range(0, len(arrays["fit"]), ROWS)
         ]
-        if not self.fit.any() or self.fit.all():
+        if not self.fit.any() or not self.scored.any():
             raise InputError(
                 "The chosen images have no fit rows or no eval rows; check 'roles' of the dataset in the config."
             )
-        self.scored = ~self.fit
         if protocol == "same":
-            self.fit = self.scored = np.ones_like(self.fit)
+            self.fit = self.scored = ~self.validation
 
     def of_table(self, table):
         """The rows of a table of chosen images that were extracted, in order: without those that could not be read."""
@@ -131,7 +134,8 @@ class StoredActivations:
         for path, rows in self.chunks:
             with safe_open(path, "np") as file:
                 stored = [name for name in ("z", "scalars", "mlps", "early", "class_self") if name in file.keys()]
-                arrays = {name: file.get_slice(name)[rows].astype(np.float32) for name in stored}
+                arrays = {name: file.get_slice(name)[rows] for name in stored}
+            arrays = {name: part.astype(np.promote_types(part.dtype, np.float32)) for name, part in arrays.items()}
             heads = layer_sums(arrays["z"], arrays["scalars"], basis)
             early = [arrays["early"][:, None]] if "early" in arrays else []
             selves = [arrays["class_self"]] if "class_self" in arrays else []

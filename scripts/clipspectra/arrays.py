@@ -13,7 +13,8 @@ import pandas as pd
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-NAMES = ("image", "mask", "class", "group", "split", "text")  # columns of names, whatever they look like
+# Columns of names, whatever they look like.
+NAMES = ("image", "mask", "class", "group", "split", "text", "opposite", "topic", "name", "value")
 
 
 @contextmanager
@@ -116,8 +117,22 @@ def save_latex(path, table):
         part.write_text(text.replace("±", r"$\pm$").replace("–", "--"), encoding="utf-8")
 
 
-def load_table(path):
-    """Read a table that save_table wrote. Names stay text, a class "007" or "NA" too."""
+def over_seeds(table, scores, means=()):
+    """One row for each combination of the other columns: mean and sample sd over seeds of scores, the mean of means."""
+    keys = [column for column in table.columns if column not in {"seed", *scores, *means}]
+    grouped = table.groupby(keys, sort=False, dropna=False)
+    summary = {"seeds": grouped["seed"].agg(lambda seeds: ", ".join(map(str, sorted(set(seeds)))))}
+    for score in scores:
+        summary[score] = grouped[score].mean()
+        summary[f"{score}_sd"] = grouped[score].std().fillna(0)
+    summary |= {name: grouped[name].mean() for name in means}
+    return pd.DataFrame(summary).reset_index()
+
+
+def load_table(path, numbers=()):
+    """Read a table that save_table wrote. Names stay text, a class "007" or "NA" too; `numbers` may be blank."""
     if str(path).endswith(".parquet"):
         return pd.read_parquet(path)
-    return pd.read_csv(path, keep_default_na=False, dtype=dict.fromkeys(NAMES, str))
+    return pd.read_csv(
+        path, keep_default_na=False, dtype=dict.fromkeys(NAMES, str), na_values={name: [""] for name in numbers}
+    )

@@ -37,6 +37,23 @@ def zero_shot(embedding, classifier):
     return (embedding @ classifier).argmax(1)
 
 
+def members(table):
+    """{"all": every row, and by its name each group of a table of images: bool [image]}."""
+    groups = sorted(set(table["group"]) - {""})
+    return {"all": np.ones(len(table), bool)} | {name: (table["group"] == name).to_numpy() for name in groups}
+
+
+def change(before, after):
+    """(change in %, low, high) of a share of images, between two bool arrays of the same images [image].
+
+    The 95 % interval is that of Agresti and Min (2005) for matched pairs, which has a width even if nothing changed.
+    """
+    gained, lost, count = (after & ~before).sum(), (before & ~after).sum(), len(before)
+    middle = (gained - lost) / (count + 2)
+    spread = 1.96 * np.sqrt(gained + lost + 1 - (gained - lost) ** 2 / (count + 2)) / (count + 2)
+    return 100 * (gained - lost) / count, 100 * (middle - spread), 100 * (middle + spread)
+
+
 def eta_squared(scores, values):
     """Share of the variance of scores [image, component] between groups of equal value [image]: [component]."""
     centred = scores - scores.mean(0)

@@ -62,7 +62,8 @@ def extract(loaded, table, root, folder, *, batch_size, workers, layers="all", d
             stored |= {"scalars": seen.scalars, "embedding": seen.embedding}
             arrays = {name: part.cpu().numpy() for name, part in stored.items()}
             arrays |= {"label": table["label"].to_numpy()[rows], "row": table["row"].to_numpy()[rows]}
-            stream.append(arrays | {"fit": (table["role"] == "fit").to_numpy()[rows].astype("uint8")})
+            roles = table["role"].to_numpy()[rows]
+            stream.append(arrays | {role: (roles == role).astype("uint8") for role in ("fit", "eval")})
             bar.update(len(images))
     if len(skipped) == len(table):
         raise InputError(

@@ -40,6 +40,12 @@ def said(error):
     return None
 
 
+def warn(log, sentence):
+    """Say a warning in the log and on the terminal."""
+    log(f"Warning: {sentence}")
+    print(f"\nWarning: {sentence}", file=sys.stderr, flush=True)
+
+
 def model_arguments(snakemake):
     """Arguments of models.load for a rule's model; the user's own files as the rule's inputs name them."""
     cache = snakemake.resources.get("cache") or None

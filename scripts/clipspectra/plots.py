@@ -55,7 +55,7 @@ def _settle(figure):
 def provenance(wildcards, images, protocol="held_out"):
     """The small print below a figure: what it was computed from. images: the seed's table with its roles."""
     if protocol == "same":
-        images = images.assign(role="fit and eval")
+        images = images.assign(role=images["role"].where(images["role"] == "validation", "fit and eval"))
     counts, splits = images["role"].value_counts(), images.groupby("role")["split"].unique().str.join(", ")
     used = [f"{counts[role]} {role} images ({splits[role]})" for role in sorted(counts.index, reverse=True)]
     named = [f"{key} {wildcards[key]}" for key in ("model", "dataset", "seed", "texts") if key in wildcards.keys()]

@@ -75,6 +75,20 @@ def too_long(loaded, texts):
     return [text for text, cut in zip(texts, beyond) if cut]
 
 
+def unknown_words(loaded, texts):
+    """Parts of the texts that the model has never learnt: tokens whose embedding is zero, as they are written.
+
+    The demo's models know the words of their captions only. Empty where the tokens' embedding is not open_clip's own.
+    """
+    tower = getattr(loaded.model, "text", loaded.model)
+    embedding = getattr(tower, "token_embedding", None)
+    if embedding is None or not hasattr(loaded.tokenizer, "decode"):
+        return []
+    known = embedding.weight.abs().sum(1).cpu() > 0
+    tokens = loaded.tokenizer(texts).unique()
+    return [loaded.tokenizer.decode([int(token)]).strip() for token in tokens if token and not known[token]]
+
+
 def zero_shot_classifier(loaded, names, templates):
     """Zero-shot weights [d_embed, class]: the mean embedding of a class's prompts, normalised (Radford et al. 2021).
 

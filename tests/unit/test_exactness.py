@@ -151,7 +151,7 @@ def test_stored_activations_are_read_as_they_were(tmp_path, model, images):
         found = activations(model, part)
         arrays = {name: getattr(found, name).numpy() for name in ("z", "scalars", "mlps", "class_self", "embedding")}
         paths.append(tmp_path / f"{shard}.safetensors")
-        arrays |= {"row": np.arange(len(part)), "fit": np.array([1, 0, 1][: len(part)], np.uint8)}
+        arrays |= {"row": np.arange(len(part)), "fit": 1 - np.arange(len(part)) % 2, "eval": np.arange(len(part)) % 2}
         save_arrays(paths[-1], arrays, {})
     stored = StoredActivations(paths, tmp_path / "basis.safetensors")
     expected = contributions(model, images.float())

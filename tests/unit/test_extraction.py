@@ -59,7 +59,7 @@ def test_shards_batches_and_order_change_nothing(loaded, table, tmp_path):
     for options in ({"shards": 3}, {"batch_size": 13}, {"shards": 4, "batch_size": 1}):
         cut, _, _ = extracted(loaded, table, tmp_path, **options)
         assert cut.keys() == whole.keys()
-        for name in ("label", "row", "fit"):
+        for name in ("label", "row", "fit", "eval"):
             np.testing.assert_array_equal(cut[name], whole[name])
         for name in set(cut) - {"embedding"}:
             np.testing.assert_allclose(cut[name], whole[name], atol=1e-6)

@@ -30,7 +30,7 @@ def study(tmp_path_factory):
         arrays = {name: part.numpy() for name, part in arrays.items()}
         paths.append(folder / f"{shard}.safetensors")
         numbers = np.arange(40)[rows]
-        save_arrays(paths[-1], arrays | {"row": numbers, "fit": (numbers % 2).astype(np.uint8)}, {})
+        save_arrays(paths[-1], arrays | {"row": numbers, "fit": numbers % 2, "eval": 1 - numbers % 2}, {})
     found = tower(model.visual)
     bases = {"basis": head_basis(found).numpy(), "value_gram": value_grams(found).numpy()}
     save_arrays(folder / "basis.safetensors", bases, {})

@@ -1,0 +1,59 @@
+"""What is asked for, in the joint space: texts, or a picture with what each head says of it."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clipspectra import InputError
+from clipspectra.arrays import save_arrays, versions
+from clipspectra.jobs import job, model_arguments, warn
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+
+def picture_path(name, inputs):
+    """Path of a picture: a file, or an image of the dataset as its manifest names it."""
+    from clipspectra.datasets import read_manifest
+
+    if "image" in inputs.keys():
+        return Path(inputs.image)
+    manifest = Path(inputs.manifest)
+    if name not in set(read_manifest(manifest)["image"]):
+        raise InputError(f"The picture {name} is not there, and {manifest} has no image of that name.")
+    return manifest.parent / name
+
+
+def embedded_texts(loaded, pool, log):
+    """{"features"} of texts, and the texts as metadata. Words that the model never learnt are warned of."""
+    from clipspectra.texts import embed, unknown_words
+
+    unknown = unknown_words(loaded, pool)
+    if unknown:
+        warn(log, f"The model has never learnt {', '.join(map(repr, unknown))}; the texts with it say little to it.")
+    return {"features": embed(loaded, pool).numpy()}, {"texts": pool, "unknown": unknown}
+
+
+def embedded_picture(loaded, path):
+    """Arrays of one picture as an extraction stores them, and the picture as the model sees it."""
+    from clipspectra.contributions import activations
+    from clipspectra.datasets import open_rgb
+    from clipspectra.geometry import seen_picture
+
+    found = activations(loaded.model, loaded.preprocess(open_rgb(path))[None].to(loaded.device))
+    arrays = {name: getattr(found, name).float().cpu().numpy() for name in ("z", "scalars", "embedding")}
+    return arrays | {"picture": seen_picture(path, loaded.preprocess)}
+
+
+if __name__ == "__main__":
+    with job(snakemake.log[0]) as log:
+        from clipspectra import models, texts
+
+        params, inputs = snakemake.params, snakemake.input
+        loaded = models.load(**model_arguments(snakemake), device=snakemake.resources.device)
+        if params.image:
+            arrays, about = embedded_picture(loaded, picture_path(params.image, inputs)), {"image": params.image}
+        else:
+            pool = texts.read_pool(inputs.topics)[0] if "topics" in inputs.keys() else params.texts
+            arrays, about = embedded_texts(loaded, pool, log)
+        about |= {"sha256": loaded.sha256 or "", "code": params.code} | versions("torch", "open_clip_torch")
+        save_arrays(snakemake.output[0], arrays, about)

@@ -1,0 +1,27 @@
+"""Sheet of the images and texts nearest to a picture, or at the ends of a component."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clipspectra import concept_plots, plots
+from clipspectra.arrays import load_arrays, load_table
+from clipspectra.datasets import open_rgb
+from clipspectra.jobs import job
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+if __name__ == "__main__":
+    with job(snakemake.log[0]):
+        params, root, shown = snakemake.params, Path(snakemake.input.manifest).parent, {}
+        for (kind, end), rows in load_table(snakemake.input.table).groupby(["kind", "end"], sort=False):
+            names = [open_rgb(root / name) for name in rows["name"]] if kind == "image" else list(rows["name"])
+            shown.setdefault(kind, {})[end] = names, list(rows["score"])
+        figure = concept_plots.neighbours(
+            shown["image"],
+            shown["text"],
+            picture=load_arrays(snakemake.input.query)[0]["picture"] if params.image else None,
+            title=params.title,
+            footer=plots.provenance(params.of, load_table(snakemake.input.chosen), params.protocol) + params.how,
+        )
+        plots.save(figure, *snakemake.output)

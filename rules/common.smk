@@ -362,9 +362,9 @@ def edit_said(wildcards):
     units = "heads" if "heads" in edit else "components"
     if "concept" not in edit:
         return units, f"{units} {DONE[edit['do']]}", ""
-    rule = f"{100 * edit['share']:g} % of the {edit['rank_by']}"
+    picked = f"{100 * edit['share']:g} % of the {edit['rank_by']}"
     what = f"the concept's {units} {DONE[edit['do']]}"
-    return units, what, rule if edit["number"] is None else ""
+    return units, what, picked if edit["number"] is None else ""
 
 
 def interventions_by_model(pattern, names=INTERVENTIONS, **wildcards):

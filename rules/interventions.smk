@@ -67,6 +67,7 @@ rule evaluate_intervention:
         code=code(
             "outcomes",
             "concepts",
+            "retrieve",
             "interventions",
             "evaluate",
             "methods",
@@ -160,3 +161,67 @@ use rule table_interventions as average_curve with:
         code=code("arrays"),
     message:
         "Curve of {wildcards.intervention}, {wildcards.model}"
+
+
+rule plot_intervention:
+    input:
+        curve="results/interventions/{intervention}/{model}/curve.csv",
+        units=expand(
+            "results/interventions/{{intervention}}/{{model}}/seed-{seed}/units.csv",
+            seed=SEEDS,
+        ),
+    output:
+        "results/figures/interventions/{intervention}/{model}.pdf",
+        report(
+            "results/figures/interventions/{intervention}/{model}.png",
+            caption="captions/intervention.rst",
+            category="Figures",
+            subcategory="interventions",
+            labels={
+                "figure": "Accuracy by number of units",
+                "intervention": "{intervention}",
+                "model": "{model}",
+            },
+        ),
+    log:
+        "results/logs/figures/interventions/{intervention}/{model}.log",
+    conda:
+        ENVIRONMENT
+    params:
+        units=lambda wildcards: edit_said(wildcards)[0],
+        what=lambda wildcards: edit_said(wildcards)[1],
+        rule=lambda wildcards: edit_said(wildcards)[2],
+        protocol=lookup("protocol", within=config),
+        code=code("concept_plots", "plots", "arrays"),
+    message:
+        "Figure: {wildcards.intervention} on {wildcards.model}"
+    script:
+        "../scripts/plot_intervention.py"
+
+
+rule plot_intervention_values:
+    input:
+        table="results/tables/intervention-values.csv",
+    output:
+        "results/figures/interventions/{intervention}/{model}-values.pdf",
+        report(
+            "results/figures/interventions/{intervention}/{model}-values.png",
+            caption="captions/intervention-values.rst",
+            category="Figures",
+            subcategory="interventions",
+            labels={
+                "figure": "What moves",
+                "intervention": "{intervention}",
+                "model": "{model}",
+            },
+        ),
+    log:
+        "results/logs/figures/interventions/{intervention}/{model}-values.log",
+    conda:
+        ENVIRONMENT
+    params:
+        code=code("concept_plots", "plots", "arrays"),
+    message:
+        "Figure: what {wildcards.intervention} moves in {wildcards.model}"
+    script:
+        "../scripts/plot_intervention_values.py"

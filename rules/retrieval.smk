@@ -166,3 +166,84 @@ rule find_neighbours:
         "Neighbours: {wildcards.neighbours}"
     script:
         "../scripts/find_neighbours.py"
+
+
+rule plot_query:
+    input:
+        table="results/queries/{queries}.csv",
+        images="results/queries/{queries}/images.csv",
+        query="results/queries/{queries}/query.safetensors",
+        chosen=lambda wildcards: components_asked(wildcards)["images"],
+        manifest=lambda wildcards: f"results/data/{asked(wildcards)['dataset']}/manifest.csv",
+    output:
+        "results/figures/queries/{queries}.pdf",
+        report(
+            "results/figures/queries/{queries}.png",
+            caption="captions/query.rst",
+            category="Figures",
+            subcategory="queries",
+            labels={"figure": "What carries a query", "query": "{queries}"},
+        ),
+    log:
+        "results/logs/figures/queries/{queries}.log",
+    wildcard_constraints:
+        queries=any_of(QUERIES),
+    conda:
+        ENVIRONMENT
+    params:
+        query=query_said,
+        of=lambda wildcards: {
+            "model": asked(wildcards)["model"],
+            "dataset": asked(wildcards)["dataset"],
+            "seed": SEEDS[0],
+            "texts": asked(wildcards)["texts"],
+        },
+        protocol=lookup("protocol", within=config),
+        code=code("concept_plots", "plots", "datasets", "arrays"),
+    message:
+        "Figure: what carries the query {wildcards.queries}"
+    script:
+        "../scripts/plot_query.py"
+
+
+rule plot_neighbours:
+    input:
+        table="results/neighbours/{neighbours}.csv",
+        query=lambda wildcards: (
+            f"results/neighbours/{wildcards.neighbours}/query.safetensors"
+            if wildcards.neighbours in PICTURED
+            else []
+        ),
+        chosen=lambda wildcards: components_asked(wildcards)["images"],
+        manifest=lambda wildcards: f"results/data/{asked(wildcards)['dataset']}/manifest.csv",
+    output:
+        "results/figures/neighbours/{neighbours}.pdf",
+        report(
+            "results/figures/neighbours/{neighbours}.png",
+            caption="captions/neighbours.rst",
+            category="Figures",
+            subcategory="neighbours",
+            labels={"figure": "Neighbours", "of": "{neighbours}"},
+        ),
+    log:
+        "results/logs/figures/neighbours/{neighbours}.log",
+    wildcard_constraints:
+        neighbours=any_of(config["neighbours"]),
+    conda:
+        ENVIRONMENT
+    params:
+        image=lambda wildcards: asked(wildcards).get("image", ""),
+        title=neighbours_said,
+        how=scores_said,
+        of=lambda wildcards: {
+            "model": asked(wildcards)["model"],
+            "dataset": asked(wildcards)["dataset"],
+            "seed": SEEDS[0],
+            "texts": asked(wildcards)["texts"],
+        },
+        protocol=lookup("protocol", within=config),
+        code=code("concept_plots", "plots", "datasets", "arrays"),
+    message:
+        "Figure: neighbours {wildcards.neighbours}"
+    script:
+        "../scripts/plot_neighbours.py"

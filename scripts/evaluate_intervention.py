@@ -25,6 +25,7 @@ from clipspectra.outcomes import (
     settings,
     units_of,
 )
+from clipspectra.retrieve import best_texts
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -57,7 +58,8 @@ if __name__ == "__main__":
         log(f"{wanted} of {len(units)} units; random ones are out of {len(pool)}")
 
         # One flat list of interventions, each near the one before it, so that one pass over the images makes all.
-        numbers = sorted({*grid(min(len(units), max(2 * wanted, 16))), wanted} & set(range(len(units) + 1)))
+        steps = [number for number in grid(max(2 * wanted, 16)) if number <= len(units)]
+        numbers = sorted({*steps, wanted})
         rng = np.random.default_rng(int(wildcards.seed))
         orders = [units] + [[pool[row] for row in rng.permutation(len(pool))] for _ in range(DRAWS if pool else 0)]
         plan = [(order, number) for order, of in enumerate(orders) for number in numbers if number <= len(of)]
@@ -88,9 +90,7 @@ if __name__ == "__main__":
         summary = pd.DataFrame(settings(wanted, untouched, first if several else None, chosen, draws, groups))
         curve = [
             about(
-                pd.DataFrame(
-                    row for number in numbers for row in beside_random(number, chosen[number], draws, of_role)
-                ),
+                pd.DataFrame(row for number in steps for row in beside_random(number, chosen[number], draws, of_role)),
                 role,
             )
             for role, of_role in groups.items()
@@ -99,6 +99,9 @@ if __name__ == "__main__":
         read = readings([Intervention(), edited], stored, told, classifiers, truths)
         moved = pd.DataFrame(by_value(*read, truths, stored.scored, values, params.about))
         units = pd.concat(tables, ignore_index=True)
+        if "component" in units.columns:
+            names = best_texts(inputs.names)[["top", "bottom"]].reset_index()
+            units = units.merge(names, how="left", on=["layer", "head", "component"])
         save_table(snakemake.output.units, units[["edit", "place", *units.columns.drop(["edit", "place"])]])
         save_table(snakemake.output.curve, pd.concat(curve))
         summary = [about(rows, role) for role, rows in summary.groupby("role", sort=False)]

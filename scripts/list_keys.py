@@ -12,8 +12,9 @@ def keys(schema, path=""):
     required = set(schema.get("required", [])) | set(schema.get("then", {}).get("required", []))
     for name, of in schema.get("properties", {}).items():
         key, default = f"{path}{name}", "required" if name in required else ""
-        inner = of.get("additionalProperties")
+        inner, items = of.get("additionalProperties"), of.get("items")
         inside = [*keys(of, f"{key}."), *(keys(inner, f"{key}.<name>.") if isinstance(inner, dict) else [])]
+        inside += keys(items, f"{key}[].") if isinstance(items, dict) else []
         if "default" in of and not (inside and of["default"] == {}):
             default = "null" if of["default"] is None else yaml.safe_dump(of["default"], default_flow_style=True)
             default = "all" if of["default"] == of.get("items", {}).get("enum", "") else default

@@ -15,6 +15,7 @@ if __name__ == "__main__":
     with job(snakemake.log[0]):
         params, wildcards = snakemake.params, snakemake.wildcards
         table = load_table(snakemake.input.curve, ["random", "random_low", "random_high"])
+        table = table[table["seeds"].str.len() == table["seeds"].str.len().max()]  # as far as every seed's units reach
         units = [load_table(path) for path in snakemake.input.units]
         counts = [((of["edit"] == of["edit"].max()) & (of["chosen"] == "yes")).sum() for of in units]
         first = table[table["role"] == "eval"].iloc[0]

@@ -10,20 +10,12 @@ from clipspectra.arrays import load_arrays, load_table, save_table
 from clipspectra.evaluate import component_scores
 from clipspectra.jobs import job
 from clipspectra.methods import load_told
-from clipspectra.retrieve import Components, View, centred, ends, trace
+from clipspectra.retrieve import Components, View, best_texts, centred, ends, trace
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 IMAGES = 8  # at each end
-
-
-def best_texts(path):
-    """First text at the top and the bottom end of each component, and its share of the head's singular values."""
-    columns = ["layer", "head", "component", "pole", "strength", "text"]
-    first = pd.read_parquet(path, columns=columns, filters=[("place", "==", 0)])
-    table = first.pivot(index=["layer", "head", "component"], columns="pole", values="text")
-    return table.assign(strength=first.groupby(["layer", "head", "component"])["strength"].first())
 
 
 def listed(found, where, texts):

@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 # Columns of names, whatever they look like.
-NAMES = ("image", "mask", "class", "group", "split", "text", "opposite", "topic", "name", "value")
+NAMES = ("image", "mask", "class", "group", "split", "text", "opposite", "topic", "name", "value", "seeds")
 
 
 @contextmanager

@@ -11,6 +11,7 @@ Search is exact: every image is compared, a chunk at a time, and one number an i
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from safetensors import safe_open
 
 from clipspectra import InputError
@@ -54,6 +55,17 @@ def centred(asked, features, mean):
         return asked["features"].astype(np.float64) - features.mean(0, dtype=np.float64)
     embedding = asked["embedding"].astype(np.float64)
     return embedding / np.linalg.norm(embedding, axis=1, keepdims=True) - mean
+
+
+def best_texts(path):
+    """The first text at either end of each component, of a table that explain_heads wrote.
+
+    Columns top, bottom and strength, its share of its head's singular values; by layer, head and component.
+    """
+    columns = ["layer", "head", "component", "pole", "strength", "text"]
+    first = pd.read_parquet(path, columns=columns, filters=[("place", "==", 0)])
+    table = first.pivot(index=columns[:3], columns="pole", values="text")
+    return table.assign(strength=first.groupby(columns[:3])["strength"].first())
 
 
 @dataclass

@@ -21,6 +21,7 @@ lint: .venv/ready
 benchmark: .venv/ready
 	$(BIN)/python scripts/benchmark.py
 	$(BIN)/python scripts/benchmark_explanations.py
+	$(BIN)/python scripts/benchmark_retrieval.py
 
 lock: .venv/ready
 	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --upgrade \

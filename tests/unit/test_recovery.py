@@ -3,14 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from towers_small import pictures, small
+from stored_small import stored_small
 
-from clipspectra.activations import StoredActivations
-from clipspectra.arrays import save_arrays
-from clipspectra.contributions import activations, contributions, head_basis, value_grams
 from clipspectra.effects import effects
 from clipspectra.evaluate import cosine, in_top
-from clipspectra.families import tower
 from clipspectra.methods import CONTROLS, METHODS, explained
 from clipspectra.recovery import Recovery, recovered
 from clipspectra.spectral import Moments
@@ -22,20 +18,9 @@ TEXTS, CLASSIFIER = rng.normal(size=(50, 24)), rng.normal(size=(24, 9))
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
     """(stored activations of 40 images, their exact contributions, made-up right classes)."""
-    model, folder = small("ViT", torch.float32), tmp_path_factory.mktemp("study")
-    images = pictures(model, 40, torch.float32)
-    found, paths = activations(model, images), []
-    for shard, rows in enumerate((slice(0, 23), slice(23, 40))):
-        arrays = {name: getattr(found, name)[rows] for name in ("z", "scalars", "mlps", "class_self", "embedding")}
-        arrays = {name: part.numpy() for name, part in arrays.items()}
-        paths.append(folder / f"{shard}.safetensors")
-        numbers = np.arange(40)[rows]
-        save_arrays(paths[-1], arrays | {"row": numbers, "fit": numbers % 2, "eval": 1 - numbers % 2}, {})
-    found = tower(model.visual)
-    bases = {"basis": head_basis(found).numpy(), "value_gram": value_grams(found).numpy()}
-    save_arrays(folder / "basis.safetensors", bases, {})
-    stored = StoredActivations(paths, folder / "basis.safetensors")
-    return stored, contributions(model, images), rng.integers(0, 9, 40)
+    roles = {"fit": np.arange(40) % 2, "eval": 1 - np.arange(40) % 2}
+    found = stored_small(tmp_path_factory.mktemp("study"), dtype=torch.float32, roles=roles)
+    return found.stored, found.exact, rng.integers(0, 9, 40)
 
 
 def recovery(study, method, layers, budgets):

@@ -32,6 +32,7 @@ class Clone:
             datasets={"digits": digits},
             shards=2,
             models={"demo": self.config["models"]["demo"]},
+            interventions={"more-four": self.config["interventions"]["more-four"]},
             demo_training={"balanced": {"steps": 4}, "biased": {"steps": 2, "start": "balanced", "agreement": 0.95}},
         )
 

@@ -107,3 +107,112 @@ def test_a_study_of_segmentation_alone(study):
     assert len(list((made / "pictures").glob("*.png"))) == 6 * 5
     assert set(pd.read_csv(made / "parts.csv")["component"]) == {-1}
     assert (results / "figures/demo/imagenet-segmentation/seed-0/segmentation-parts.png").exists()
+
+
+BACKGROUND = {"concept": ["a photo of a blue digit", "a photo of a red digit"]}
+
+
+def configure(study, interventions, **queries):
+    """The study with one dataset that has groups and one that has none, and these interventions."""
+    path = study.directory / "config" / "study.yaml"
+    config = yaml.safe_load(path.read_text())
+    config["datasets"] = {name: config["datasets"][name] for name in ("waterbirds", "cifar-10")}
+    birds = config["datasets"]["waterbirds"]
+    birds["roles"] = birds["roles"] | {"validation": {"split": "val", "per_class": "all"}}
+    config |= {"interventions": interventions, "queries": queries}
+    path.write_text(yaml.safe_dump(config))
+
+
+def test_interventions_on_waterbirds(study):
+    """Published heads with the other ablations, and components found by texts, by group and beside random ones."""
+    birds = {"dataset": "waterbirds", "groups": True}
+    others = [{"do": "remove", "all_but_last": 2}, {"do": "remove", "mlps": True}]
+    found = birds | {"edits": [{"do": "remove", "share": 0.5, **BACKGROUND}]}
+    published = birds | {"edits": [*others, {"do": "remove", "heads": [[3, 1], [2, 0], [3, 0]]}]}
+    configure(study, {"published": published, "found": found})
+    result = study.snakemake("interventions", "--configfile", "config/study.yaml")
+    assert result.returncode == 0, result.stdout
+    tables = study.directory / "results" / "tables"
+    table = pd.read_csv(tables / "interventions.csv")
+    groups = {f"{bird} on {place}" for bird in ("landbird", "waterbird") for place in ("land", "water")}
+    for (_, role, setting), rows in table.groupby(["intervention", "role", "setting"]):
+        assert set(rows["group"]) == {"all", "worst"} | groups
+        scores = rows.set_index("group")["accuracy"]
+        assert scores["worst"] == scores[list(groups)].min()
+        assert set(rows["split"]) == {{"eval": "test", "validation": "val"}[role]}
+        if setting == "edited":
+            assert rows["random"].between(rows["random_low"], rows["random_high"]).all()
+    assert set(table["setting"]) == {
+        "as it is",
+        "before the last edit",
+        "edited",
+        "best number, by validation labels",
+    }
+    edited = table[(table["setting"] == "edited") & (table["intervention"] == "published")]
+    assert set(edited["units"]) == {3}
+    made = study.directory / "results" / "interventions"
+    units = pd.read_csv(made / "found/demo/seed-0/units.csv")
+    chosen = units[units["chosen"] == "yes"]
+    assert chosen["held"].iloc[-1] >= 0.5 > ([0, *chosen["held"]][-2])
+    assert set(chosen["top"]) <= {f"{thing} {place}" for thing in ("a bird", "an apple") for place in ("here", "there")}
+    assert (tables / "interventions.tex").exists()
+    assert set(pd.read_csv(tables / "intervention-values.csv")["value"]) == {"landbird", "waterbird", "all"}
+
+
+def test_what_cannot_be_edited_or_asked_is_named(study):
+    birds, few = {"dataset": "waterbirds"}, {"dataset": "cifar-10"}
+    edits = {
+        "no-layer": birds | {"edits": [{"do": "remove", "heads": [[9, 0]]}]},
+        "no-component": birds | {"edits": [{"do": "invert", "components": [[3, 0, 99]]}]},
+        "too-many": birds | {"edits": [{"do": "remove", "number": 5000, **BACKGROUND}]},
+        "no-groups": few | {"groups": True, "edits": [{"do": "remove", "mlps": True}]},
+    }
+    ask = {"model": "demo", "dataset": "waterbirds"}
+    configure(study, edits, zebra=ask | {"text": "a zebra"}, nowhere=ask | {"image": "raw/nowhere.png"})
+    result = study.snakemake("interventions", "retrieval", "--keep-going", "--configfile", "config/study.yaml")
+    assert result.returncode != 0
+    for sentence in (
+        "There is no layer 9, head 0: the stored layers are 0 to 3.",
+        "There is no layer 3, head 0, component 99: that head has",
+        "5000 components are asked for, but only",
+        "images of cifar-10 have no group, the first images/",
+        "Warning: The model has never learnt 'zebra'; the texts with it say little to it.",
+        "The picture raw/nowhere.png is not there, and results/data/waterbirds/manifest.csv has no image of that name.",
+    ):
+        assert sentence in result.stdout
+    results = study.directory / "results"
+    assert (results / "queries" / "zebra.csv").exists()
+    assert [path for path in results.rglob("*.csv") if "interventions" in str(path)] == []
+
+
+@pytest.mark.parametrize(
+    ("key", "entry", "words"),
+    [
+        ("queries", {"model": "demo", "dataset": "waterbirds", "text": "  "}, "queries.own.text: '  ' does not match"),
+        (
+            "queries",
+            {"model": "demo", "dataset": "waterbirds"},
+            "meant here: a model, a dataset, and one of text, image",
+        ),
+        ("queries", {"model": "nobody", "dataset": "waterbirds", "text": "a"}, "own.model: there is no model 'nobody'"),
+        ("queries", {"model": "demo", "dataset": "nowhere", "text": "a"}, "no dataset with fit images 'nowhere'"),
+        (
+            "neighbours",
+            {"model": "demo", "dataset": "waterbirds", "layer": 1, "head": 0},
+            "meant here: a model, a dataset",
+        ),
+        (
+            "interventions",
+            {"dataset": "waterbirds", "edits": [{"do": "remove", "heads": [[3, 0], [2, 1], [3, 0]]}]},
+            "interventions.own.edits.0.heads: [[3, 0], [2, 1], [3, 0]] has non-unique elements",
+        ),
+        ("interventions", {"dataset": "waterbirds", "edits": [{"do": "drop", "mlps": True}]}, "'drop' is not one of"),
+        ("interventions", {"dataset": "waterbirds", "edits": [{"do": "remove"}]}, "what to do with one of heads"),
+    ],
+)
+def test_wrong_entries_are_named_before_anything_runs(study, key, entry, words):
+    path = study.directory / "config" / "study.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {key: {"own": entry}}))
+    result = study.snakemake("--dry-run", "--configfile", "config/study.yaml")
+    assert result.returncode != 0
+    assert words in next(line for line in result.stdout.splitlines() if line.startswith("Config, "))

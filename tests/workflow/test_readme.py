@@ -20,7 +20,8 @@ COMMANDS = [line.split(" #")[0].strip() for block in BLOCKS["bash"] for line in 
 INSTEAD = {
     "make test": "make --dry-run test",
     "make benchmark": "sh -c 'python scripts/benchmark.py --architectures ViT-B-32 --batches 1 --repeats 1 --memory 20"
-    " && python scripts/benchmark_explanations.py --images 200 --texts 100 --heads 2 --memory 2 100'",
+    " && python scripts/benchmark_explanations.py --images 200 --texts 100 --heads 2 --memory 2 100"
+    " && python scripts/benchmark_retrieval.py --heads 2 --components 4 --texts 9 --width 16 --images 999 --repeats 1'",
     "snakemake --cores all --configfile config/paper.yaml": "snakemake --dry-run --configfile config/paper.yaml",
     "snakemake --workflow-profile profiles/slurm": "snakemake --dry-run --workflow-profile profiles/slurm",
 }

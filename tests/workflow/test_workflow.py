@@ -39,6 +39,9 @@ def test_the_demo_gives_tables_and_figures(finished):
     assert {"tables/exactness.csv", "tables/skipped-images.csv", "tables/recovery.tex"} <= names
     assert {f"figures/demo/digits/demo-vocabulary/recovery.{ending}" for ending in ("png", "pdf")} <= names
     assert "figures/spatial/red-three.png" in names
+    assert {"queries/red.csv", "queries/example.csv", "queries/topics.tex", "neighbours/a-component.csv"} <= names
+    assert {f"figures/interventions/more-four/demo{what}.pdf" for what in ("", "-values")} <= names
+    assert {"figures/queries/red.png", "figures/neighbours/like-the-example.pdf", "tables/interventions.tex"} <= names
     for figure in ("demo-vocabulary/heads-map", "demo-vocabulary/cards", "segmentation", "segmentation-parts"):
         assert {f"figures/demo/digits/seed-0/{figure}.{ending}" for ending in ("png", "pdf")} <= names
     assert HEADS_MAP in finished.output

@@ -1,0 +1,136 @@
+"""Edits of heads, components and MLPs: the same as editing the model's own sum of parts, in float64."""
+
+import numpy as np
+import pytest
+from stored_small import stored_small
+
+from clipspectra import InputError
+from clipspectra.interventions import Edits, Intervention, check_units
+
+rng = np.random.default_rng(11)
+HEADS = [(1, 0), (2, 3)]
+COMPONENTS = [(1, 0, 2), (1, 0, 0), (0, 1, 1), (2, 2, 0)]
+PLANS = {
+    "nothing": [],
+    "heads removed": [({"do": "remove"}, HEADS)],
+    "components removed": [({"do": "remove"}, COMPONENTS)],
+    "components inverted": [({"do": "invert"}, COMPONENTS)],
+    "a head amplified": [({"do": "amplify", "by": 2.5}, HEADS[:1])],
+    "heads kept": [({"do": "keep"}, HEADS)],
+    "components kept": [({"do": "keep"}, COMPONENTS)],
+    "as published": [
+        ({"do": "remove", "all_but_last": 1}, []),
+        ({"do": "remove", "mlps": True}, []),
+        ({"do": "remove"}, HEADS),
+    ],
+    "one after another": [
+        ({"do": "remove"}, COMPONENTS[:1]),
+        ({"do": "amplify", "by": 3.0}, HEADS),
+        ({"do": "amplify", "by": 0.5, "mlps": True}, []),
+        ({"do": "invert"}, COMPONENTS),
+        ({"do": "keep"}, [*HEADS, (0, 1, 1)]),
+    ],
+}
+
+
+@pytest.fixture(scope="module", params=[0, 1], ids=["all layers", "last layers"])
+def study(request, tmp_path_factory):
+    return stored_small(tmp_path_factory.mktemp("study"), first=request.param)
+
+
+def edited_by_hand(study, plan):
+    """The parts of the model's sum, edited one by one as the words say, added up and normalised."""
+    stored, first = study.stored, study.stored.layers.start
+    heads, mlps = study.exact.heads.numpy().copy(), study.exact.mlps.numpy().copy()
+    means = heads[stored.fit].mean(0), mlps[stored.fit].mean(0)
+    for edit, units in plan:
+        factor = {"remove": 0, "invert": -1, "amplify": edit.get("by"), "keep": None}[edit["do"]]
+        if "mlps" in edit:
+            mlps = means[1] + factor * (mlps - means[1])
+            continue
+        if "all_but_last" in edit:
+            last = 3 - edit["all_but_last"]
+            heads[:, :last] = means[0][:last] + factor * (heads[:, :last] - means[0][:last])
+            continue
+        away = heads - means[0]
+        if edit["do"] == "keep":
+            kept = np.zeros_like(away)
+            for layer, head, *component in units:
+                part = away[:, layer, head]
+                if component:
+                    direction = study.told[layer, head].components[component[0]]
+                    part = kept[:, layer, head] + np.outer(part @ direction, direction)
+                kept[:, layer, head] = part
+            heads = means[0] + kept
+            continue
+        for layer, head, *component in units:
+            part = away[:, layer, head]
+            if component:
+                direction = study.told[layer, head].components[component[0]]
+                part = np.outer(part @ direction, direction)
+            heads[:, layer, head] += (factor - 1) * part
+    assert first == 0 or all(unit[0] >= first for _, units in plan for unit in units)
+    total = heads.sum((1, 2)) + mlps.sum(1)
+    return total / np.linalg.norm(total, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_exact_against_an_edit_of_the_models_own_sum(study, name):
+    first = study.stored.layers.start
+    plan = [(edit, [unit for unit in units if unit[0] >= first]) for edit, units in PLANS[name]]
+    intervention = Intervention()
+    for edit, units in plan:
+        intervention = intervention.then(edit, check_units(units, study.told), study.stored)
+    found = Edits(study.stored, study.told).embeddings(intervention)
+    np.testing.assert_allclose(found, edited_by_hand(study, plan), atol=1e-12)
+    if not plan:
+        bare = study.model.encode_image(study.images, normalize=True).detach().numpy()
+        np.testing.assert_allclose(found, bare, atol=1e-12)
+
+
+def test_edits_commute(study):
+    units = [unit for unit in (*HEADS, *COMPONENTS) if unit[0] >= study.stored.layers.start]
+    ways = [Intervention().of_mlps(0.3), Intervention()]
+    for number, order in enumerate((units, units[::-1])):
+        for unit in order:
+            ways[number] = ways[number].of_heads(0.5 + units.index(unit), [unit])
+    ways[1] = ways[1].of_mlps(0.3)
+    one, other = (Edits(study.stored, study.told).embeddings(way) for way in ways)
+    np.testing.assert_allclose(one, other, atol=1e-12)
+
+
+def test_a_run_of_many_makes_each(study):
+    """A list that is worked out from one to the next equals each one made alone, seen through a readout."""
+    units = [unit for unit in (*HEADS, *COMPONENTS) if unit[0] >= study.stored.layers.start]
+    edits = Edits(study.stored, study.told, rng.normal(size=(24, 5)))
+    ways = [Intervention().of_heads(0, units[:count]) for count in range(len(units) + 1)]
+    ways += [way.of_mlps(0.3).of_early(2.0) for way in ways[::-1]] + [Intervention()]
+    many, alone = [[] for _ in ways], [[] for _ in ways]
+    for _, number, values in edits.run(ways):
+        many[number].append(values)
+    for number, way in enumerate(ways):
+        alone[number] = [values for _, _, values in edits.run([way])]
+    for one, other in zip(many, alone):
+        np.testing.assert_allclose(np.concatenate(one), np.concatenate(other), atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("units", "sentence"),
+    [
+        ([(7, 0)], r"no layer 7, head 0: the stored layers are \d to 2"),
+        ([(2, 9)], "no layer 2, head 9: layer 2 has the heads 0 to 3"),
+        ([(2, 1, 99)], r"no layer 2, head 1, component 99: that head has \d+ components"),
+        ([(2, 1), (2, 3), (2, 1)], "layer 2, head 1 is named twice"),
+    ],
+)
+def test_units_that_do_not_exist_are_named(study, units, sentence):
+    with pytest.raises(InputError, match=sentence):
+        check_units(units, study.told)
+
+
+def test_what_the_stored_layers_do_not_allow_is_said(study):
+    count = len(study.stored.layers)
+    with pytest.raises(InputError, match=f"all_but_last is {count + 1}, but only {count} layers are stored"):
+        Intervention().then({"do": "remove", "all_but_last": count + 1}, [], study.stored)
+    with pytest.raises(InputError, match="'keep' goes with heads, components or a concept"):
+        Intervention().then({"do": "keep", "mlps": True}, [], study.stored)

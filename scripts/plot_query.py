@@ -1,5 +1,6 @@
 """What carries a query: components with their texts, how well they rebuild it, and images along it."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,9 +20,11 @@ if __name__ == "__main__":
             end: ([open_rgb(root / name) for name in rows["image"]], list(rows["score"]))
             for end, rows in images.groupby("end", sort=False)
         }
-        asked, _ = load_arrays(snakemake.input.query)
+        asked, metadata = load_arrays(snakemake.input.query)
         last = table.iloc[-1]
         about = f"{len(table)} components rebuild it to {last['cosine']:.2f}, all to {last['reachable']:.2f}"
+        unknown = json.loads(metadata.get("unknown", "[]"))
+        about += f"\nnever learnt by the model: {', '.join(unknown)}" if unknown else ""
         figure = concept_plots.query(
             table,
             shown,

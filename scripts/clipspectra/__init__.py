@@ -13,8 +13,9 @@ text      one entry of a text pool
 rank      one principal component of a head
 
 Read in the order of the data: datasets, models, towers, families, hooks, contributions, extraction, activations,
-spectral, textspan, sparse, methods, evaluate, recovery, effects, labels, stability, geometry, segment, rivals, plots,
-map_plots; beside them downloads, archives, texts, arrays, jobs and devices.
+spectral, textspan, sparse, methods, evaluate, recovery, effects, labels, stability, retrieve, interventions, concepts,
+outcomes, geometry, segment, rivals, plots, map_plots, concept_plots; beside them downloads, archives, texts, arrays,
+jobs and devices.
 Nothing here knows of Snakemake.
 """
 

@@ -93,7 +93,7 @@ def intervention(table, chosen, *, units, what, rule, title, footer):
         low, high = scored["accuracy"] - scored["accuracy_sd"], scored["accuracy"] + scored["accuracy_sd"]
         axes.fill_between(scored["units"], low, high, color=BLUE, alpha=0.2, linewidth=0)
         line = {"color": BLUE, "marker": "o", "markersize": 2.5, "linewidth": 1.2}
-        axes.plot(scored["units"], scored["accuracy"], **line, label=f"{what}, test images")
+        axes.plot(scored["units"], scored["accuracy"], **line, label=f"{what}, eval images")
         if len(checked):
             label = f"{what}, validation images"
             axes.plot(checked["units"], checked["accuracy"], "--", color=GREEN, linewidth=1.2, label=label)

@@ -1,12 +1,14 @@
 """What interventions do to the zero-shot accuracy: unit by unit, beside random units, by group and by value."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 
 from clipspectra import InputError
-from clipspectra.concepts import LEAST_SHARE, carried, carriers, directions_of, enough
+from clipspectra.concepts import LEAST_SHARE, carried, carriers, component_table, directions_of, enough
 from clipspectra.evaluate import change, members
-from clipspectra.interventions import Edits, check_units
+from clipspectra.interventions import Edits, Intervention, check_units
 from clipspectra.jobs import progress
 
 DRAWS = 20  # of random units
@@ -53,13 +55,83 @@ def random_pool(edit, before, every):
     return [unit for unit in units if before.factor(unit)]
 
 
-def correct(interventions, stored, told, classifier, right):
-    """Whether each image is classified right after each of the interventions, bool [intervention, image]."""
-    found, length = np.zeros((len(interventions), len(right)), bool), len(stored.chunks) * len(interventions)
-    runs = Edits(stored, told, classifier).run(interventions)
+@dataclass
+class Ready:
+    """An intervention of the config with its units found.
+
+    before: all edits but the last; edit, units, wanted: the last one, its units in order and how many are wanted
+    pool: units that random ones are drawn from, empty where the last edit has none; edits: how many there are
+    table: the units of every edit in order, with what chose them
+    """
+
+    before: Intervention
+    edit: dict
+    units: list
+    wanted: int
+    pool: list
+    edits: int
+    table: pd.DataFrame
+
+    def made(self, units, stored):
+        """The whole intervention, with these units in the last edit."""
+        return self.before.then(self.edit, units, stored)
+
+
+def made_ready(edits, stored, told, features, pool_mean, classifier):
+    """The edits of the config as Ready.
+
+    told: {(layer, head): methods.Told} of all stored heads; features: of all the edits' concepts' texts, in order
+    [text, d_embed]; pool_mean: of the text pool [d_embed]; classifier: [d_embed, class]
+    """
+    every, before, tables, left = component_table(stored, told), Intervention(), [], iter(features)
+    for place, edit in enumerate(edits):
+        of_edit = np.array([next(left) for _ in edit.get("concept", [])])
+        units, wanted, table = units_of(edit, every, stored, told, of_edit, pool_mean, classifier)
+        numbers = np.arange(len(table))
+        tables.append(table.assign(edit=place, place=numbers, chosen=np.where(numbers < wanted, "yes", "no")))
+        if place < len(edits) - 1:
+            before = before.then(edit, units[:wanted], stored)
+    table = pd.concat(tables, ignore_index=True)
+    table = table[["edit", "place", *table.columns.drop(["edit", "place"])]]
+    return Ready(before, edit, units, wanted, random_pool(edit, before, every), len(edits), table)
+
+
+@dataclass
+class Tried:
+    """Whether each image is classified right, bool arrays […, image].
+
+    untouched: by the model as it is; before: with all edits but the last
+    chosen: {number of the last edit's units: [image]}; draws: {number: [draw, image]} of as many random ones
+    steps: the numbers along a curve, which have those of any other seed in common
+    """
+
+    untouched: np.ndarray
+    before: np.ndarray
+    chosen: dict
+    draws: dict
+    steps: list
+
+
+def tried(ready, stored, told, classifier, right, rng):
+    """Tried, of an intervention made ready, with none to twice the wanted number of its units. right: class [image]."""
+    steps = [number for number in grid(max(2 * ready.wanted, 16)) if number <= len(ready.units)]
+    numbers, pool = sorted({*steps, ready.wanted}), ready.pool
+    orders = [ready.units] + [[pool[row] for row in rng.permutation(len(pool))] for _ in range(DRAWS if pool else 0)]
+    # One flat list of interventions, each near the one before it, so that one pass over the images makes all.
+    plan = [(order, number) for order, units in enumerate(orders) for number in numbers if number <= len(units)]
+    interventions = [ready.made(orders[order][:number], stored) for order, number in plan]
+    interventions = [Intervention(), ready.before, *interventions]
+    found = np.zeros((len(interventions), len(right)), bool)
+    runs, length = Edits(stored, told, classifier).run(interventions), len(stored.chunks) * len(interventions)
     for rows, number, logits in progress(runs, "interventions", total=length, unit="edit"):
         found[number, rows] = logits.argmax(1) == right[rows]
-    return found
+    of_plan = dict(zip(plan, found[2:]))
+    draws = {
+        number: np.stack([of_plan[order, number] for order in range(1, len(orders))])
+        for number in numbers
+        if pool and number <= len(pool)
+    }
+    return Tried(found[0], found[1], {number: of_plan[0, number] for number in numbers}, draws, steps)
 
 
 def accuracy(found, groups):
@@ -162,20 +234,30 @@ def by_value(before, after, truths, scored, values, about):
             yield row
 
 
-def settings(wanted, untouched, before, chosen, draws, groups):
-    """One row a setting, role and group: as it is, before the last edit, edited, and with the best number of units.
+def curve(found, groups):
+    """One row a role, number of units and group, of a Tried; groups: {role: {group: bool [image]}}."""
+    for role, of_role in groups.items():
+        for number in found.steps:
+            for row in beside_random(number, found.chosen[number], found.draws, of_role):
+                yield {"role": role} | row
 
-    wanted: number of units; untouched, before: bool [image], before None if there is one edit only
-    chosen: {number: bool [image]}; draws: {number: bool [draw, image]}; groups: {role: {group: bool [image]}}
+
+def settings(ready, found, groups):
+    """One row a role, setting and group, of a Tried: as it is, before the last edit, edited, with the best number.
+
     The best number is that of the worst group (or of all) on validation images, by their labels.
     """
-    found = {"as it is": (0, untouched)} | ({"before the last edit": (0, before)} if before is not None else {})
-    found["edited"] = wanted, chosen[wanted]
-    if "validation" in groups and len(chosen) > 1:
-        scores = {number: list(accuracy(right, groups["validation"]).values())[-1] for number, right in chosen.items()}
+    shown = {"as it is": (0, found.untouched)} | (
+        {"before the last edit": (0, found.before)} if ready.edits > 1 else {}
+    )
+    shown["edited"] = ready.wanted, found.chosen[ready.wanted]
+    if "validation" in groups and len(found.chosen) > 1:
+        scores = {
+            number: list(accuracy(right, groups["validation"]).values())[-1] for number, right in found.chosen.items()
+        }
         best = max(scores, key=scores.get)
-        found["best number, by validation labels"] = best, chosen[best]
+        shown["best number, by validation labels"] = best, found.chosen[best]
     for role, of_role in groups.items():
-        for setting, (units, right) in found.items():
-            for row in beside_random(units, right, draws if units else {}, of_role):
+        for setting, (units, right) in shown.items():
+            for row in beside_random(units, right, found.draws if units else {}, of_role):
                 yield {"role": role, "setting": setting} | row

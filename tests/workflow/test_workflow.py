@@ -197,7 +197,8 @@ def test_what_the_config_names_must_be_in_the_manifest(clone):
             Image.new("L", (64, 64), 255 * (name == "white") + number - 2).save(path)
     roles = {"fit": {"per_class": 3}, "eval": {"per_class": 3}}
     own = {"folder": "squares", "roles": roles, "prompts": {"class": {"templates": ["a {} digit"]}}}
-    clone.configure(datasets={"squares": own | {"factors": ["weather"], "masks": True}}, seeds=[0], shards=1)
+    bare = dict.fromkeys(("queries", "neighbours", "interventions", "spatial"), {})  # which are about the digits
+    clone.configure(datasets={"squares": own | {"factors": ["weather"], "masks": True}}, seeds=[0], shards=1, **bare)
     result = clone.snakemake("--keep-going")
     assert result.returncode != 0
     assert "The config has 'weather' under factors, but the manifest has no such column." in result.stdout

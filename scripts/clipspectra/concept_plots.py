@@ -67,7 +67,7 @@ def neighbours(images, texts, *, picture=None, title, footer):
     for axes, (heading, (names, scores)) in zip(lower.subplots(1, len(columns), squeeze=False)[0], columns.items()):
         axes.set_axis_off()
         axes.set_title(heading, fontsize=8, loc="left")
-        listed = [f"{score:+.3f}  {_short(name, 100 // len(columns))}" for name, score in zip(names, scores)]
+        listed = [f"{score:+.3f}  {_short(name, 120 // len(columns))}" for name, score in zip(names, scores)]
         axes.text(0, 1, "\n".join(listed), va="top", fontsize=7, linespacing=1.3, transform=axes.transAxes)
     return figure
 

@@ -27,7 +27,9 @@ from clipspectra.datasets import (
 from clipspectra.demo_training import vocabulary
 from clipspectra.geometry import mask_transform
 from clipspectra.jobs import job
+from draw_demo_images import draw
 
+ROLES = {"fit": "train", "eval": "test", "validation": "val"}
 CONFIG = "tests/golden/model_config.json"
 WEIGHTS = "tests/golden/model.safetensors"
 
@@ -299,6 +301,21 @@ def test_the_demo_world_keeps_its_splits_and_groups_apart():
     again, _ = test.render(factors[0], np.random.default_rng(3))
     assert picture.shape == again.shape == (64, 64, 3)
     assert 0.01 < mask.mean() < 0.4
+
+
+def test_the_demo_has_a_validation_split_beside_the_others(tmp_path):
+    options = {"images": 40, "agreement": 0.95, "seed": 0}
+    for name, validation in (("without", 0), ("with", 20)):
+        draw(tmp_path / name, tmp_path / f"{name}.csv", validation=validation, **options)
+    bare, table = (load_table(tmp_path / f"{name}.csv") for name in ("without", "with"))
+    counts = table.groupby("split")["image"].size().to_dict()
+    assert counts == {"train": 20, "test": 20, "val": 20}
+    same = table[table["split"] != "val"].reset_index(drop=True).drop(columns=["image", "mask"])
+    pd.testing.assert_frame_equal(same, bare.drop(columns=["image", "mask"]))
+    groups = table[table["split"] == "val"]["group"].value_counts()
+    assert set(groups) == {5}
+    rest = choose_rows(table, {role: {"split": split, "per_class": 5} for role, split in ROLES.items()}, seed=0)
+    assert rest.groupby("role")["split"].unique().str[0].to_dict() == ROLES
 
 
 def test_the_demo_texts_fit_the_context():

@@ -197,7 +197,7 @@ def test_what_the_config_names_must_be_in_the_manifest(clone):
             Image.new("L", (64, 64), 255 * (name == "white") + number - 2).save(path)
     roles = {"fit": {"per_class": 3}, "eval": {"per_class": 3}}
     own = {"folder": "squares", "roles": roles, "prompts": {"class": {"templates": ["a {} digit"]}}}
-    bare = dict.fromkeys(("queries", "neighbours", "interventions", "spatial"), {})  # which are about the digits
+    bare = {key: {} for key in ("queries", "neighbours", "interventions")}  # which are about the digits
     clone.configure(datasets={"squares": own | {"factors": ["weather"], "masks": True}}, seeds=[0], shards=1, **bare)
     result = clone.snakemake("--keep-going")
     assert result.returncode != 0

@@ -14,7 +14,9 @@ except WorkflowError as error:
     problem = error.__context__
     where = ".".join(map(str, problem.absolute_path)) or "top level"
     meant = problem.schema.get("description", "")
-    meant = f" (meant here: {meant})" if problem.validator in ("oneOf", "anyOf") else ""
+    meant = f" (meant here: {meant})" if meant and where != "top level" else ""
+    if problem.validator == "additionalProperties":
+        meant = f" (there is {', '.join(problem.schema['properties'])})"
     raise WorkflowError(f"Config, {where}: {problem.message[:300]}{meant}") from None
 
 if not os.access(".", os.W_OK):

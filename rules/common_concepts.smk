@@ -3,6 +3,12 @@ TOPICS = [name for name, entry in config["queries"].items() if "topics" in entry
 QUERIES = [name for name in config["queries"] if name not in TOPICS]
 PICTURED = [name for name, entry in config["neighbours"].items() if "image" in entry]
 INTERVENTIONS = config["interventions"]
+# Those that have units to count, in their last edit.
+COUNTED = [
+    name
+    for name, entry in INTERVENTIONS.items()
+    if {"heads", "components", "concept"} & set(entry["edits"][-1])
+]
 
 
 def check_known(key, names, known, what):
@@ -19,7 +25,8 @@ for kind in (*ASKED, "interventions"):
         if kind == "interventions":
             entry.setdefault("models", list(MODELS))
         models = entry["models"] if "models" in entry else [entry["model"]]
-        check_known(f"{kind}.{name}.model", models, MODELS, "model")
+        key = f"{kind}.{name}.{'models' if kind == 'interventions' else 'model'}"
+        check_known(key, models, MODELS, "model")
         if kind != "spatial":
             entry.setdefault("texts", next(iter(TEXTS)))
             check_known(f"{kind}.{name}.texts", [entry["texts"]], TEXTS, "text pool")
@@ -29,6 +36,21 @@ for kind in (*ASKED, "interventions"):
                 "dataset with fit images",
             )
             check_known(f"{kind}.{name}.dataset", *explained)
+
+
+for name, entry in INTERVENTIONS.items():
+    prompts = DATASETS[entry["dataset"]]["prompts"]
+    check_known(f"interventions.{name}.about", entry["about"], prompts, "prompt")
+    for number, edit in enumerate(entry["edits"]):
+        key = f"Config, interventions.{name}.edits.{number}"
+        if edit["do"] == "keep" and not {"heads", "components", "concept"} & set(edit):
+            raise WorkflowError(
+                f"{key}: 'keep' goes with heads, components or a concept; hold the MLPs with 'remove'."
+            )
+        if not 0 < edit["by"] < 1000:
+            raise WorkflowError(
+                f"{key}.by: {edit['by']} is no factor between 0 and 1000."
+            )
 
 
 def components_of(entry, model, seed):
@@ -96,7 +118,8 @@ DONE = {
 def query_said(wildcards):
     """What a query asks, in words for a title."""
     entry = asked(wildcards)
-    return f"'{entry['text']}'" if "text" in entry else f"'{Path(entry['image']).name}'"
+    said = entry["text"] if "text" in entry else Path(entry["image"]).name
+    return f"'{said if len(said) < 60 else said[:58] + ' …'}'"
 
 
 def neighbours_said(wildcards):
@@ -115,7 +138,8 @@ def scores_said(wildcards):
     """What the scores of a sheet of neighbours are, in words for the small print."""
     entry = asked(wildcards)
     if "component" in entry:
-        return "\nprojections on the component"
+        itself = "; black frame: the picture itself" if "image" in entry else ""
+        return f"\nprojections on the component{itself}"
     return "\ncosines with the picture about the mean image; texts: projections on it"
 
 

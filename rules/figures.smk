@@ -42,8 +42,12 @@ rule figures:
             ending=["pdf", "png"],
         ),
         interventions_by_model(
-            "results/figures/interventions/{intervention}/{model}{what}.{ending}",
-            what=["", "-values"],
+            "results/figures/interventions/{intervention}/{model}.{ending}",
+            COUNTED,
+            ending=["pdf", "png"],
+        ),
+        interventions_by_model(
+            "results/figures/interventions/{intervention}/{model}-values.{ending}",
             ending=["pdf", "png"],
         ),
         expand(

@@ -144,6 +144,21 @@ use rule table_interventions as table_intervention_values with:
         "Table of what interventions move"
 
 
+# The same of one intervention and model alone, for its figure.
+use rule table_intervention_values as average_values with:
+    input:
+        expand(
+            "results/interventions/{{intervention}}/{{model}}/seed-{seed}/values.csv",
+            seed=SEEDS,
+        ),
+    output:
+        csv="results/interventions/{intervention}/{model}/values.csv",
+    log:
+        "results/logs/interventions/{intervention}/{model}/values.log",
+    message:
+        "Values of {wildcards.intervention}, {wildcards.model}"
+
+
 # Along the number of units, for the figure.
 use rule table_interventions as average_curve with:
     input:
@@ -185,6 +200,8 @@ rule plot_intervention:
         ),
     log:
         "results/logs/figures/interventions/{intervention}/{model}.log",
+    wildcard_constraints:
+        intervention=any_of(COUNTED),
     conda:
         ENVIRONMENT
     params:
@@ -201,7 +218,7 @@ rule plot_intervention:
 
 rule plot_intervention_values:
     input:
-        table="results/tables/intervention-values.csv",
+        table="results/interventions/{intervention}/{model}/values.csv",
     output:
         "results/figures/interventions/{intervention}/{model}-values.pdf",
         report(

@@ -134,6 +134,7 @@ rule find_neighbours:
             if wildcards.neighbours in PICTURED
             else []
         ),
+        manifest=lambda wildcards: f"results/data/{asked(wildcards)['dataset']}/manifest.csv",
     output:
         "results/neighbours/{neighbours}.csv",
     log:

@@ -11,6 +11,11 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
+def entry_of(wildcards):
+    """Name in the config of what is asked for: queries.name, neighbours.name or interventions.name."""
+    return next(f"{key.rstrip('s')}s.{name}" for key, name in wildcards.items() if key != "model")
+
+
 def picture_path(name, inputs):
     """Path of a picture: a file, or an image of the dataset as its manifest names it."""
     from clipspectra.datasets import read_manifest
@@ -18,6 +23,8 @@ def picture_path(name, inputs):
     if "image" in inputs.keys():
         return Path(inputs.image)
     manifest = Path(inputs.manifest)
+    if Path(name).is_file():  # which the jobs before this one have made
+        return Path(name)
     if name not in set(read_manifest(manifest)["image"]):
         raise InputError(f"The picture {name} is not there, and {manifest} has no image of that name.")
     return manifest.parent / name
@@ -25,8 +32,10 @@ def picture_path(name, inputs):
 
 def embedded_texts(loaded, pool, log):
     """{"features"} of texts, and the texts as metadata. Words that the model never learnt are warned of."""
-    from clipspectra.texts import embed, unknown_words
+    from clipspectra.texts import embed, too_long, unknown_words
 
+    for text in too_long(loaded, pool):
+        warn(log, f"'{text[:60]} …' is longer than the model's context; its end is cut off.")
     unknown = unknown_words(loaded, pool)
     if unknown:
         warn(log, f"The model has never learnt {', '.join(map(repr, unknown))}; the texts with it say little to it.")
@@ -45,13 +54,14 @@ def embedded_picture(loaded, path):
 
 
 if __name__ == "__main__":
-    with job(snakemake.log[0]) as log:
+    with job(snakemake.log[0], entry_of(snakemake.wildcards)) as log:
         from clipspectra import models, texts
 
         params, inputs = snakemake.params, snakemake.input
         loaded = models.load(**model_arguments(snakemake), device=snakemake.resources.device)
         if params.image:
-            arrays, about = embedded_picture(loaded, picture_path(params.image, inputs)), {"image": params.image}
+            path = picture_path(params.image, inputs)
+            arrays, about = embedded_picture(loaded, path), {"path": str(path.resolve())}
         else:
             pool = texts.read_pool(inputs.topics)[0] if "topics" in inputs.keys() else params.texts
             arrays, about = embedded_texts(loaded, pool, log)

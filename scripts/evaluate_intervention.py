@@ -31,7 +31,8 @@ def named(table, names):
     """A table of units with the texts at both ends of its components."""
     if "component" not in table.columns:
         return table
-    return table.merge(names[["top", "bottom"]].reset_index(), how="left", on=["layer", "head", "component"])
+    places = list(table[["layer", "head", "component"]].itertuples(index=False, name=None))
+    return table.assign(**{end: [names[end].get(place, "") for place in places] for end in ("top", "bottom")})
 
 
 def with_source(table, source, roles, images, groups):
@@ -47,7 +48,9 @@ def with_source(table, source, roles, images, groups):
 
 
 if __name__ == "__main__":
-    with job(snakemake.log[0]) as log:
+    with job(
+        snakemake.log[0], "interventions.{intervention}, {model}, seed {seed}".format(**snakemake.wildcards)
+    ) as log:
         params, inputs, seed = snakemake.params, snakemake.input, int(snakemake.wildcards.seed)
         stored = StoredActivations(inputs.shards, inputs.basis, params.of["protocol"])
         told, images = load_told(inputs.components), stored.of_table(load_table(inputs.images))

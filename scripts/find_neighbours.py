@@ -45,7 +45,7 @@ def nearest(view, own, direction, texts):
 
 
 if __name__ == "__main__":
-    with job(snakemake.log[0]):
+    with job(snakemake.log[0], f"neighbours.{snakemake.wildcards.neighbours}"):
         params, inputs = snakemake.params, snakemake.input
         stored = StoredActivations(inputs.shards, inputs.basis, params.protocol)
         images = stored.of_table(load_table(inputs.images))[stored.scored].rename(columns={"image": "name"})
@@ -60,15 +60,21 @@ if __name__ == "__main__":
             direction = told[place].components[params.component].astype(np.float64)
         view = View(stored, *place, told[place].mean)
         if params.image:
-            own = own_row(view, load_arrays(inputs.query)[0])
+            root = Path(inputs.manifest).parent
+            asked, asked_about = load_arrays(inputs.query)
+            own = own_row(view, asked)
             of_images, of_texts = nearest(view, own, direction, features)
             closeness, scores = (values[stored.scored] for values in of_images)
-            others = ~images["name"].isin([params.image, str(Path(params.image).resolve())]).to_numpy()
+            others = np.array([str((root / name).resolve()) != asked_about["path"] for name in images["name"]])
             closeness[~others] = -np.inf  # a picture is not its own neighbour
+            end = "nearest" if direction is None else "top" if own @ view.seen(direction) > 0 else "bottom"
             found = [
                 rows_of("image", "nearest", ends(closeness, params.most)["top"][: others.sum()], scores, images),
-                rows_of("text", "nearest", ends(of_texts[0], params.most)["top"], of_texts[1], texts),
+                rows_of("text", end, ends(of_texts[0], params.most)["top"], of_texts[1], texts),
             ]
+            if direction is not None:
+                itself = pd.DataFrame({"name": [params.image], "class": "", "group": ""})
+                found.insert(0, rows_of("picture", "itself", [0], np.array([own @ view.seen(direction)]), itself))
         else:
             scores, of_texts = view.scores(direction)[stored.scored], features @ direction
             found = [

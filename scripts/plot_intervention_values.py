@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 if __name__ == "__main__":
     with job(snakemake.log[0]):
         wildcards, table = snakemake.wildcards, load_table(snakemake.input.table)
-        table = table[(table["intervention"] == wildcards.intervention) & (table["model"] == wildcards.model)]
         first = table.iloc[0]
         figure = concept_plots.intervention_values(
             table,
             title=f"{wildcards.intervention}: what moves in {wildcards.model} on {first['dataset']}",
             footer=f"{wildcards.model} · {first['dataset']} · texts {first['texts']} · "
-            f"{table['images'].max():.0f} images ({first['split']}), seeds {first['seeds']} · orange: what it is about",
+            f"{table['images'].max():.0f} images ({first['split']}), seeds {first['seeds']}"
+            + (" · orange: what it is about" if (table["meant"] == "yes").any() else ""),
         )
         plots.save(figure, *snakemake.output)

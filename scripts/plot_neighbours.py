@@ -14,13 +14,16 @@ if TYPE_CHECKING:
 if __name__ == "__main__":
     with job(snakemake.log[0]):
         params, root, shown = snakemake.params, Path(snakemake.input.manifest).parent, {}
-        for (kind, end), rows in load_table(snakemake.input.table).groupby(["kind", "end"], sort=False):
+        table = load_table(snakemake.input.table)
+        itself = table[table["kind"] == "picture"]["score"]
+        for (kind, end), rows in table[table["kind"] != "picture"].groupby(["kind", "end"], sort=False):
             names = [open_rgb(root / name) for name in rows["name"]] if kind == "image" else list(rows["name"])
             shown.setdefault(kind, {})[end] = names, list(rows["score"])
         figure = concept_plots.neighbours(
             shown["image"],
             shown["text"],
             picture=load_arrays(snakemake.input.query)[0]["picture"] if params.image else None,
+            heading=f"{itself.iloc[0]:+.3f}" if len(itself) else "the picture",
             title=params.title,
             footer=plots.provenance(params.of, load_table(snakemake.input.chosen), params.protocol) + params.how,
         )

@@ -49,7 +49,7 @@ def along(view, direction, images, scored):
 
 
 if __name__ == "__main__":
-    with job(snakemake.log[0]):
+    with job(snakemake.log[0], f"queries.{snakemake.wildcards.queries}"):
         params, inputs = snakemake.params, snakemake.input
         asked, _ = load_arrays(inputs.query)
         features = load_arrays(inputs.texts, "features")[0]["features"]

@@ -17,15 +17,22 @@ def query(table, images, *, picture=None, bars=12, title, footer):
     table: rows of a trace; images: {end: (pictures, scores)}; picture: the query, if it is one
     """
     shown = table.head(bars)
-    figure = new_figure(1.6 + 0.2 * len(shown) + 0.75 * len(images), footer)
+    tall = 0.9 + 0.2 * max(len(shown), 6), 0.75 * len(images)
+    figure = new_figure(0.7 + sum(tall), footer)
     figure.suptitle(title, fontsize=10)
-    upper, lower = figure.subfigures(2, 1, height_ratios=[0.9 + 0.2 * len(shown), 0.75 * len(images)])
+    upper, lower = figure.subfigures(2, 1, height_ratios=tall)
     left, right = upper.subplots(1, 2, width_ratios=[1, 1.2])
     place = np.arange(len(shown))
+    if "own_score" in shown:
+        left.plot(
+            shown["own_score"], place, "D", color="black", markersize=3, zorder=3, label="put there by its own head"
+        )
+        left.legend(frameon=False, fontsize=7, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     left.barh(place, shown["score"], color=np.where(shown["score"] > 0, BLUE, ORANGE), height=0.7)
     names = [f"L{row.layer} H{row.head} c{row.component}:  {_short(row.text, 40)}" for row in shown.itertuples()]
     left.set_yticks(place, names, fontsize=7)
-    left.set(ylim=(len(shown) - 0.4, -0.6), xlabel="projection of the query on the component")
+    left.set(ylim=(len(shown) - 0.4, -0.6), xlabel="projection of the query on it; text: at that end")
+    left.xaxis.set_major_locator(MaxNLocator(5))
     left.axvline(0, color="black", linewidth=0.6)
     left.spines[["top", "right", "left"]].set_visible(False)
     left.tick_params(axis="y", length=0)
@@ -40,6 +47,7 @@ def query(table, images, *, picture=None, bars=12, title, footer):
     right.axhline(table["reachable"].iloc[0], color="black", linestyle=":", linewidth=1, label="all components")
     right.set(xlabel="number of components", ylabel="cosine with the query")
     right.xaxis.set_major_locator(MaxNLocator(integer=True))
+    right.set_xlim(0, len(table) + 1)
     right.set_ylim(min(0.0, low.min()), 1.02)
     right.spines[["top", "right"]].set_visible(False)
     right.legend(frameon=False, fontsize=7, loc="lower right")
@@ -47,26 +55,28 @@ def query(table, images, *, picture=None, bars=12, title, footer):
     return figure
 
 
-def neighbours(images, texts, *, picture=None, title, footer):
+def neighbours(images, texts, *, picture=None, heading="the picture", title, footer):
     """Images and texts at each end: a row of pictures with their scores, and columns of texts with theirs below.
 
     images: {end: (pictures, scores)}; texts: {end: (texts, scores)}; picture: whose neighbours they are, or None
+    heading: of that picture
     """
     columns = {"texts, " + SIDES[end].replace("\n", " "): of for end, of in texts.items()}
     if len(columns) == 1:  # one long list as two short ones
-        ((heading, (names, scores)),) = columns.items()
+        ((end, (names, scores)),) = columns.items()
         half = (len(names) + 1) // 2
-        columns = {heading: (names[:half], scores[:half]), " ": (names[half:], scores[half:])}
+        columns = {end: (names[:half], scores[:half]), " ": (names[half:], scores[half:])}
     lines = max(len(names) for names, _ in columns.values())
-    wide = max(len(pictures) for pictures, _ in images.values()) + (picture is not None)
-    heights = (0.2 + 6.4 / max(wide, 8)) * len(images), 0.35 + 0.14 * lines
+    rows = _broken(images)
+    wide = max(len(pictures) for _, pictures, _ in rows) + (picture is not None)
+    heights = (0.2 + 6.4 / max(wide, 8)) * len(rows), 0.35 + 0.14 * lines
     figure = new_figure(0.6 + sum(heights), footer)
     figure.suptitle(title, fontsize=10)
     upper, lower = figure.subfigures(2, 1, height_ratios=heights)
-    _rows(upper, images, picture)
-    for axes, (heading, (names, scores)) in zip(lower.subplots(1, len(columns), squeeze=False)[0], columns.items()):
+    _rows(upper, images, picture, heading)
+    for axes, (end, (names, scores)) in zip(lower.subplots(1, len(columns), squeeze=False)[0], columns.items()):
         axes.set_axis_off()
-        axes.set_title(heading, fontsize=8, loc="left")
+        axes.set_title(end, fontsize=8, loc="left")
         listed = [f"{score:+.3f}  {_short(name, 120 // len(columns))}" for name, score in zip(names, scores)]
         axes.text(0, 1, "\n".join(listed), va="top", fontsize=7, linespacing=1.3, transform=axes.transAxes)
     return figure
@@ -87,7 +97,7 @@ def intervention(table, chosen, *, units, what, rule, title, footer):
         axes, rows = places[group], table[table["group"] == group].sort_values("units")
         scored, checked = rows[rows["role"] == "eval"], rows[rows["role"] == "validation"]
         if scored["random"].notna().any():
-            at, label = scored["units"], f"random {units}, 95 % of 20 draws"
+            at, label = scored["units"], f"random {units}: mean, 95 % of 20 draws"
             axes.fill_between(at, scored["random_low"], scored["random_high"], color=GREY, alpha=0.25, linewidth=0)
             axes.plot(at, scored["random"], ":", color=GREY, linewidth=1.4, label=label)
         low, high = scored["accuracy"] - scored["accuracy_sd"], scored["accuracy"] + scored["accuracy_sd"]
@@ -98,7 +108,7 @@ def intervention(table, chosen, *, units, what, rule, title, footer):
             label = f"{what}, validation images"
             axes.plot(checked["units"], checked["accuracy"], "--", color=GREEN, linewidth=1.2, label=label)
         if chosen is not None:
-            axes.axvline(chosen, color="black", linewidth=0.8, linestyle=(0, (1, 2)), label=f"number picked: {rule}")
+            axes.axvline(chosen, color="black", linewidth=0.8, linestyle="-.", label=f"number: {rule}")
         axes.set(xlabel=f"number of {units}", ylabel=names[group])
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.spines[["top", "right"]].set_visible(False)
@@ -115,7 +125,9 @@ def intervention_values(table, *, most=30, title, footer):
     whole = table["value"].isin(["all", "all others"])
     single = table[~whole]
     kept = single["change"].abs().sort_values(ascending=False, kind="stable").index[:most]
-    table = table[whole | table.index.isin(kept) | (table["meant"] == "yes")].reset_index(drop=True)
+    every, table = len(table), table[whole | table.index.isin(kept) | (table["meant"] == "yes")].reset_index(drop=True)
+    if len(table) < every:
+        footer += f"\n{len(table)} of {every} rows: the {most} values that change most, and the sums"
     figure = new_figure(1.1 + 0.17 * len(table), footer)
     figure.suptitle(title, fontsize=10)
     axes, place = figure.subplots(), np.arange(len(table))
@@ -134,23 +146,32 @@ def intervention_values(table, *, most=30, title, footer):
     return figure
 
 
-def _rows(figure, images, picture):
-    """A row of pictures with their scores for each end; before the first, the picture they are about."""
-    wide = max(len(pictures) for pictures, _ in images.values()) + (picture is not None)
-    grid = figure.subplots(len(images), wide, squeeze=False)
-    for row, (line, (end, (pictures, scores))) in enumerate(zip(grid, images.items())):
+def _broken(images, most=12):
+    """{end: (pictures, scores)} as rows (label, pictures, scores) of so many pictures at most."""
+    rows = []
+    for end, (pictures, scores) in images.items():
+        for start in range(0, max(len(pictures), 1), most):
+            part = slice(start, start + most)
+            rows.append((SIDES[end] if start == 0 else "", pictures[part], scores[part]))
+    return rows
+
+
+def _rows(figure, images, picture, heading="the picture"):
+    """Rows of pictures with their scores for each end; before the first, the picture they are about."""
+    rows = _broken(images)
+    wide = max(8, max(len(pictures) for _, pictures, _ in rows) + (picture is not None))
+    for row, (line, (label, pictures, scores)) in enumerate(zip(figure.subplots(len(rows), wide, squeeze=False), rows)):
         for axes in line:
             axes.set_axis_off()
         if picture is not None and row == 0:
             line[0].set_axis_on()
             show_picture(line[0], picture, frame="black")
-            line[0].set_title("the picture", fontsize=6.5, pad=2)
+            line[0].set_title(heading, fontsize=6.5, pad=2)
         for axes, one, score in zip(line[picture is not None :], pictures, scores):
             axes.set_axis_on()
             show_picture(axes, one)
             axes.set_title(f"{score:+.3f}", fontsize=6.5, pad=2)
-        first = line[int(picture is not None)]
-        first.set_ylabel(SIDES[end], fontsize=7.5)
+        line[int(picture is not None)].set_ylabel(label, fontsize=7.5)
 
 
 def _short(text, width=34):

@@ -46,12 +46,14 @@ def members(table):
 def change(before, after):
     """(change in %, low, high) of a share of images, between two bool arrays of the same images [image].
 
-    The 95 % interval is that of Agresti and Min (2005) for matched pairs, which has a width even if nothing changed.
+    The 95 % interval is that of Agresti and Min (2005) for matched pairs, which has a width even if nothing changed,
+    cut at what is possible: no more can be lost than was right before, and no more gained than was wrong.
     """
     gained, lost, count = (after & ~before).sum(), (before & ~after).sum(), len(before)
     middle = (gained - lost) / (count + 2)
     spread = 1.96 * np.sqrt(gained + lost + 1 - (gained - lost) ** 2 / (count + 2)) / (count + 2)
-    return 100 * (gained - lost) / count, 100 * (middle - spread), 100 * (middle + spread)
+    low, high = max(middle - spread, -before.mean()), min(middle + spread, 1 - before.mean())
+    return 100 * (gained - lost) / count, 100 * low, 100 * high
 
 
 def eta_squared(scores, values):

@@ -9,8 +9,10 @@ from clipspectra import InputError
 
 
 @contextmanager
-def job(log):
+def job(log, entry=""):
     """Run a rule's work. Errors go to the log with their traceback, an InputError to the terminal as one sentence.
+
+    entry: of the config, that the work is about; the sentence names it.
 
     Yields a print for the log file.
     """
@@ -23,7 +25,7 @@ def job(log):
         sentence = said(error)
         if sentence is None:
             raise
-        print(f"\nError: {sentence}", file=sys.stderr, flush=True)
+        print(f"\nError: {entry}{': ' if entry else ''}{sentence}", file=sys.stderr, flush=True)
         sys.exit(1)
     finally:
         with suppress(OSError):

@@ -34,9 +34,14 @@ def units_of(edit, every, stored, told, features, pool_mean, classifier):
         table = carriers(carried(every, stored, told, directions, classifier, edit["rank_by"]))
         units = list(map(tuple, table[["layer", "head", "component"]].to_numpy().tolist()))
         return units, enough(table, edit["share"], edit["number"]), table
+    if "mlps" in edit:
+        return [], 0, pd.DataFrame({"mlps": ["all"]})
+    if "all_but_last" in edit:
+        first = stored.layers.stop - edit["all_but_last"]
+        layers = [{"layer": layer, "head": "all"} for layer in range(first)]
+        return [], 0, pd.DataFrame(layers, columns=["layer", "head"])
     units = check_units(edit.get("heads", edit.get("components", [])), told)
-    columns = ["layer", "head", "component"][: len(units[0]) if units else 0]
-    table = pd.DataFrame(units, columns=columns)
+    table = pd.DataFrame(units, columns=["layer", "head", "component"][: len(units[0])])
     return units, len(units), table.merge(every, how="left") if "components" in edit else table
 
 
@@ -88,11 +93,13 @@ def made_ready(edits, stored, told, features, pool_mean, classifier):
         of_edit = np.array([next(left) for _ in edit.get("concept", [])])
         units, wanted, table = units_of(edit, every, stored, told, of_edit, pool_mean, classifier)
         numbers = np.arange(len(table))
-        tables.append(table.assign(edit=place, place=numbers, chosen=np.where(numbers < wanted, "yes", "no")))
+        chosen = np.where((numbers < wanted) | (not units), "yes", "no")
+        tables.append(table.assign(edit=place, do=edit["do"], place=numbers, chosen=chosen))
         if place < len(edits) - 1:
             before = before.then(edit, units[:wanted], stored)
     table = pd.concat(tables, ignore_index=True)
-    table = table[["edit", "place", *table.columns.drop(["edit", "place"])]]
+    front = ["edit", "do", "place", "chosen"]
+    table = table[[*front, *table.columns.drop(front)]]
     return Ready(before, edit, units, wanted, random_pool(edit, before, every), len(edits), table)
 
 
@@ -157,6 +164,11 @@ def groups_of(images, roles, manifest, wanted, dataset):
             f"{len(bare)} of the {len(manifest)} images of {dataset} have no group, the first {bare.iloc[0]}; fill the "
             "manifest's column 'group', or set groups: false."
         )
+    taken = sorted({"all", "worst"} & set(manifest["group"]))
+    if taken:
+        raise InputError(
+            f"A group of {dataset} is called '{taken[0]}', which the tables need for themselves; rename it."
+        )
     found = {}
     for role, inside in roles.items():
         found[role] = {name: of_group & inside for name, of_group in members(images).items()}
@@ -181,17 +193,15 @@ def check_about(about, values):
 
 
 def beside_random(units, right, draws, groups):
-    """One row a group: accuracy with so many units, and mean and band of as many random ones.
+    """One row a group: accuracy with so many units, and mean and band of as many random ones, NaN if there are none.
 
     right: bool [image]; draws: {number of units: bool [draw, image]}; groups: {name: bool [image]}
     """
     random = accuracy(draws[units], groups) if units in draws else {}
     for group, value in accuracy(right, groups).items():
-        row = {"units": units, "group": group, "accuracy": value}
-        if random:
-            low, high = np.percentile(random[group], BAND)
-            row |= {"random": random[group].mean(), "random_low": low, "random_high": high}
-        yield row
+        of_random = random.get(group, np.array([np.nan]))  # blank where there are none
+        row = {"units": units, "group": group, "accuracy": value, "random": of_random.mean()}
+        yield row | dict(zip(("random_low", "random_high"), np.percentile(of_random, BAND)))
 
 
 def readings(interventions, stored, told, classifiers, truths):

@@ -99,12 +99,15 @@ def test_missing_and_empty_groups_are_named():
     with pytest.raises(InputError, match="The group 'b' of birds has no eval images; take more"):
         groups_of(manifest, roles, manifest[manifest["group"] != ""], True, "birds")
     assert groups_of(manifest, roles, manifest, False, "birds")["eval"]["all"].sum() == 2
+    with pytest.raises(InputError, match="A group of birds is called 'worst', which the tables need"):
+        groups_of(manifest, roles, manifest.assign(group=["a", "b", "worst", "a"]), True, "birds")
 
 
 def test_the_change_of_matched_pairs_has_a_width_even_without_change():
     before = np.array([1, 1, 1, 0] * 50, bool)
     middle, low, high = change(before, before)
     assert low < middle == 0 < high < 1.5
+    assert change(before | True, before | True)[1:] == (pytest.approx(-1.96 / 2.02, abs=0.01), 0)
     after = before.copy()
     after[:6] = True
     after[8:11] = False

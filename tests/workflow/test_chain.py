@@ -129,11 +129,16 @@ def test_interventions_on_waterbirds(study):
     others = [{"do": "remove", "all_but_last": 2}, {"do": "remove", "mlps": True}]
     found = birds | {"edits": [{"do": "remove", "share": 0.5, **BACKGROUND}]}
     published = birds | {"edits": [*others, {"do": "remove", "heads": [[3, 1], [2, 0], [3, 0]]}]}
-    configure(study, {"published": published, "found": found})
-    result = study.snakemake("interventions", "--configfile", "config/study.yaml")
+    others_alone = {"dataset": "waterbirds", "edits": others}
+    configure(study, {"published": published, "found": found, "others": others_alone})
+    made = [f"results/figures/interventions/{name}/demo-values.png" for name in ("found", "others")]
+    made.append("results/figures/interventions/published/demo.png")
+    result = study.snakemake("interventions", *made, "--configfile", "config/study.yaml")
     assert result.returncode == 0, result.stdout
     tables = study.directory / "results" / "tables"
-    table = pd.read_csv(tables / "interventions.csv")
+    every = pd.read_csv(tables / "interventions.csv")
+    table = every[every["intervention"] != "others"]
+    assert set(every.loc[every["intervention"] == "others", "group"]) == {"all"}
     groups = {f"{bird} on {place}" for bird in ("landbird", "waterbird") for place in ("land", "water")}
     for (_, role, setting), rows in table.groupby(["intervention", "role", "setting"]):
         assert set(rows["group"]) == {"all", "worst"} | groups
@@ -157,6 +162,31 @@ def test_interventions_on_waterbirds(study):
     assert set(chosen["top"]) <= {f"{thing} {place}" for thing in ("a bird", "an apple") for place in ("here", "there")}
     assert (tables / "interventions.tex").exists()
     assert set(pd.read_csv(tables / "intervention-values.csv")["value"]) == {"landbird", "waterbird", "all"}
+
+
+def test_a_picture_is_not_its_own_neighbour(study):
+    """However it is named: as the manifest does, or by its path."""
+    path = study.directory / "config" / "study.yaml"
+    config = yaml.safe_load(path.read_text())
+    config["datasets"] = {"waterbirds": config["datasets"]["waterbirds"]}
+    root, ask = study.directory / "results" / "data" / "waterbirds", {"model": "demo", "dataset": "waterbirds"}
+    manifest = "results/data/waterbirds/manifest.csv"
+    assert study.snakemake(manifest, "--configfile", "config/study.yaml").returncode == 0
+    table = pd.read_csv(study.directory / manifest)
+    name = table.loc[table["split"] == "test", "image"].iloc[0]
+    by_path = {"image": str((root / name).relative_to(study.directory)), "layer": 3, "head": 1, "component": 0}
+    config["neighbours"] = {"by-name": ask | {"image": name, "count": 99}, "by-path": ask | by_path | {"count": 99}}
+    path.write_text(yaml.safe_dump(config))
+    result = study.snakemake("retrieval", "--configfile", "config/study.yaml")
+    assert result.returncode == 0, result.stdout
+    for neighbours in config["neighbours"]:
+        found = pd.read_csv(study.directory / f"results/neighbours/{neighbours}.csv")
+        nearest = found[found["kind"] == "image"]
+        assert len(nearest) == 19
+        assert name not in set(nearest["name"])
+    own = found.loc[found["kind"] == "picture", "score"].iloc[0]
+    away = (nearest["score"] - own).abs()
+    assert (away.diff().dropna() >= -1e-6).all()
 
 
 def test_what_cannot_be_edited_or_asked_is_named(study):
@@ -208,6 +238,16 @@ def test_what_cannot_be_edited_or_asked_is_named(study):
         ),
         ("interventions", {"dataset": "waterbirds", "edits": [{"do": "drop", "mlps": True}]}, "'drop' is not one of"),
         ("interventions", {"dataset": "waterbirds", "edits": [{"do": "remove"}]}, "what to do with one of heads"),
+        (
+            "interventions",
+            {"dataset": "waterbirds", "edits": [{"do": "keep", "mlps": True}]},
+            "edits.0: 'keep' goes with",
+        ),
+        (
+            "interventions",
+            {"dataset": "waterbirds", "about": {"hue": ["x"]}, "edits": [{"do": "remove", "mlps": True}]},
+            "interventions.own.about: there is no prompt 'hue'; there is class",
+        ),
     ],
 )
 def test_wrong_entries_are_named_before_anything_runs(study, key, entry, words):

@@ -57,9 +57,11 @@ def carried(table, stored, told, directions, classifier, ranking="evidence"):
     classes = classifier.T - classifier.mean(1)
     readout = {"evidence": directions, "sway": classes}[ranking]
     mean, fit = told[EMBEDDING, EMBEDDING].mean.astype(np.float64), stored.by_chunk(stored.fit)
-    rows = [chunk[inside] - mean for chunk, inside in zip(stored.embeddings(), fit)]
-    read = [part @ directions.T for part in rows]  # [image, text]
-    total = sum(one.T @ (part @ readout.T) for one, part in zip(read, rows))  # [text, readout]
+    read, total = [], 0.0  # [image, text] chunk by chunk, and [text, readout]
+    for chunk, inside in zip(stored.embeddings(), fit):
+        away = chunk[inside] - mean
+        read.append(away @ directions.T)
+        total = total + read[-1].T @ (away @ readout.T)
     size = max((total**2).sum(), np.finfo(float).tiny)
     found = {"share": [], "concept": [], "classes": []}
     for layer in progress(stored.layers, "what components carry", unit="layer"):

@@ -191,9 +191,14 @@ def folder_digest(wildcards):
     return hashlib.sha256("\n".join(names).encode()).hexdigest()[:12]
 
 
+def kind_asked(wildcards):
+    """Which of ASKED a job is about."""
+    return next(kind for kind in ASKED if kind in wildcards.keys())
+
+
 def asked(wildcards):
     """The entry of the config that a job is about, of those that are about one thing."""
-    kind = next(kind for kind in ASKED if kind in wildcards.keys())
+    kind = kind_asked(wildcards)
     return config[kind][wildcards[kind]]
 
 

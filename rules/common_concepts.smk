@@ -57,10 +57,9 @@ def components_of(entry, model, seed):
     """What is read of a dataset's images and components for an entry of the config, by the names that scripts use."""
     of_seed = f"{model}/{entry['dataset']}/seed-{seed}"
     return {
-        "shards": [
-            f"results/activations/{of_seed}/shard-{shard}-of-{config['shards']}.safetensors"
-            for shard in range(config["shards"])
-        ],
+        "shards": shards_of(
+            {"model": model, "dataset": entry["dataset"], "seed": seed}
+        ),
         "basis": f"results/activations/{model}/basis.safetensors",
         "images": f"results/data/{entry['dataset']}/seed-{seed}/images.csv",
         "components": f"results/explanations/{of_seed}/{entry['texts']}/components.safetensors",
@@ -76,8 +75,8 @@ def components_asked(wildcards):
 
 def query_files(wildcards):
     """The file that a query, or a neighbours' entry, asks about: topics, a picture, or the manifest that names it."""
-    kind = next(kind for kind in ASKED if kind in wildcards.keys())
-    entry, key = asked(wildcards), f"{kind}.{wildcards[kind]}"
+    kind, entry = kind_asked(wildcards), asked(wildcards)
+    key = f"{kind}.{wildcards[kind]}"
     if "topics" in entry:
         return {"topics": existing(entry["topics"], f"{key}.topics")}
     if "image" in entry:

@@ -19,7 +19,6 @@ from clipspectra import InputError
 from clipspectra.activations import EMBEDDING
 from clipspectra.jobs import progress
 
-RANKINGS = ("evidence", "sway")
 LEAST_SHARE = 0.01  # of its head's variance, for a component that stands for a random one
 
 
@@ -49,7 +48,7 @@ def carried(table, stored, told, directions, classifier, ranking="evidence"):
     """The `component_table` with what each component carries of a concept.
 
     told: {(layer, head): methods.Told}, the whole embedding's under (-1, -1) too; directions: see directions_of
-    classifier: [d_embed, class]; ranking: one of RANKINGS
+    classifier: [d_embed, class]; ranking: "evidence" or "sway"
 
     share: of the concept's evidence or sway, see above; concept, classes: mean square of what the concept's directions,
     and the classes' texts about their mean, have along the component.

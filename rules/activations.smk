@@ -29,7 +29,8 @@ rule head_basis:
         cache=MODEL_CACHE,
     params:
         model=model_params,
-        code=code(*CORE),
+        files=own_files,
+        code=code("head_basis"),
     message:
         "Basis of every head of {wildcards.model}"
     script:
@@ -59,10 +60,11 @@ rule extract_activations:
         cache=MODEL_CACHE,
     params:
         model=model_params,
+        files=own_files,
         precision=lookup("precision", within=config),
         on_bad_image=lookup("on_bad_image", within=config),
         stored=lookup("activations", within=config),
-        code=code(*CORE, "extraction", "datasets"),
+        code=code("extract_activations"),
     message:
         "Extracting {wildcards.model} on {wildcards.dataset}, seed {wildcards.seed}, shard {wildcards.shard}"
     script:

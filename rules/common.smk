@@ -1,11 +1,40 @@
 # Helpers of all rules; no rules here.
+import functools
 import hashlib
 import os
 import re
+import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
-from snakemake.utils import validate
+from snakemake.utils import update_config, validate
+
+REPOSITORY = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parent
+ENVIRONMENT = "../envs/environment.yaml"
+
+sys.path.append(str(REPOSITORY / "scripts"))
+from clipspectra import InputError, strict_yaml
+from clipspectra.code_digest import code_digest
+from clipspectra.files import manifest_files, stamp, visible_files
+from clipspectra.model_files import files_of
+
+if re.search(r"\s", sys.executable):
+    raise WorkflowError(
+        f"The path of Python, {sys.executable}, has a blank, which Snakemake cannot run jobs with; move the clone, or "
+        "its .venv, to a path without blanks."
+    )
+
+if not workflow.modifier.skip_configfile:
+    # Read again: Snakemake takes the second of two equal keys, 007 for 7, and shares what an anchor stands for.
+    strict = {}
+    try:
+        for path in workflow.configfiles:
+            update_config(strict, strict_yaml.load(path))
+    except InputError as error:
+        raise WorkflowError(f"Config, {error}") from None
+    update_config(strict, workflow.config_settings.config)
+    config.clear()
+    config.update(strict)
 
 try:
     validate(config, "../config/schema.yaml")
@@ -17,15 +46,23 @@ except WorkflowError as error:
     meant = f" (meant here: {meant})" if meant and where != "top level" else ""
     if problem.validator == "additionalProperties":
         meant = f" (there is {', '.join(problem.schema['properties'])})"
-    raise WorkflowError(f"Config, {where}: {problem.message[:300]}{meant}") from None
+    if not isinstance(problem.instance, (str, list, dict)) and "string" in str(
+        problem.schema
+    ):
+        meant += "; to have it as a text, write it in quotes"
+    lines = {
+        path: strict_yaml.line_of(path, problem.absolute_path)
+        for path in workflow.configfiles
+    }
+    at = "".join(f", line {line} of {path}" for path, line in lines.items() if line)
+    raise WorkflowError(
+        f"Config, {where}{at}: {problem.message[:300]}{meant}"
+    ) from None
 
 if not os.access(".", os.W_OK):
     raise WorkflowError(
         f"No permission to write in {Path.cwd()}; name another place with --directory."
     )
-
-REPOSITORY = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parent
-ENVIRONMENT = "../envs/environment.yaml"
 
 MODELS, DATASETS, TEXTS = config["models"], config["datasets"], config["texts"]
 SEEDS = config["seeds"]
@@ -65,9 +102,6 @@ SEGMENTATION_PICTURES = (
 # Entries that are about one thing each, with a model of their own. Their wildcards have the keys' names.
 ASKED = ("spatial", "queries", "neighbours")
 
-# Modules of the core between a model's files and a stored array.
-CORE = ("models", "devices", "towers", "families", "hooks", "contributions", "arrays")
-
 
 def any_of(names):
     """Regular expression that matches these names only (none, if there are none)."""
@@ -85,14 +119,9 @@ wildcard_constraints:
     shards=r"\d+",
 
 
-def code(*modules):
-    """Digest of the core's modules that a rule's numbers depend on: an edited import reruns the rule."""
-    digest = hashlib.sha256()
-    for module in sorted(modules):
-        digest.update(
-            (REPOSITORY / "scripts" / "clipspectra" / f"{module}.py").read_bytes()
-        )
-    return digest.hexdigest()[:12]
+def code(script):
+    """Digest of the core's modules that a script reaches, as code_digest finds them."""
+    return code_digest(REPOSITORY / "scripts" / f"{script}.py")
 
 
 def found(path):
@@ -104,16 +133,14 @@ def found(path):
     )
 
 
-def is_file(value):
-    """Whether a model's entry names a file, not an open_clip name, tag or hub address."""
-    return (
-        value is not None
-        and ":" not in value
-        and (
-            "/" in value
-            or Path(value).suffix in {".json", ".pt", ".bin", ".safetensors"}
-        )
-    )
+def is_path(value):
+    """Whether a model's entry names a file or folder: one that is there, or by its looks; else a name of open_clip."""
+    if value is None or value.startswith(("hf-hub:", "local-dir:")):
+        return False
+    looks = "/" in value or Path(value).suffix in {
+        *(".json", ".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".npz")
+    }
+    return looks or Path(found(value)).exists()
 
 
 def existing(path, key, digest=None):
@@ -187,8 +214,26 @@ def own_manifest_file(wildcards):
 def folder_digest(wildcards):
     """Digest of the names in a dataset's folder: an added or removed picture is noticed."""
     folder = DATASETS[wildcards.dataset].get("folder")
-    names = sorted(str(path) for path in Path(folder).rglob("*")) if folder else []
+    names = map(str, visible_files(folder)) if folder else []
     return hashlib.sha256("\n".join(names).encode()).hexdigest()[:12]
+
+
+@functools.cache
+def own_pictures(dataset, column="image"):
+    """Stamp of the images, or masks, of a dataset of one's own: one that is replaced under its old name is noticed."""
+    source = DATASETS[dataset]
+    if "folder" in source:
+        return stamp(visible_files(source["folder"]) if column == "image" else [])
+    return stamp(
+        manifest_files(found(source["manifest"]), column)
+        if "manifest" in source
+        else []
+    )
+
+
+def own_files(wildcards, input):
+    """Stamp of a job's inputs that are the user's own: one that is replaced by an older file is noticed too."""
+    return stamp(path for path in input if not path.startswith("results/"))
 
 
 def kind_asked(wildcards):
@@ -209,22 +254,46 @@ def model_of(wildcards):
 
 def model_files(wildcards):
     """The files that a model is made of, as far as they are the user's own; a tag is open_clip's business."""
-    model = MODELS[model_of(wildcards)]
+    name = model_of(wildcards)
+    model = MODELS[name]
     digests = {"pretrained": model.get("sha256")}
-    return {
-        key: existing(
-            model[key], f"models.{model_of(wildcards)}.{key}", digests.get(key)
-        )
+    files = {
+        key: existing(model[key], f"models.{name}.{key}", digests.get(key))
         for key in ("architecture", "pretrained")
-        if is_file(model.get(key))
+        if is_path(model.get(key))
+    }
+    try:
+        others = files_of(
+            files.get("architecture", model["architecture"]), files.get("pretrained")
+        )
+    except InputError as error:
+        raise WorkflowError(f"Config, models.{name}: {error}")
+    return files | {
+        "beside": [str(path) for path in others if str(path) not in files.values()]
     }
 
 
+MODEL_KEYS = (
+    "architecture",
+    "pretrained",
+    "sha256",
+    "revision",
+    "state_dict",
+    "like",
+    "quick_gelu",
+)
+PREPROCESSING_KEYS = ("mean", "std", "interpolation", "resize_mode")
+
+
 def model_params(wildcards):
-    """What identifies a model, whatever machine its files lie on."""
+    """What identifies a model, whatever machine its files lie on: arguments of models.load."""
+    model = MODELS[model_of(wildcards)]
     return {
-        key: MODELS[model_of(wildcards)].get(key)
-        for key in ("architecture", "pretrained", "sha256", "revision")
+        **{key: model.get(key) for key in MODEL_KEYS},
+        "preprocessing": {
+            key: model[key] for key in PREPROCESSING_KEYS if key in model
+        },
+        "resize_positions": model["resize_positions"],
     }
 
 

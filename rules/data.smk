@@ -12,7 +12,7 @@ rule draw_demo_images:
         ENVIRONMENT
     params:
         options=lambda wildcards: DATASETS[wildcards.dataset]["demo"],
-        code=code("demo", "arrays"),
+        code=code("draw_demo_images"),
     message:
         "Drawing the demo's images: {wildcards.dataset}"
     script:
@@ -33,7 +33,7 @@ rule make_manifest:
     params:
         folder=lambda wildcards: DATASETS[wildcards.dataset].get("folder"),
         files=folder_digest,
-        code=code("datasets", "arrays"),
+        code=code("make_manifest"),
     message:
         "Listing the images of {wildcards.dataset}"
     script:
@@ -79,12 +79,13 @@ rule unpack_archive:
         runtime="2h",
     params:
         source=lambda wildcards: archives_of(wildcards.dataset)[0],
+        files=own_files,
         missing=missing_archives,
         digests=lambda wildcards: {
             name: digest_of(entry)
             for name, entry in archives_of(wildcards.dataset)[1].items()
         },
-        code=code("archives", "downloads", "arrays"),
+        code=code("unpack_archive"),
     message:
         "Unpacking {wildcards.dataset}"
     script:
@@ -102,7 +103,8 @@ rule choose_images:
         ENVIRONMENT
     params:
         roles=lambda wildcards: DATASETS[wildcards.dataset]["roles"],
-        code=code("datasets", "arrays"),
+        pictures=lambda wildcards: own_pictures(wildcards.dataset),
+        code=code("choose_images"),
     message:
         "Choosing images: {wildcards.dataset}, seed {wildcards.seed}"
     script:

@@ -3,6 +3,7 @@ OF_EXPLAINED = ["accuracy", "exactness", "recovery", "effects", "stability", "te
 
 rule tables:
     input:
+        "results/tables/loaded-models.csv",
         expand(
             "results/tables/{table}.csv",
             table=OF_EXPLAINED if EXPLAINED_DATASETS else [],
@@ -36,7 +37,7 @@ rule evaluate_accuracy:
         runtime="30m",
     params:
         protocol=lookup("protocol", within=config),
-        code=code("evaluate", "activations", "spectral", "arrays"),
+        code=code("evaluate_accuracy"),
     message:
         "Zero-shot accuracy of {wildcards.model} on {wildcards.dataset}, seed {wildcards.seed}"
     script:
@@ -60,7 +61,7 @@ rule evaluate_effects:
         runtime="1h",
     params:
         protocol=lookup("protocol", within=config),
-        code=code("effects", "evaluate", "activations", "spectral", "arrays"),
+        code=code("evaluate_effects"),
     message:
         "Direct effects of heads and MLPs, {wildcards.model} on {wildcards.dataset}, seed {wildcards.seed}"
     script:
@@ -88,7 +89,7 @@ rule table_effects:
         ENVIRONMENT
     params:
         scores=["norm", "cosine", "margin_share", "accuracy", "accuracy_lost"],
-        code=code("arrays"),
+        code=code("average_over_seeds"),
     message:
         "Table of direct effects"
     script:
@@ -119,16 +120,7 @@ rule evaluate_recovery:
         last_layers=lookup("evaluation/last_layers", within=config),
         mlps=lookup("evaluation/mlps", within=config),
         protocol=lookup("protocol", within=config),
-        code=code(
-            "recovery",
-            "evaluate",
-            "methods",
-            "sparse",
-            "spectral",
-            "textspan",
-            "activations",
-            "arrays",
-        ),
+        code=code("evaluate_recovery"),
     message:
         "Accuracy that explanations recover, {wildcards.model} on {wildcards.dataset}, seed {wildcards.seed}"
     script:
@@ -154,15 +146,7 @@ rule score_components:
     params:
         factors=factor_names,
         protocol=lookup("protocol", within=config),
-        code=code(
-            "evaluate",
-            "methods",
-            "sparse",
-            "spectral",
-            "textspan",
-            "activations",
-            "arrays",
-        ),
+        code=code("score_components"),
     message:
         "What moves the components of {wildcards.model} on {wildcards.dataset}, seed {wildcards.seed}"
     script:
@@ -191,7 +175,7 @@ rule table_accuracy:
         ENVIRONMENT
     params:
         scores=["accuracy"],
-        code=code("arrays"),
+        code=code("average_over_seeds"),
     message:
         "Table of accuracies"
     script:
@@ -221,7 +205,7 @@ rule table_recovery:
         ENVIRONMENT
     params:
         scores=["top1", "top5", "cosine", "explained_variance"],
-        code=code("arrays"),
+        code=code("average_over_seeds"),
     message:
         "Table of the accuracy that explanations recover"
     script:
@@ -244,7 +228,7 @@ rule table_exactness:
     conda:
         ENVIRONMENT
     params:
-        code=code("arrays"),
+        code=code("table_exactness"),
     message:
         "Table of exactness"
     script:
@@ -268,7 +252,7 @@ rule evaluate_labels:
         methods=OF_COMPONENTS,
         factors=factor_phrases,
         protocol=lookup("protocol", within=config),
-        code=code("labels", "arrays"),
+        code=code("evaluate_labels"),
     message:
         "Whether texts name what moves the components of {wildcards.model} on {wildcards.dataset}, seed {wildcards.seed}"
     script:
@@ -305,7 +289,7 @@ rule table_labels:
             "value_hits_by_chance",
             "value_hits_by_chance_95",
         ],
-        code=code("arrays"),
+        code=code("average_over_seeds"),
     message:
         "Table of label hits"
     script:
@@ -334,7 +318,7 @@ rule evaluate_stability:
         runtime="30m",
     params:
         seeds=SEEDS,
-        code=code("stability", "methods", "sparse", "spectral", "textspan", "arrays"),
+        code=code("evaluate_stability"),
     message:
         "Stability of the components of {wildcards.model} on {wildcards.dataset}"
     script:
@@ -362,7 +346,7 @@ rule table_stability:
     conda:
         ENVIRONMENT
     params:
-        code=code("arrays"),
+        code=code("table_stability"),
     message:
         "Table of stability"
     script:

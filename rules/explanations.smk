@@ -36,7 +36,7 @@ rule explain_heads:
         budgets=lookup("evaluation/budgets", within=config),
         last_layers=lookup("evaluation/last_layers", within=config),
         protocol=lookup("protocol", within=config),
-        code=code("methods", "sparse", "spectral", "textspan", "activations", "arrays"),
+        code=code("explain_heads"),
     message:
         "{wildcards.method} of {wildcards.model} on {wildcards.dataset}, seed {wildcards.seed}"
     script:
@@ -83,16 +83,7 @@ rule export_explanations:
     params:
         last_layers=lookup("evaluation/last_layers", within=config),
         protocol=lookup("protocol", within=config),
-        code=code(
-            "recovery",
-            "evaluate",
-            "methods",
-            "sparse",
-            "spectral",
-            "textspan",
-            "activations",
-            "arrays",
-        ),
+        code=code("export_explanations"),
     message:
         "Export of {wildcards.algorithm}, {wildcards.model} on {wildcards.dataset}, seed {wildcards.seed}"
     script:

@@ -87,7 +87,7 @@ rule plot_contact_sheet:
         ENVIRONMENT
     params:
         factors=factor_names,
-        code=code("plots", "datasets", "arrays"),
+        code=code("plot_contact_sheet"),
     message:
         "Figure: contact sheet of {wildcards.dataset}"
     script:
@@ -114,7 +114,7 @@ rule plot_heads_map:
     params:
         factors=factor_names,
         protocol=lookup("protocol", within=config),
-        code=code("plots", "arrays"),
+        code=code("plot_heads_map"),
     message:
         "Figure: heads map of {wildcards.model} on {wildcards.dataset}"
     script:
@@ -148,7 +148,7 @@ rule plot_cards:
     params:
         factors=factor_names,
         protocol=lookup("protocol", within=config),
-        code=code("plots", "datasets", "arrays"),
+        code=code("plot_cards"),
     message:
         "Figure: clearest components of {wildcards.model} on {wildcards.dataset}"
     script:
@@ -174,7 +174,7 @@ rule plot_segmentation:
     conda:
         ENVIRONMENT
     params:
-        code=code("map_plots", "plots", "arrays"),
+        code=code("plot_segmentation"),
     message:
         "Figure: segmentation examples of {wildcards.model} on {wildcards.dataset}"
     script:
@@ -198,7 +198,7 @@ rule plot_recovery:
     conda:
         ENVIRONMENT
     params:
-        code=code("plots", "arrays"),
+        code=code("plot_recovery"),
     message:
         "Figure: accuracy that explanations recover, {wildcards.model} on {wildcards.dataset}"
     script:
@@ -222,7 +222,7 @@ rule plot_effects:
     conda:
         ENVIRONMENT
     params:
-        code=code("plots", "arrays"),
+        code=code("plot_effects"),
     message:
         "Figure: what each head is worth, {wildcards.model} on {wildcards.dataset}"
     script:
@@ -251,7 +251,7 @@ rule plot_segmentation_parts:
     conda:
         ENVIRONMENT
     params:
-        code=code("map_plots", "plots", "arrays"),
+        code=code("plot_segmentation_parts"),
     message:
         "Figure: which heads of {wildcards.model} segment {wildcards.dataset}"
     script:
@@ -277,7 +277,7 @@ rule plot_spatial:
     conda:
         ENVIRONMENT
     params:
-        code=code("map_plots", "plots", "arrays"),
+        code=code("plot_spatial"),
     message:
         "Figure: where the texts of {wildcards.spatial} are"
     script:

@@ -25,11 +25,12 @@ rule embed_concepts:
         cache=MODEL_CACHE,
     params:
         model=model_params,
+        files=own_files,
         texts=lambda wildcards: concepts_of(
             INTERVENTIONS[wildcards.intervention]["edits"]
         ),
         image="",
-        code=code(*CORE, "texts", "datasets", "geometry"),
+        code=code("embed_query"),
     message:
         "The concepts of {wildcards.intervention} in {wildcards.model}"
     script:
@@ -64,19 +65,7 @@ rule evaluate_intervention:
             "texts": INTERVENTIONS[wildcards.intervention]["texts"],
             "protocol": config["protocol"],
         },
-        code=code(
-            "outcomes",
-            "concepts",
-            "retrieve",
-            "interventions",
-            "evaluate",
-            "methods",
-            "sparse",
-            "spectral",
-            "textspan",
-            "activations",
-            "arrays",
-        ),
+        code=code("evaluate_intervention"),
     message:
         "Intervention {wildcards.intervention} on {wildcards.model}, seed {wildcards.seed}"
     script:
@@ -104,7 +93,7 @@ rule table_interventions:
     params:
         scores=["accuracy"],
         means=["units", "images", "random", "random_low", "random_high"],
-        code=code("arrays"),
+        code=code("average_over_seeds"),
     message:
         "Table of interventions"
     script:
@@ -139,7 +128,7 @@ use rule table_interventions as table_intervention_values with:
             "cosine_before",
             "cosine_after",
         ],
-        code=code("arrays"),
+        code=code("average_over_seeds"),
     message:
         "Table of what interventions move"
 
@@ -173,7 +162,7 @@ use rule table_interventions as average_curve with:
     params:
         scores=["accuracy"],
         means=["images", "random", "random_low", "random_high"],
-        code=code("arrays"),
+        code=code("average_over_seeds"),
     message:
         "Curve of {wildcards.intervention}, {wildcards.model}"
 
@@ -209,7 +198,7 @@ rule plot_intervention:
         what=lambda wildcards: edit_said(wildcards)[1],
         rule=lambda wildcards: edit_said(wildcards)[2],
         protocol=lookup("protocol", within=config),
-        code=code("concept_plots", "plots", "arrays"),
+        code=code("plot_intervention"),
     message:
         "Figure: {wildcards.intervention} on {wildcards.model}"
     script:
@@ -237,7 +226,7 @@ rule plot_intervention_values:
     conda:
         ENVIRONMENT
     params:
-        code=code("concept_plots", "plots", "arrays"),
+        code=code("plot_intervention_values"),
     message:
         "Figure: what {wildcards.intervention} moves in {wildcards.model}"
     script:

@@ -6,11 +6,33 @@ rule models:
     conda:
         ENVIRONMENT
     params:
-        code=code("families", "towers", "arrays"),
+        code=code("list_models"),
     message:
         "Which architectures of open_clip are decomposed"
     script:
         "../scripts/list_models.py"
+
+
+rule table_loaded_models:
+    input:
+        expand("results/activations/{model}/basis.safetensors", model=MODELS),
+    output:
+        report(
+            "results/tables/loaded-models.csv",
+            caption="captions/loaded-models.rst",
+            category="Tables",
+            labels={"table": "What every model was loaded with"},
+        ),
+    log:
+        "results/logs/tables/loaded-models.log",
+    conda:
+        ENVIRONMENT
+    params:
+        code=code("table_loaded_models"),
+    message:
+        "Table of what every model was loaded with"
+    script:
+        "../scripts/table_loaded_models.py"
 
 
 rule demo_models:
@@ -49,7 +71,7 @@ rule train_demo_model:
             for key, value in config["demo_training"][wildcards.checkpoint].items()
             if key != "start"
         },
-        code=code("demo", "demo_training", "arrays"),
+        code=code("train_demo_model"),
     message:
         "Training the demo model {wildcards.checkpoint}"
     script:

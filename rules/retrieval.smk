@@ -26,9 +26,15 @@ rule embed_query:
         cache=MODEL_CACHE,
     params:
         model=model_params,
+        files=own_files,
+        pictures=lambda wildcards: (
+            own_pictures(asked(wildcards)["dataset"])
+            if "manifest" in query_files(wildcards)
+            else ""
+        ),
         texts=lambda wildcards: [asked(wildcards).get("text", "")],
         image=lambda wildcards: asked(wildcards).get("image", ""),
-        code=code(*CORE, "texts", "datasets", "geometry"),
+        code=code("embed_query"),
     message:
         "The query {wildcards.queries} in the joint space"
     script:
@@ -56,16 +62,7 @@ rule trace_query:
         share=lambda wildcards: asked(wildcards)["share"],
         most=lambda wildcards: asked(wildcards)["most"],
         protocol=lookup("protocol", within=config),
-        code=code(
-            "retrieve",
-            "evaluate",
-            "methods",
-            "sparse",
-            "spectral",
-            "textspan",
-            "activations",
-            "arrays",
-        ),
+        code=code("trace_query"),
     message:
         "Tracing the query {wildcards.queries}"
     script:
@@ -99,15 +96,7 @@ rule trace_topics:
         },
         share=lambda wildcards: asked(wildcards)["share"],
         most=lambda wildcards: asked(wildcards)["most"],
-        code=code(
-            "retrieve",
-            "methods",
-            "sparse",
-            "spectral",
-            "textspan",
-            "activations",
-            "arrays",
-        ),
+        code=code("trace_topics"),
     message:
         "Tracing the topics of {wildcards.queries}"
     script:
@@ -153,16 +142,7 @@ rule find_neighbours:
         component=lambda wildcards: asked(wildcards).get("component"),
         most=lambda wildcards: asked(wildcards)["count"],
         protocol=lookup("protocol", within=config),
-        code=code(
-            "retrieve",
-            "interventions",
-            "methods",
-            "sparse",
-            "spectral",
-            "textspan",
-            "activations",
-            "arrays",
-        ),
+        code=code("find_neighbours"),
     message:
         "Neighbours: {wildcards.neighbours}"
     script:
@@ -200,7 +180,7 @@ rule plot_query:
             "texts": asked(wildcards)["texts"],
         },
         protocol=lookup("protocol", within=config),
-        code=code("concept_plots", "plots", "datasets", "arrays"),
+        code=code("plot_query"),
     message:
         "Figure: what carries the query {wildcards.queries}"
     script:
@@ -243,7 +223,7 @@ rule plot_neighbours:
             "texts": asked(wildcards)["texts"],
         },
         protocol=lookup("protocol", within=config),
-        code=code("concept_plots", "plots", "datasets", "arrays"),
+        code=code("plot_neighbours"),
     message:
         "Figure: neighbours {wildcards.neighbours}"
     script:

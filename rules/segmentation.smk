@@ -27,12 +27,14 @@ rule segment_images:
         cache=MODEL_CACHE,
     params:
         model=model_params,
+        files=own_files,
+        masks=lambda wildcards: own_pictures(wildcards.dataset, "mask"),
         methods=lookup("segmentation/methods", within=config),
         save_images=lookup("segmentation/save_images", within=config),
         target=lookup("segmentation/target", within=config),
         geometry=lookup("segmentation/geometry", within=config),
         on_bad_image=lookup("on_bad_image", within=config),
-        code=code(*CORE, "segment", "rivals", "datasets", "geometry"),
+        code=code("segment_images"),
     message:
         "Segmenting {wildcards.dataset} with {wildcards.model}, seed {wildcards.seed}"
     script:
@@ -64,19 +66,12 @@ rule segment_parts:
         cache=MODEL_CACHE,
     params:
         model=model_params,
+        files=own_files,
+        masks=lambda wildcards: own_pictures(wildcards.dataset, "mask"),
         target=lookup("segmentation/target", within=config),
         geometry=lookup("segmentation/geometry", within=config),
         on_bad_image=lookup("on_bad_image", within=config),
-        code=code(
-            *CORE,
-            "segment",
-            "datasets",
-            "geometry",
-            "methods",
-            "sparse",
-            "spectral",
-            "textspan",
-        ),
+        code=code("segment_parts"),
     message:
         "Which parts of {wildcards.model} segment {wildcards.dataset}, seed {wildcards.seed}"
     script:
@@ -123,7 +118,7 @@ rule table_segmentation:
             for side in ("low", "high")
         ]
         + ["flat_maps"],
-        code=code("arrays"),
+        code=code("average_over_seeds"),
     message:
         "Table of segmentation scores"
     script:
@@ -152,9 +147,10 @@ rule map_texts:
         cache=MODEL_CACHE,
     params:
         model=model_params,
+        files=own_files,
         texts=lambda wildcards: asked(wildcards)["texts"],
         minus=lambda wildcards: asked(wildcards)["minus"],
-        code=code(*CORE, "segment", "texts", "datasets", "geometry"),
+        code=code("map_texts"),
     message:
         "Where the texts of {wildcards.spatial} are"
     script:

@@ -15,8 +15,9 @@ rule embed_classes:
         cache=MODEL_CACHE,
     params:
         model=model_params,
+        files=own_files,
         prompts=lambda wildcards: DATASETS[wildcards.dataset]["prompts"],
-        code=code("models", "devices", "texts", "datasets", "arrays"),
+        code=code("embed_classes"),
     message:
         "Class texts of {wildcards.dataset} in {wildcards.model}"
     script:
@@ -59,7 +60,8 @@ rule embed_texts:
         cache=MODEL_CACHE,
     params:
         model=model_params,
-        code=code("models", "devices", "texts", "arrays", "demo"),
+        files=own_files,
+        code=code("embed_texts"),
     message:
         "Text pool {wildcards.texts} in {wildcards.model}"
     script:
@@ -85,7 +87,7 @@ rule table_texts:
     conda:
         ENVIRONMENT
     params:
-        code=code("arrays"),
+        code=code("table_texts"),
     message:
         "Table of text pools"
     script:

@@ -18,4 +18,6 @@ if __name__ == "__main__":
         found = tower(loaded.model.visual)
         arrays = {"basis": head_basis(found).numpy(), "value_gram": value_grams(found).numpy()}
         metadata = {"model": snakemake.wildcards.model, "sha256": loaded.sha256 or "", "code": snakemake.params.code}
+        heads = {"layers": len(found.layers), "heads": found.layers[0].heads}
+        metadata["used"] = loaded.used | heads | {"adapter": found.family}
         save_arrays(snakemake.output.basis, arrays, metadata | versions("torch", "open_clip_torch"))

@@ -2,6 +2,7 @@
 
 import sys
 import traceback
+import warnings
 from contextlib import contextmanager, suppress
 from functools import partial
 
@@ -17,6 +18,7 @@ def job(log, entry=""):
     Yields a print for the log file.
     """
     file = open(log, "w", buffering=1)  # noqa: SIM115, a full disk makes its closing fail
+    warnings.formatwarning = lambda message, *place: f"\nWarning: {message}\n"
     try:
         yield partial(print, file=file)
     except BaseException as error:

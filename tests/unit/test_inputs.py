@@ -60,8 +60,8 @@ def damaged(tmp_path):
         (("ViT-B-61", "openai"), r"no architecture 'ViT-B-61'; nearest: .*ViT-B-16"),
         (("ViT-B-16", "openia"), "'openia' is neither a file nor a tag of ViT-B-16; its tags: openai"),
         ((CONFIG, "nowhere.safetensors"), "'nowhere.safetensors' is neither a file"),
-        ((CONFIG, damaged), r"\(sha256 [0-9a-f]{64}\) are damaged or do not fit"),
-        (("ViT-B-32", WEIGHTS), "do not fit ViT-B-32"),
+        ((CONFIG, damaged), r"damaged.safetensors is damaged or cut off: .*Fetch it again"),
+        (("ViT-B-32", WEIGHTS), "do not fit ViT-B-32: they lack transformer.resblocks.1.attn.*237 more"),
         (("nowhere.json", None), "nowhere.json cannot be read"),
     ],
 )

@@ -1,0 +1,66 @@
+"""Which files a model is made of, wherever it comes from. Without torch: the rules read it too."""
+
+import json
+from pathlib import Path
+
+from clipspectra import InputError
+
+# Files beside weights that say how the model is built and how pictures are prepared, the first that is there.
+OPEN_CLIP_CONFIG, TRANSFORMERS_CONFIG, PREPROCESSOR_CONFIG = (
+    "open_clip_config.json",
+    "config.json",
+    "preprocessor_config.json",
+)
+BESIDE = (OPEN_CLIP_CONFIG, TRANSFORMERS_CONFIG, PREPROCESSOR_CONFIG)
+# What a folder calls its weights, in open_clip's order of preference, then transformers' and their indexes of shards.
+USUAL_NAMES = [
+    f"{stem}.{ending}"
+    for stem in ("open_clip_model", "open_clip_pytorch_model", "model", "pytorch_model")
+    for ending in ("safetensors", "safetensors.index.json", "bin", "bin.index.json", "pth")
+]
+
+
+def weights_in(folder):
+    """The weights of a model's folder: a file, or the index of its shards. Raises InputError for none or several."""
+    folder = Path(folder)
+    for name in USUAL_NAMES:
+        if (folder / name).is_file():
+            return folder / name
+    others = sorted(path for ending in ("safetensors", "bin", "pth", "pt") for path in folder.glob(f"*.{ending}"))
+    if len(others) != 1:
+        listed = f"several weights, {', '.join(path.name for path in others)}; name one" if others else "no weights"
+        raise InputError(f"The model folder {folder} has {listed}.")
+    return others[0]
+
+
+def shards_of(path):
+    """The files that hold a checkpoint's tensors: itself, or those that an index (*.index.json) names, in order."""
+    path = Path(path)
+    if not path.name.endswith(".index.json"):
+        return [path]
+    try:
+        names = sorted(set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, AttributeError) as error:
+        raise InputError(f"{path} is no index of shards: it lacks a weight_map.") from error
+    if any(Path(name).name != name for name in names):
+        raise InputError(f"{path} names shards outside its folder; it is not trusted.")
+    absent = [name for name in names if not (path.parent / name).is_file()]
+    if absent:
+        raise InputError(f"{path} names {absent[0]}, which is not there.")
+    return [path.parent / name for name in names]
+
+
+def files_of(architecture, pretrained):
+    """All files of the user's own that a model is loaded from, as far as they are there; none for a published tag."""
+    files, weights = [], None
+    if architecture.startswith("local-dir:"):
+        folder = Path(architecture.removeprefix("local-dir:"))
+        files += sorted(path for ending in ("json", "txt", "model") for path in folder.glob(f"*.{ending}"))
+        weights = weights_in(folder) if folder.is_dir() else None
+    elif Path(architecture).is_file():
+        files.append(Path(architecture))
+    if pretrained and Path(pretrained).is_file():
+        weights = Path(pretrained)
+    if weights:
+        files += [weights, *shards_of(weights), *(weights.parent / name for name in BESIDE)]
+    return list(dict.fromkeys(path for path in files if path.is_file()))

@@ -1,0 +1,98 @@
+"""YAML as people mean it: keys are texts, no key twice, nothing shared between places; errors name the line."""
+
+import json
+from pathlib import Path
+
+import yaml
+
+from clipspectra import InputError
+
+
+def load(path):
+    """The content of a YAML or JSON file, its keys as they are written. Raises InputError naming the file and line."""
+    text = _text(path)
+    if Path(path).suffix == ".json":
+        try:
+            return json.loads(text, object_pairs_hook=lambda pairs: _without_doubles(pairs, path))
+        except json.JSONDecodeError as error:
+            raise InputError(f"{path}, line {error.lineno}: {error.msg}.") from error
+    loader = _Loader(text)
+    loader.path = path
+    try:
+        return _apart(loader.get_single_data())
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        tabs = " Indent with blanks, not with tabs." if "\\t" in str(error.problem) else ""
+        raise InputError(f"{path}, line {mark.line + 1 if mark else '?'}: {error.problem}.{tabs}") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise InputError(f"{path} cannot be read as YAML: {error}.") from error
+
+
+def line_of(path, keys):
+    """The line of a file where the entry under a path of keys stands, or its nearest parent; None if neither."""
+    try:
+        node = yaml.compose(_text(path), Loader=yaml.SafeLoader)
+    except (yaml.YAMLError, InputError):
+        return None
+    line = None
+    for key in keys:
+        if isinstance(node, yaml.SequenceNode) and isinstance(key, int) and key < len(node.value):
+            node = node.value[key]
+            line = node.start_mark.line + 1
+            continue
+        pairs = node.value if isinstance(node, yaml.MappingNode) else []
+        found = [(name, value) for name, value in pairs if name.value == str(key)]
+        if not found:
+            break
+        line, node = found[0][0].start_mark.line + 1, found[0][1]
+    return line
+
+
+def _text(path):
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8: {error}.") from error
+
+
+class _Loader(yaml.SafeLoader):
+    """Mappings by the texts of their keys, so that 007 stays 007; "no" and "yes" are asked to be quoted."""
+
+    def construct_mapping(self, node, deep=False):
+        lines = {}
+        for key, _ in node.value:
+            if key.tag == "tag:yaml.org,2002:merge":
+                continue
+            line = key.start_mark.line + 1
+            if not isinstance(key, yaml.ScalarNode):
+                raise InputError(f"{self.path}, line {line}: a list cannot be a key.")
+            if key.tag in ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:null"):
+                raise InputError(
+                    f"{self.path}, line {line}: YAML takes the key {key.value} for no text; write it in quotes, "
+                    f'"{key.value}".'
+                )
+            if key.value in lines:
+                raise InputError(
+                    f"{self.path}, line {line}: the key '{key.value}' stands there twice, first in line "
+                    f"{lines[key.value]}; the first would be lost. Put them together."
+                )
+            lines[key.value] = line
+        self.flatten_mapping(node)
+        return {key.value: self.construct_object(value, deep=True) for key, value in node.value}
+
+
+_Loader.add_constructor("tag:yaml.org,2002:map", lambda loader, node: loader.construct_mapping(node))
+
+
+def _without_doubles(pairs, path):
+    for number, (key, _) in enumerate(pairs):
+        if key in [earlier for earlier, _ in pairs[:number]]:
+            raise InputError(f"{path}: the key '{key}' stands there twice; the first would be lost.")
+    return dict(pairs)
+
+
+def _apart(value):
+    """A copy where nothing is shared: what an anchor stands for, at each of its places."""
+    if isinstance(value, dict):
+        return {key: _apart(part) for key, part in value.items()}
+    return [_apart(part) for part in value] if isinstance(value, list) else value

@@ -97,6 +97,7 @@ rule choose_images:
         manifest="results/data/{dataset}/manifest.csv",
     output:
         images="results/data/{dataset}/seed-{seed}/images.csv",
+        shared="results/data/{dataset}/seed-{seed}/shared-images.csv",
     log:
         "results/logs/data/{dataset}/seed-{seed}.log",
     conda:
@@ -109,3 +110,30 @@ rule choose_images:
         "Choosing images: {wildcards.dataset}, seed {wildcards.seed}"
     script:
         "../scripts/choose_images.py"
+
+
+rule table_shared_images:
+    input:
+        expand(
+            "results/data/{dataset}/seed-{seed}/shared-images.csv",
+            dataset=DATASETS,
+            seed=SEEDS,
+        ),
+    output:
+        report(
+            "results/tables/shared-images.csv",
+            caption="captions/shared-images.rst",
+            category="Tables",
+            labels={"table": "Pictures with two roles"},
+        ),
+    log:
+        "results/logs/tables/shared-images.log",
+    conda:
+        ENVIRONMENT
+    params:
+        of=[[dataset, seed] for dataset in DATASETS for seed in SEEDS],
+        code=code("table_shared_images"),
+    message:
+        "Table of pictures with two roles"
+    script:
+        "../scripts/table_shared_images.py"

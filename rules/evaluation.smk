@@ -4,6 +4,7 @@ OF_EXPLAINED = ["accuracy", "exactness", "recovery", "effects", "stability", "te
 rule tables:
     input:
         "results/tables/loaded-models.csv",
+        "results/tables/shared-images.csv",
         expand(
             "results/tables/{table}.csv",
             table=OF_EXPLAINED if EXPLAINED_DATASETS else [],

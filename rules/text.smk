@@ -61,6 +61,7 @@ rule embed_texts:
     params:
         model=model_params,
         files=own_files,
+        column=lambda wildcards: TEXTS[wildcards.texts].get("column"),
         code=code("embed_texts"),
     message:
         "Text pool {wildcards.texts} in {wildcards.model}"

@@ -1,11 +1,12 @@
 """The images that one seed uses, and what for."""
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clipspectra.arrays import save_table
-from clipspectra.datasets import choose_rows, read_manifest
-from clipspectra.jobs import job
+from clipspectra.datasets import choose_rows, read_manifest, shared_images
+from clipspectra.jobs import job, warn
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -15,6 +16,15 @@ if __name__ == "__main__":
         rows = choose_rows(
             read_manifest(snakemake.input.manifest), snakemake.params.roles, int(snakemake.wildcards.seed)
         )
+        shared = shared_images(rows, Path(snakemake.input.manifest).parent)
+        if len(shared):
+            warn(
+                log,
+                f"{snakemake.wildcards.dataset}, seed {snakemake.wildcards.seed}: {len(shared)} pictures have the same "
+                f"content as one with another role, the first {shared['image'][0]} ({shared['role'][0]}) as "
+                f"{shared['same_as'][0]} ({shared['its_role'][0]}); see results/tables/shared-images.csv.",
+            )
+        save_table(snakemake.output.shared, shared)
         save_table(snakemake.output.images, rows)
         counts = rows.groupby(["role", "class"]).size().unstack(fill_value=0)
         for role, rule in snakemake.params.roles.items():

@@ -15,11 +15,13 @@ if __name__ == "__main__":
         if "words" in snakemake.input.keys():
             pool, dropped = texts.generated_pool(snakemake.input.words)
         elif "pool" in snakemake.input.keys():
-            pool, dropped = texts.read_pool(snakemake.input.pool)
+            pool, dropped = texts.read_pool(snakemake.input.pool, snakemake.params.column)
         else:
             pool, dropped = texts.clean_pool(demo.text_pool(), "of the demo")
-        log(f"{len(pool)} texts; dropped {dropped['blank']} blank lines and {dropped['double']} doubles")
         loaded = models.load(**model_arguments(snakemake), device=snakemake.resources.device)
+        pool, same_tokens = texts.different_texts(loaded, pool)
+        dropped["double"] += same_tokens
+        log(f"{len(pool)} texts; dropped {dropped['blank']} blank lines and {dropped['double']} doubles")
         cut = texts.too_long(loaded, pool)
         log(f"{len(cut)} texts are longer than the context of {loaded.tokenizer.context_length} tokens", *cut, sep="\n")
         features = texts.embed(loaded, pool).numpy()

@@ -8,6 +8,7 @@ import pandas as pd
 
 from clipspectra.activations import StoredActivations
 from clipspectra.arrays import load_arrays, load_table, save_table
+from clipspectra.datasets import places_of
 from clipspectra.evaluate import ablations, mean_ablated, members, zero_shot
 from clipspectra.jobs import job
 
@@ -27,10 +28,10 @@ def predictions(stored, classifiers):
     return {key: np.concatenate(predicted) for key, predicted in found.items()}
 
 
-def accuracies(found, table, values):
+def accuracies(found, table, values, dataset):
     """One row an ablation, factor and group ("all", and each group of the manifest), over the rows of `table`."""
     for (ablation, factor), predicted in found.items():
-        right = predicted == table[factor].astype(str).map(values[factor].index).to_numpy()
+        right = predicted == places_of(table, factor, values[factor], dataset)
         for group, inside in members(table).items():
             accuracy = 100 * right[inside].mean()
             yield {"factor": factor, "group": group, "at_mean": ablation, "images": inside.sum(), "accuracy": accuracy}
@@ -42,7 +43,8 @@ if __name__ == "__main__":
         classifiers, metadata = load_arrays(snakemake.input.classes)
         table = stored.of_table(load_table(snakemake.input.images))
         found = {key: predicted[stored.scored] for key, predicted in predictions(stored, classifiers).items()}
-        rows = pd.DataFrame(accuracies(found, table[stored.scored], json.loads(metadata["values"])))
+        values, dataset = json.loads(metadata["values"]), snakemake.wildcards.dataset
+        rows = pd.DataFrame(accuracies(found, table[stored.scored], values, dataset))
         about = {key: snakemake.wildcards[key] for key in ("model", "dataset", "seed")}
         about["split"] = "+".join(sorted(set(table["split"][stored.scored])))
         for place, (key, value) in enumerate(about.items()):

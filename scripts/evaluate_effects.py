@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from clipspectra.activations import StoredActivations
 from clipspectra.arrays import load_arrays, load_table, save_table
+from clipspectra.datasets import places_of
 from clipspectra.effects import effects
 from clipspectra.jobs import job
 
@@ -16,7 +17,7 @@ if __name__ == "__main__":
         stored = StoredActivations(snakemake.input.shards, snakemake.input.basis, snakemake.params.protocol)
         images = stored.of_table(load_table(snakemake.input.images))
         classes, metadata = load_arrays(snakemake.input.classes, "class")
-        labels = images["class"].astype(str).map(json.loads(metadata["values"])["class"].index).to_numpy()
+        labels = places_of(images, "class", json.loads(metadata["values"])["class"], snakemake.wildcards.dataset)
         found = effects(stored, classes["class"].astype("float64"), labels)
         about = {key: snakemake.wildcards[key] for key in ("model", "dataset", "seed")}
         about |= {"split": "+".join(sorted(set(images["split"][stored.scored]))), "images": int(stored.scored.sum())}

@@ -8,6 +8,7 @@ import pandas as pd
 
 from clipspectra.activations import StoredActivations
 from clipspectra.arrays import load_arrays, load_table, save_table
+from clipspectra.datasets import places_of
 from clipspectra.interventions import Intervention
 from clipspectra.jobs import job
 from clipspectra.methods import load_told
@@ -58,7 +59,7 @@ if __name__ == "__main__":
         classifiers = {name: classifier.astype(np.float64) for name, classifier in classifiers.items()}
         values = json.loads(metadata["values"])
         check_about(params.about, values)
-        truths = {name: images[name].astype(str).map(of.index).to_numpy() for name, of in values.items()}
+        truths = {name: places_of(images, name, of, params.of["dataset"]) for name, of in values.items()}
         roles = {"eval": stored.scored, "validation": stored.validation}
         roles = {role: inside for role, inside in roles.items() if inside.any()}
         groups = groups_of(images, roles, load_table(inputs.manifest), params.groups, params.of["dataset"])

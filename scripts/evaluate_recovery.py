@@ -7,6 +7,7 @@ import pandas as pd
 
 from clipspectra.activations import StoredActivations
 from clipspectra.arrays import load_arrays, load_table, save_table
+from clipspectra.datasets import places_of
 from clipspectra.jobs import job
 from clipspectra.methods import load_told
 from clipspectra.recovery import Recovery, recovered
@@ -22,7 +23,7 @@ if __name__ == "__main__":
         images = stored.of_table(load_table(snakemake.input.images))
         classes, metadata = load_arrays(snakemake.input.classes, "class")
         values = json.loads(metadata["values"])["class"]
-        right = images["class"].astype(str).map(values.index).to_numpy()
+        right = places_of(images, "class", values, snakemake.wildcards.dataset)
         layers = stored.layers[-params.last_layers :]
         heads = [(layer, head) for layer in layers for head in range(stored.heads)]
         tables = []

@@ -11,6 +11,7 @@ import numpy as np
 
 from clipspectra.activations import EMBEDDING, StoredActivations
 from clipspectra.arrays import load_arrays, load_table, whole
+from clipspectra.datasets import places_of
 from clipspectra.jobs import job
 from clipspectra.methods import load_told
 from clipspectra.recovery import Recovery, recovered
@@ -71,7 +72,7 @@ if __name__ == "__main__":
         mean_of_texts = load_arrays(snakemake.input.texts, "features")[0]["features"].astype(np.float64).mean(0)
         classes, metadata = load_arrays(snakemake.input.classes, "class")
         images = stored.of_table(load_table(snakemake.input.images))
-        right = images["class"].astype(str).map(json.loads(metadata["values"])["class"].index).to_numpy()
+        right = places_of(images, "class", json.loads(metadata["values"])["class"], wildcards.dataset)
         everything = Recovery(told, stored.basis, [len(mean_of_texts)])
         accuracy = recovered(stored, everything, layers, classes["class"], right, mlps="kept")["top1"].iloc[0]
         tell = of_components if wildcards.algorithm == "svd_data_approx" else of_text_span

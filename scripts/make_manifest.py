@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clipspectra.arrays import save_table
-from clipspectra.datasets import folder_manifest, own_manifest
-from clipspectra.jobs import job
+from clipspectra.datasets import folder_manifest, left_out, own_manifest
+from clipspectra.jobs import job, warn
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -14,5 +14,15 @@ if __name__ == "__main__":
     with job(snakemake.log[0]) as log:
         folder = snakemake.params.folder
         table = folder_manifest(folder) if folder else own_manifest(Path(snakemake.input.own))
+        if folder:
+            pictures, endings = left_out(folder)
+            counts = ", ".join(f"{count} {ending}" for ending, count in sorted(endings.items()))
+            log(f"left out: {counts or 'nothing'}")
+            if pictures:
+                warn(
+                    log,
+                    f"{len(pictures)} pictures of {folder} are left out, the first {pictures[0]}: they lie beside the "
+                    "class folders, or are of a kind that is not read here (convert them to JPEG or PNG).",
+                )
         save_table(snakemake.output.manifest, table)
         log(f"{len(table)} images of {table['class'].nunique()} classes")

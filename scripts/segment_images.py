@@ -1,5 +1,6 @@
 """Zero-shot segmentation of the eval images: every method's scores by image and over all, and a few examples."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -7,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from clipspectra.arrays import load_arrays, load_table, save_arrays, save_table, versions
-from clipspectra.datasets import masked_rows
+from clipspectra.datasets import masked_rows, places_of
 from clipspectra.jobs import job, model_arguments, progress
 
 if TYPE_CHECKING:
@@ -59,16 +60,12 @@ def scored(values, grid, masks, own):
     return pd.concat(tables, ignore_index=True)
 
 
-def own_masks(paths, preprocess, shape):
-    """For each mask file (the mask as it is, the box seen of it), None where the model sees the picture as it is."""
-    from clipspectra.datasets import open_mask
+def own_masks(files, places, preprocess, shape):
+    """For each place (the mask as it is, the box seen of it), None where the model sees the picture as it is."""
     from clipspectra.geometry import seen_box
 
-    result = []
-    for path in paths:
-        mask = np.array(open_mask(path))
-        result.append(None if mask.shape == shape else (mask, seen_box(mask.shape, preprocess)))
-    return result
+    masks = [np.array(files.mask(place)) for place in places]
+    return [None if mask.shape == shape else (mask, seen_box(mask.shape, preprocess)) for mask in masks]
 
 
 def save_pictures(folder, names, pictures, masks, maps):
@@ -108,23 +105,28 @@ if __name__ == "__main__":
 
         wildcards, resources, params = snakemake.wildcards, snakemake.resources, snakemake.params
         table = masked_rows(load_table(snakemake.input.images), wildcards.dataset)
-        arrays, _ = load_arrays(snakemake.input.classes, "class")
+        arrays, metadata = load_arrays(snakemake.input.classes, "class")
         loaded = models.load(**model_arguments(snakemake), device=resources.device)
         classifier, found = torch.from_numpy(arrays["class"]).to(loaded.device), tower(loaded.model.visual)
-        labels = torch.from_numpy(table["label"].to_numpy()).to(loaded.device) if params.target == "label" else None
+        labels = None
+        if params.target == "label":
+            values = json.loads(metadata["values"])["class"]
+            labels = torch.from_numpy(places_of(table, "class", values, wildcards.dataset)).to(loaded.device)
         root, squashed = Path(snakemake.input.manifest).parent, params.geometry == "squashed"
         way = mask_transform(loaded.preprocess, loaded.image_size, squashed)
         rows, skipped = [], []
         if params.save_images:
             folder = Path(snakemake.output.pictures)
             folder.mkdir()
-        files = ImageFiles(table, root, loaded.preprocess, way)
+        files = ImageFiles(table, root, loaded.preprocess, way, params.mask_pixels)
         options = {"workers": snakemake.threads - 1, "on_bad_image": params.on_bad_image, "skipped": skipped}
         with progress(None, "segmentation", total=len(table), unit="image") as bar, enough_memory(resources.batch_size):
             for places, (images, masks) in batches(files, resources.batch_size, **options):
                 images, classes = images.to(loaded.device), None if labels is None else labels[places]
-                masks, paths = masks.numpy(), [root / table["mask"][place] for place in places]
-                own = [None] * len(paths) if squashed else own_masks(paths, loaded.preprocess, masks.shape[-2:])
+                masks = masks.numpy()
+                own = [None] * len(places)
+                if not squashed:
+                    own = own_masks(files, places, loaded.preprocess, masks.shape[-2:])
                 values = evidence(loaded.model, images, classifier, classes, params.methods, found, log)
                 if params.save_images:
                     maps = upsample(values[params.methods[0]], found.grid, masks.shape[-2:]).cpu().numpy()

@@ -1,5 +1,6 @@
 """Which heads' and components' evidence lies on the object: each alone, and the best few together."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -7,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from clipspectra.arrays import load_arrays, load_table, save_table
-from clipspectra.datasets import masked_rows
+from clipspectra.datasets import masked_rows, places_of
 from clipspectra.jobs import job, model_arguments, progress
 
 if TYPE_CHECKING:
@@ -65,12 +66,16 @@ if __name__ == "__main__":
         table = masked_rows(load_table(snakemake.input.images), wildcards.dataset)
         chosen = np.linspace(0, len(table) - 1, min(IMAGES, len(table))).round().astype(int)
         table = table.iloc[chosen].reset_index(drop=True)
-        arrays, _ = load_arrays(snakemake.input.classes, "class")
+        arrays, metadata = load_arrays(snakemake.input.classes, "class")
         loaded = models.load(**model_arguments(snakemake), device=resources.device)
         classifier, found = torch.from_numpy(arrays["class"]).to(loaded.device), tower(loaded.model.visual)
-        labels = torch.from_numpy(table["label"].to_numpy()).to(loaded.device) if params.target == "label" else None
+        labels = None
+        if params.target == "label":
+            values = json.loads(metadata["values"])["class"]
+            labels = torch.from_numpy(places_of(table, "class", values, wildcards.dataset)).to(loaded.device)
         way = mask_transform(loaded.preprocess, loaded.image_size, params.geometry == "squashed")
-        files = ImageFiles(table, Path(snakemake.input.manifest).parent, loaded.preprocess, way)
+        root = Path(snakemake.input.manifest).parent
+        files = ImageFiles(table, root, loaded.preprocess, way, params.mask_pixels)
         options = {"workers": snakemake.threads - 1, "on_bad_image": params.on_bad_image, "skipped": []}
         components = {}
         if "components" in snakemake.input.keys():

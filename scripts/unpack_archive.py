@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clipspectra import InputError
-from clipspectra.archives import SOURCES, TERMS
+from clipspectra.archives import SOURCES, TERMS, check_complete
 from clipspectra.arrays import save_table
 from clipspectra.downloads import check_digest
 from clipspectra.jobs import job
@@ -21,5 +21,6 @@ if __name__ == "__main__":
             check_digest(path, snakemake.params.digests[name])
         folder = Path(snakemake.output.images)
         table = SOURCES[snakemake.params.source](files, folder)
+        check_complete(table, snakemake.wildcards.dataset)
         save_table(snakemake.output.manifest, table)
         log(f"{len(table)} pictures of {table['class'].nunique()} classes")

@@ -5,6 +5,7 @@ Archives are not trusted: entries that point outside their folder are refused, a
 
 import pickle
 import tarfile
+import zipfile
 from contextlib import contextmanager
 from typing import ClassVar
 
@@ -16,6 +17,7 @@ from scipy.io import loadmat
 
 from clipspectra import InputError
 from clipspectra.jobs import progress
+from clipspectra.own_tables import read_own_table
 
 COLUMNS = {"group": "", "split": "all", "mask": ""}
 
@@ -88,18 +90,43 @@ def waterbirds(files, folder):
     tables = [name for name in names if name.endswith("/metadata.csv")]
     if len(tables) != 1:
         raise InputError(f"{files['archive']} is not the archive of Waterbirds: it has {len(tables)} metadata.csv.")
-    table, root = pd.read_csv(folder.parent / tables[0]), tables[0].removesuffix("metadata.csv")
-    places = table["place"].map({0: "land", 1: "water"})
-    classes = table["y"].map({0: "landbird", 1: "waterbird"})
-    found = pd.DataFrame(
-        {"image": root + table["img_filename"], "label": table["y"], "class": classes, "place": places}
-    )
-    absent = sorted(set(found["image"]) - set(names))
+    metadata, root = f"metadata.csv of {files['archive']}", tables[0].removesuffix("metadata.csv")
+    table = read_own_table((folder.parent / tables[0]).read_bytes(), metadata)
+    missing = [column for column in ("img_filename", *WATERBIRDS) if column not in table.columns]
+    if missing:
+        raise InputError(
+            f"{metadata} lacks the column {missing[0]}; it has {', '.join(table.columns)}. Only the columns and codes "
+            "of the published archive are known here: write a manifest of your own from it."
+        )
+    coded = {column: _decoded(table[column], codes, metadata) for column, codes in WATERBIRDS.items()}
+    result = pd.DataFrame({"image": root + table["img_filename"], "class": coded["y"], "place": coded["place"]})
+    result["label"] = result["class"].map(list(WATERBIRDS["y"].values()).index)
+    result["group"] = result["class"] + " on " + result["place"]
+    absent = sorted(set(result["image"]) - set(names))
     if absent:
         raise InputError(f"{files['archive']} lacks {len(absent)} pictures of its metadata.csv, the first {absent[0]}.")
-    return found.assign(
-        group=classes + " on " + places, split=table["split"].map({0: "train", 1: "val", 2: "test"}), mask=""
-    )
+    return result.assign(split=coded["split"], mask="")[["image", "label", "class", "place", "group", "split", "mask"]]
+
+
+# What the codes of Waterbirds' metadata.csv stand for; the words themselves are taken too.
+WATERBIRDS = {
+    "y": {"0": "landbird", "1": "waterbird"},
+    "place": {"0": "land", "1": "water"},
+    "split": {"0": "train", "1": "val", "2": "test"},
+}
+
+
+def _decoded(values, codes, name):
+    """A column's values by their codes. Raises InputError naming the first one that is none."""
+    known = codes | {f"{code}.0": word for code, word in codes.items()} | {word: word for word in codes.values()}
+    values = values.str.strip()
+    unknown = values[~values.isin(list(known))]
+    if len(unknown):
+        listed = ", ".join(f"{code} ({word})" for code, word in codes.items())
+        raise InputError(
+            f"{name}, line {unknown.index[0]}, has {values.name} {unknown.iloc[0]!r}; it must be one of {listed}."
+        )
+    return values.map(known)
 
 
 def cifar(files, folder):
@@ -119,8 +146,15 @@ def cifar(files, folder):
             continue
         split = "test" if name.startswith("test") else "train"
         (folder / split).mkdir(parents=True, exist_ok=True)
-        pictures = np.asarray(batch["data"], np.uint8).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-        for number, (picture, label) in enumerate(zip(pictures, batch["fine_labels" if fine else "labels"])):
+        labels = batch.get("fine_labels" if fine else "labels")
+        data = np.asarray(batch["data"], np.uint8)
+        if labels is None or data.shape != (len(labels), 3072) or not set(labels) <= set(range(len(classes))):
+            raise InputError(
+                f"{name} of {files['archive']} is no batch of CIFAR: its pictures of 32 × 32 px and its labels, "
+                f"numbers from 0 to {len(classes) - 1}, do not fit each other."
+            )
+        pictures = data.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+        for number, (picture, label) in enumerate(zip(pictures, labels)):
             path = f"{folder.name}/{split}/{name}-{number:05d}.png"
             Image.fromarray(picture).save(folder.parent / path)
             row = {"image": path, "label": label, "class": classes[label], "split": split}
@@ -153,9 +187,18 @@ def pascal_voc(files, folder):
                 f"{path} is not the archive of Pascal VOC 2012: it lacks {listed.removeprefix('images/')}."
             )
         for name in progress((folder.parent / listed).read_text().split(), split, unit="picture"):
-            classes = np.array(Image.open(folder.parent / f"{root}/SegmentationClass/{name}.png"))  # palette: the class
-            counts = np.bincount(classes[(classes > 0) & (classes < 255)], minlength=21)
-            label = int(counts[1:].argmax())
+            absent = {f"{root}/SegmentationClass/{name}.png", f"{root}/JPEGImages/{name}.jpg"} - names
+            if absent:
+                raise InputError(f"{path} lacks {sorted(absent)[0].removeprefix('images/')}, which {listed} names.")
+            # of the palette, whose places are the classes
+            classes = np.array(Image.open(folder.parent / f"{root}/SegmentationClass/{name}.png"))
+            counts = np.bincount(classes[(classes > 0) & (classes < 255)], minlength=21)[1:]
+            if classes.ndim != 2 or len(counts) > len(VOC_CLASSES) or not counts.any():
+                raise InputError(
+                    f"{path} is another archive than Pascal VOC 2012: the mask of {name} holds "
+                    f"{np.unique(classes)[:5].tolist()}, where the classes are 1 to {len(VOC_CLASSES)}."
+                )
+            label = int(counts.argmax())
             mask = np.where(classes == 255, 255, classes > 0).astype(np.uint8)
             Image.fromarray(mask).save(folder / "masks" / f"{name}.png")
             row = {"image": f"{root}/JPEGImages/{name}.jpg", "mask": f"{folder.name}/masks/{name}.png", "split": split}
@@ -179,6 +222,15 @@ TERMS = {
 }
 
 
+def check_complete(table, source):
+    """Raise InputError if some rows of a source's table have a class, group or split and others have none."""
+    for column in ("class", "group", "split"):
+        blank = table[column].isna() | (table[column] == "")
+        if blank.any() and not (blank.all() and column != "split"):
+            row = table[blank].iloc[0]
+            raise InputError(f"{source}: {blank.sum()} pictures have no {column}, the first {row['image']}.")
+
+
 @contextmanager
 def opened(path):
     """A tar archive; InputError that names it if it is none, damaged or cut off."""
@@ -186,7 +238,10 @@ def opened(path):
         with tarfile.open(path) as tar:
             yield tar
     except (tarfile.TarError, EOFError) as error:
-        raise InputError(f"The archive {path} is damaged or cut off: {error}. Fetch it again.") from error
+        if zipfile.is_zipfile(path):
+            raise InputError(f"The archive {path} is a zip archive; the published one is a tar.") from error
+        reason = str(error).splitlines()[0].rstrip(":")
+        raise InputError(f"The archive {path} is damaged or cut off: {reason}. Fetch it again.") from error
 
 
 def extracted(tar, path, folder, ending=""):

@@ -1,5 +1,6 @@
 """Files that appear whole or not at all: arrays as safetensors, tables as CSV or Parquet, and what they came from."""
 
+import csv
 import json
 import os
 import shutil
@@ -133,6 +134,11 @@ def load_table(path, numbers=()):
     """Read a table that save_table wrote. Names stay text, a class "007" or "NA" too; `numbers` may be blank."""
     if str(path).endswith(".parquet"):
         return pd.read_parquet(path)
+    texts = NAMES
+    with open(path, encoding="utf-8") as file:
+        header = next(csv.reader(file))
+    if {"image", "label", "class", "split"} <= set(header):  # of a manifest, whose factors are texts too
+        texts = [column for column in header if column not in ("label", "row")]
     return pd.read_csv(
-        path, keep_default_na=False, dtype=dict.fromkeys(NAMES, str), na_values={name: [""] for name in numbers}
+        path, keep_default_na=False, dtype=dict.fromkeys(texts, str), na_values={name: [""] for name in numbers}
     )

@@ -1,76 +1,165 @@
 """A dataset is its manifest: a table with one row an image. Everything after it is the same for all datasets.
 
-Columns: image and mask (paths relative to the manifest's folder), label (class number, from 0), class (its name),
-group, split, and any number of factor columns. mask and group may be empty.
+Columns: image and mask (paths relative to the manifest's folder), label (whole numbers that order the classes), class
+(its name), group, split, and any number of factor columns. All but label are texts. mask and group may be empty.
 """
 
+import hashlib
+import mimetypes
+import os
+import re
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageOps
+from PIL import Image
 
 from clipspectra import InputError
-from clipspectra.arrays import load_table
+from clipspectra.files import visible_files
+from clipspectra.own_tables import invisible_blank, read_own_table
+from clipspectra.pictures import BadPicture, ImageFiles, batches, open_mask, open_rgb
 
+__all__ = ["BadPicture", "ImageFiles", "batches", "open_mask", "open_rgb"]  # a dataset's pictures, beside its table
 REQUIRED = ["image", "label", "class", "group", "split", "mask"]
-PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm"}
+SPLITS = {"train", "training", "val", "valid", "validation", "dev", "test", "testing", "eval"}
+# What Pillow knows by name and cannot decode by itself.
+UNREADABLE = {"BUFR", "GRIB", "HDF5", "MPEG", "WMF", "EPS", "PDF"}
 
 
 def read_manifest(path):
-    """A manifest as a pandas table, checked. Raises InputError for missing columns or doubled images."""
-    table = load_table(path)
+    """A manifest as a pandas table, checked. Raises InputError that names the line, the column and the value.
+
+    Refused: missing columns, labels that are no whole numbers, labels and classes that do not belong to each other one
+    to one, classes that only some rows have, an image named twice, values that end in blanks that cannot be seen.
+    """
+    table = read_own_table(path)
     missing = [column for column in REQUIRED if column not in table.columns]
     if missing:
         raise InputError(f"The manifest {path} lacks the columns {', '.join(missing)}.")
     if table.empty:
         raise InputError(f"The manifest {path} has no rows.")
-    if not pd.api.types.is_integer_dtype(table["label"]):
-        raise InputError(f"The manifest {path} has labels that are no whole numbers; number the classes from 0.")
+    for column in table.columns.drop(["image", "mask", "label"]):
+        if blank := invisible_blank(table[column]):
+            raise InputError(
+                f"The manifest {path}, line {blank[0]}, has {column} {blank[1]!r}, which begins or ends with a blank "
+                "that cannot be seen; take it out."
+            )
+    for line, label in table["label"].items():
+        if not re.fullmatch(r"[+-]?\d+(\.0*)?", label.strip()):
+            raise InputError(
+                f"The manifest {path} has labels that are no whole numbers, the first in line {line}: {label!r}."
+            )
+    table["label"] = table["label"].map(lambda label: int(label.strip().split(".")[0]))
     pairs = table[["label", "class"]].drop_duplicates()
     for one, other in (("label", "class"), ("class", "label")):
         several = pairs[pairs[one].duplicated(keep=False)]
         if len(several):
-            raise InputError(
-                f"The manifest {path} gives {one} {several[one].iloc[0]} more than one {other}: "
-                f"{', '.join(map(str, several[several[one] == several[one].iloc[0]][other]))}."
-            )
+            value = several[one].iloc[0]
+            others = ", ".join(map(repr, several.loc[several[one] == value, other]))
+            raise InputError(f"The manifest {path} gives {one} {value!r} more than one {other}: {others}.")
+    if (nameless := table.index[table["image"] == ""]).any():
+        raise InputError(f"The manifest {path} names no image in line {nameless[0]}.")
+    blank = table.index[table["class"] == ""]
+    if 0 < len(blank) < len(table):
+        raise InputError(f"The manifest {path} has no class in {len(blank)} rows, the first in line {blank[0]}.")
     twice = table["image"][table["image"].duplicated()]
     if len(twice):
         raise InputError(f"The manifest {path} names {twice.iloc[0]} twice.")
-    return table
+    return table.reset_index(drop=True)
 
 
 def folder_manifest(folder):
-    """Manifest of a folder of class folders: a class a subfolder, numbered in sorted order; absolute paths."""
+    """Manifest of a folder of class folders: a class a subfolder, numbered in sorted order; absolute paths.
+
+    Hidden files and folders, and __MACOSX, are no part of it. Raises InputError for a folder that holds splits, or one
+    that has no pictures.
+    """
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"The image folder {folder} is not there; set the dataset's 'folder' in the config.")
-    classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    rows = [
-        {"image": str(path.resolve()), "label": label, "class": name}
-        for label, name in enumerate(classes)
-        for path in sorted((folder / name).rglob("*"))
-        if path.suffix.lower() in PICTURES
-    ]
-    if not rows:
+    by_class = _by_class(folder)
+    pictures = {name: [path for path in paths if is_picture(path)] for name, paths in by_class.items()}
+    if not any(pictures.values()):
         raise InputError(f"The image folder {folder} has no class folders with images.")
-    empty = sorted(set(classes) - {row["class"] for row in rows})
+    _refuse_splits(folder, pictures)
+    empty = [name for name, paths in pictures.items() if not paths]
     if empty:
         raise InputError(f"The class folder {folder / empty[0]} has no images; fill it or take it away.")
+    rows = [
+        {"image": os.path.abspath(path), "label": label, "class": name}
+        for label, (name, paths) in enumerate(sorted(pictures.items()))
+        for path in paths
+    ]
     return pd.DataFrame(rows).assign(group="", split="all", mask="")
+
+
+def left_out(folder):
+    """What a folder's manifest leaves out: (files that are pictures by their ending, {ending: count} of all files).
+
+    These are pictures that Pillow cannot read, and pictures that lie beside the class folders.
+    """
+    folder = Path(folder)
+    inside = [path for paths in _by_class(folder).values() for path in paths if not is_picture(path)]
+    beside = [path for path in visible_files(folder) if path.parent == folder]
+    paths = inside + beside
+    guessed = [path for path in paths if (mimetypes.guess_type(path.name)[0] or "").startswith("image/")]
+    raw = [path for path in paths if path.suffix.lower() in {".heic", ".heif", ".jxl", ".dng", ".cr2", ".nef", ".arw"}]
+    return sorted({*guessed, *raw}), dict(Counter(path.suffix.lower() or "no ending" for path in paths))
+
+
+def is_picture(path):
+    """Whether Pillow reads files of this ending."""
+    Image.init()
+    kind = Image.registered_extensions().get(Path(path).suffix.lower())
+    return kind in Image.OPEN and kind not in UNREADABLE
+
+
+def _by_class(folder):
+    """{class: its files} of a folder, sorted; classes are the folders in it that are not hidden."""
+    result = defaultdict(list)
+    for path in visible_files(folder):
+        if path.parent != folder:
+            result[path.relative_to(folder).parts[0]].append(path)
+    for entry in folder.iterdir():
+        if entry.is_dir() and any(path.is_relative_to(entry) for path in result.get(entry.name, ())):
+            continue
+        if entry.is_dir() and not entry.name.startswith(".") and entry.name != "__MACOSX":
+            result[entry.name] = []
+    return dict(sorted(result.items()))
+
+
+def _refuse_splits(folder, pictures):
+    """Raise InputError if the folders hold no pictures but folders of them, the same in each: splits, not classes."""
+    inner = {
+        name: {path.relative_to(folder / name).parts[0] for path in paths if path.parent != folder / name}
+        for name, paths in pictures.items()
+    }
+    direct = any(path.parent == folder / name for name, paths in pictures.items() for path in paths)
+    alike = len(set(map(frozenset, inner.values()))) == 1
+    if not direct and (alike or {name.lower() for name in pictures} <= SPLITS):
+        first = next(name for name in (*sorted(SPLITS & set(pictures), reverse=True), *pictures) if inner[name])
+        inside = ", ".join(sorted(inner[first])[:5])
+        raise InputError(
+            f"The folders in {folder} ({', '.join(pictures)}) hold no pictures but folders: {inside}. They look like "
+            f"splits, not classes; set folder to one of them, such as {folder / first}, or write a manifest with a "
+            "split column."
+        )
 
 
 def own_manifest(path):
     """A manifest of one's own, its files by absolute path. Raises InputError for files that are not there."""
     table = read_manifest(path)
     for column in ("image", "mask"):
-        table[column] = [str((path.parent / name).resolve()) if name else "" for name in table[column]]
+        table[column] = [os.path.abspath(Path(path).parent / name) if name else "" for name in table[column]]
         absent = [name for name in table[column] if name and not Path(name).is_file()]
         if absent:
             raise InputError(
                 f"The manifest {path} names {len(absent)} files that are not there, the first {absent[0]}."
             )
+    twice = table["image"][table["image"].duplicated()]
+    if len(twice):
+        raise InputError(f"The manifest {path} names {twice.iloc[0]} twice.")
     return table
 
 
@@ -123,113 +212,59 @@ def masked_rows(chosen, dataset):
     return table
 
 
-class BadPicture(InputError):
-    """A picture that is missing or cannot be decoded: path and cause, which says so without the path."""
+def places_of(table, column, values, dataset):
+    """Place of each row's class, or factor value, among a classifier's columns, int [image]: by name, not by label.
 
-    def __init__(self, path, cause):
-        super().__init__(path, cause)
-        self.cause = cause
-
-    def __str__(self):
-        return "The picture {} cannot be read: {}. Mend it, or take it out of the manifest.".format(*self.args)
-
-
-class ImageFiles:
-    """Pictures of a table's rows as preprocessed tensors, for `batches`.
-
-    root: the manifest's folder; preprocess: picture -> tensor. Items are (row, tensors): the image, with mask_transform
-    also its mask [height, width]; or the InputError that names what cannot be read.
+    values: the column's values in the classifier's order. Raises InputError for a row whose value has no text.
     """
-
-    def __init__(self, table, root, preprocess, mask_transform=None):
-        self.images = [Path(root) / name for name in table["image"]]
-        self.masks = [Path(root) / name for name in table["mask"]] if mask_transform else None
-        self.preprocess, self.mask_transform = preprocess, mask_transform
-
-    def __len__(self):
-        return len(self.images)
-
-    def __getitem__(self, row):
-        try:
-            picture = open_rgb(self.images[row])
-            tensors = (self.preprocess(picture),)
-        except BadPicture as error:
-            return row, error
-        if self.masks is None:
-            return row, tensors
-        try:
-            mask = open_mask(self.masks[row])
-            if mask.size != picture.size:
-                raise InputError(
-                    f"The mask {self.masks[row]} has {mask.width} × {mask.height} pixels, its image {self.images[row]} "
-                    f"has {picture.width} × {picture.height}; they must be of one size."
-                )
-            return row, (*tensors, self.mask_transform(mask)[0])
-        except InputError as error:
-            return row, InputError(str(error))  # a bad mask is not to be skipped
+    unknown = sorted(set(table[column]) - set(values))
+    if unknown:
+        name = f"{column} {unknown[0]!r}" if unknown[0] else f"{column} names"
+        raise InputError(f"The texts of {dataset} have no {name}, so it is not known which one is a row's own.")
+    return table[column].map({value: place for place, value in enumerate(values)}).to_numpy(dtype=int)
 
 
-def batches(files, batch_size, *, workers, on_bad_image="fail", skipped=None):
-    """Batches of ImageFiles, decoded in worker processes: (rows, tensors stacked one by one), at most batch_size long.
+def shared_images(chosen, root):
+    """Rows of a seed that are the same picture, byte by byte, as one of another role: image, role, same_as, its role.
 
-    on_bad_image: "fail" raises the InputError of a picture that cannot be read; "skip" leaves it out and adds
-    {"image": row, "reason": cause} to the list `skipped`
+    Files are compared by size, then by their ends, then whole, so that few are read.
     """
-    import torch
-    from torch.utils.data import DataLoader
-
-    for items in DataLoader(
-        files, batch_size, num_workers=workers, collate_fn=list, pin_memory=torch.cuda.is_available()
-    ):
-        good = []
-        for row, found in items:
-            if not isinstance(found, InputError):
-                good.append((row, found))
-            elif on_bad_image == "skip" and isinstance(found, BadPicture):
-                skipped.append({"image": row, "reason": found.cause})
-            else:
-                raise found
-        if good:
-            rows, tensors = zip(*good)
-            yield list(rows), tuple(torch.stack(parts) for parts in zip(*tensors))
-
-
-def open_mask(path):
-    """A mask as a picture of the values 0 (background), 1 (foreground) and 255 (not labelled).
-
-    Raises InputError for other values, and for 255 without any 1: most likely the foreground was painted white.
-    """
-    values = np.array(open_picture(path))
-    if values.ndim != 2 or not np.isin(values, (0, 1, 255)).all() or (255 in values and 1 not in values):
-        raise InputError(
-            f"The mask {path} must hold one number a pixel: 0 for background, 1 for foreground, 255 for not labelled; "
-            f"it holds {np.unique(values)[:5].tolist()} in shape {list(values.shape)}."
-        )
-    return Image.fromarray(values.astype(np.uint8))
+    alike = {(): [(role, Path(root) / name) for role, name in zip(chosen["role"], chosen["image"])]}
+    for about in (_size, _ends, _digest):
+        finer = defaultdict(list)
+        for key, members in alike.items():
+            for role, path in members:
+                finer[*key, about(path)].append((role, path))
+        alike = {
+            key: members
+            for key, members in finer.items()
+            if key[-1] is not None and len({role for role, _ in members}) > 1
+        }
+    names = {Path(root) / name: name for name in chosen["image"]}
+    rows = []
+    for (first_role, first), *others in alike.values():
+        rows += [
+            {"image": names[path], "role": role, "same_as": names[first], "its_role": first_role}
+            for role, path in others
+            if role != first_role
+        ]
+    return pd.DataFrame(rows, columns=["image", "role", "same_as", "its_role"])
 
 
-def open_rgb(path):
-    """A picture in RGB, as a viewer shows it: turned as its EXIF data say, transparent parts on white, 16 bit as 8."""
-    picture = ImageOps.exif_transpose(open_picture(path))
-    if picture.mode.startswith("I"):
-        values = np.array(picture)
-        if values.min() < 0 or values.max() > 65535:
-            raise BadPicture(str(path), f"its values from {values.min()} to {values.max()} are not of 16 bit")
-        picture = Image.fromarray((values // 257).astype(np.uint8))
-    if picture.mode == "F":
-        raise BadPicture(str(path), "it holds floating-point numbers, whose white is not known")
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-    return picture.convert("RGB")
-
-
-def open_picture(path):
-    """A decoded picture. Raises BadPicture naming the file if it is missing or cannot be decoded."""
+def _size(path):
     try:
-        picture = Image.open(path)
-        picture.load()
-    except (OSError, Image.DecompressionBombError) as error:
-        cause = getattr(error, "strerror", None) or str(error).split(" '")[0]
-        raise BadPicture(str(path), cause) from error
-    return picture
+        return path.stat().st_size
+    except OSError:  # for the extraction to refuse or to skip
+        return None
+
+
+def _ends(path):
+    with open(path, "rb") as file:
+        start = file.read(2048)
+        file.seek(max(path.stat().st_size - 2048, 0))
+        return start + file.read()
+
+
+def _digest(path):
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()

@@ -7,7 +7,7 @@ from open_clip.transform import CenterCropOrPad, ResizeKeepRatio
 from PIL import Image
 from torchvision import transforms
 
-from clipspectra.datasets import open_rgb
+from clipspectra.pictures import open_rgb
 
 
 def spatial(preprocess):

@@ -81,6 +81,7 @@ def load(
     naming the nearest choices, for an unknown architecture or tag, a missing or damaged file, weights that cannot be
     fetched or do not fit, a package that is missing, or a device that is not there.
     """
+    architecture, pretrained = str(architecture), None if pretrained is None else str(pretrained)
     device = devices.choose(device)
     devices.set_precision(precision)
     description, weights = _source(architecture, pretrained, revision, cache)

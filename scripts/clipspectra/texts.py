@@ -1,24 +1,71 @@
 """Texts in CLIP's joint space: pools of candidate texts, and classifiers from prompts."""
 
+import io
+import json
 import string
 from itertools import product
 from pathlib import Path
 
+import pandas as pd
 import torch
 import torch.nn.functional as F
-import yaml
 
-from clipspectra import InputError
+from clipspectra import InputError, strict_yaml
 from clipspectra.jobs import progress
+from clipspectra.own_tables import decoded, read_own_table
 
 
-def read_pool(path):
-    """(texts, what was dropped) of a UTF-8 file with one text a line; blank lines and doubles are dropped."""
+def read_pool(path, column=None):
+    """(texts, what was dropped) of a UTF-8 file with one text a line; blank lines and doubles are dropped.
+
+    column: of a CSV (.csv, .tsv) or of JSON lines (.jsonl), the column that holds the texts; such a file with one
+    column needs none. Lines end at \\n, \\r\\n or \\r alone, as in the reference; other marks stay inside the texts.
+    """
+    kind = Path(path).suffix.lower()
+    if kind in (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet"):
+        lines = _column(path, kind, column)
+    elif column is not None:
+        raise InputError(f"The text pool {path} has no columns; 'column' goes with .csv, .tsv and .jsonl.")
+    else:
+        lines = io.StringIO(decoded(Path(path).read_bytes(), path), newline=None).read().split("\n")
+        if not lines[-1]:
+            lines.pop()  # what ends with a line end has no line after it
+    return clean_pool([line.strip() for line in lines], path)
+
+
+def _column(path, kind, column):
+    """The texts of one column of a table file."""
+    if kind in (".csv", ".tsv"):
+        table = read_own_table(path, separator="\t" if kind == ".tsv" else ",")
+    elif kind == ".parquet":
+        table = pd.read_parquet(path)
+    else:
+        table = _json_lines(path)
+    if column is None and len(table.columns) == 1:
+        column = table.columns[0]
+    if column not in table.columns:
+        wanted = f"has no column '{column}'" if column else "is a table"
+        raise InputError(
+            f"The text pool {path} {wanted}; say with 'column' in the config which one holds the texts: "
+            f"{', '.join(map(str, table.columns))}."
+        )
+    return ["" if value is None else str(value) for value in table[column]]
+
+
+def _json_lines(path):
+    """A table of JSON lines, or of a JSON list: of objects, or of texts."""
+    text = decoded(Path(path).read_bytes(), path)
     try:
-        lines = [line.strip() for line in Path(path).read_text(encoding="utf-8-sig").splitlines()]
-    except UnicodeDecodeError as error:
-        raise InputError(f"The text file {path} is not UTF-8: {error}.") from error
-    return clean_pool(lines, path)
+        rows = json.loads(text) if text.lstrip().startswith("[") else None
+        if rows is None:
+            rows = [json.loads(line) for line in text.split("\n") if line.strip()]
+    except json.JSONDecodeError as error:
+        raise InputError(f"The text pool {path} cannot be read as JSON lines: {error}.") from error
+    if all(isinstance(row, str) for row in rows):
+        rows = [{"text": row} for row in rows]
+    if not rows or not all(isinstance(row, dict) for row in rows):
+        raise InputError(f"The text pool {path} is no list of texts, and no lines of JSON objects.")
+    return pd.DataFrame(rows, dtype=object).where(lambda table: table.notna(), None)
 
 
 def generated_pool(path):
@@ -27,9 +74,9 @@ def generated_pool(path):
     The file has `templates`, texts with {name}, and `words`, a list for each name.
     """
     try:
-        found = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        templates, words = found["templates"], {name: [*map(str, of)] for name, of in found["words"].items()}
-    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+        found = strict_yaml.load(path)
+        templates, words = found["templates"], {name: [*map(_word, of)] for name, of in found["words"].items()}
+    except (OSError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} cannot be read as templates and lists of words: {error}.") from error
     texts = []
     for template in templates:
@@ -43,6 +90,13 @@ def generated_pool(path):
     return clean_pool(texts, path)
 
 
+def _word(value):
+    """A word of a list; InputError for what YAML takes for no text and no number, such as yes and no."""
+    if isinstance(value, bool) or value is None:
+        raise InputError(f"Words hold {value}, which YAML takes for no text; write it in quotes.")
+    return str(value)
+
+
 def clean_pool(lines, name):
     """(texts, {"blank": n, "double": n}) of a list of lines, first occurrences kept in order."""
     filled = [line for line in lines if line]
@@ -50,6 +104,15 @@ def clean_pool(lines, name):
     if len(texts) < 2:
         raise InputError(f"The text pool {name} has {len(texts)} different texts; it needs two or more.")
     return texts, {"blank": len(lines) - len(filled), "double": len(filled) - len(texts)}
+
+
+def different_texts(loaded, texts, batch=1000):
+    """(texts, how many were dropped): of those that are the same tokens to a model, the first."""
+    first = {}
+    for start in range(0, len(texts), batch):
+        for text, tokens in zip(texts[start : start + batch], loaded.tokenizer(texts[start : start + batch])):
+            first.setdefault(tokens.numpy().tobytes(), text)
+    return list(first.values()), len(texts) - len(first)
 
 
 @torch.no_grad()

@@ -290,7 +290,7 @@ def test_transparency_and_rotation(tmp_path):
     with pytest.raises(BadPicture, match="floating-point"):
         open_rgb(tmp_path / "c.tiff")
     Image.fromarray(np.full((4, 4), 70000, np.int32)).save(tmp_path / "d.tiff")
-    with pytest.raises(BadPicture, match="not of 16 bit"):
+    with pytest.raises(BadPicture, match="integers of 32 bit"):
         open_rgb(tmp_path / "d.tiff")
 
 

@@ -1,0 +1,78 @@
+"""Tables that people write by hand or with Excel, read strictly: every value is a text, every row has all columns."""
+
+import csv
+import io
+from pathlib import Path
+
+import pandas as pd
+
+from clipspectra import InputError
+
+UTF8 = "save it as UTF-8 (in Excel: 'CSV UTF-8', with commas)"
+SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
+# Blanks of all kinds and widths, and marks without any width.
+INVISIBLE = "".join(map(chr, [*range(9, 14), *range(28, 33), 0x85, 0xA0, *range(0x2000, 0x2010), 0x2028, 0x2029]))
+INVISIBLE += "\u202f\u2060\u3000\ufeff"
+
+
+def read_own_table(source, name=None, separator=","):
+    """A CSV as a table of texts, its index the line where each row ends.
+
+    source: path, or bytes; name: for sentences, the path if not given; separator: of values
+
+    Blank rows, and columns without a name, are left out. Raises InputError that names the line for what cannot be read
+    the one way: another encoding or separator, rows that are too long or too short, two columns of one name.
+    """
+    name = name or source
+    raw = source if isinstance(source, bytes) else Path(source).read_bytes()
+    reader = csv.reader(io.StringIO(decoded(raw, name), newline=""), delimiter=separator, strict=True)
+    rows, lines = [], []
+    try:
+        for row in reader:
+            if any(cell.strip(INVISIBLE) for cell in row):
+                rows.append(row)
+                lines.append(reader.line_num)
+    except csv.Error as error:
+        raise InputError(f"{name}, line {reader.line_num}, cannot be read: {error}.") from error
+    if not rows:
+        raise InputError(f"{name} is empty.")
+    header = [cell.strip(INVISIBLE) for cell in rows[0]]
+    if len(header) == 1:
+        for other, what in SEPARATORS.items():
+            if other in header[0]:
+                raise InputError(f"{name} is separated by {what}; {UTF8}.")
+    twice = [column for column in header if column and header.count(column) > 1]
+    if twice:
+        raise InputError(f"{name} has two columns '{twice[0]}'.")
+    # A comma after every row is no column; after some rows it may be a shift.
+    tail = {len(row) for row in rows[1:]} == {max(map(len, rows[1:]), default=0)}
+    for line, row in zip(lines[1:], rows[1:]):
+        beyond = row[len(header) :]
+        if len(row) < len(header) or any(cell.strip(INVISIBLE) for cell in beyond) or (beyond and not tail):
+            raise InputError(
+                f"{name}, line {line}, has {len(row)} values where the header has {len(header)}; a comma inside a "
+                "value needs quotes around it."
+            )
+    table = pd.DataFrame([row[: len(header)] for row in rows[1:]], columns=header, index=lines[1:], dtype=str)
+    return table[[column for column in header if column]]
+
+
+def invisible_blank(values):
+    """(index, value) of the first of a column's values that begins or ends with what cannot be seen, None if none."""
+    for index, value in values.items():
+        if value != value.strip(INVISIBLE):
+            return index, value
+    return None
+
+
+def decoded(raw, name):
+    """The text of a file that must be UTF-8. Raises InputError that says what it seems to be."""
+    if raw.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
+        raise InputError(f"{name} is an Excel workbook; {UTF8}.")
+    if raw.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in raw[:1000]:
+        raise InputError(f"{name} is not UTF-8 but UTF-16; {UTF8}.")
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        raise InputError(f"{name}, line {line}, is not UTF-8 (it may be Latin-1 or Windows-1252); {UTF8}.") from error

@@ -1,0 +1,249 @@
+"""Pictures and masks from files, as a viewer shows them, and batches of them from worker processes."""
+
+import os
+import threading
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, PngImagePlugin
+
+from clipspectra import InputError
+
+# Metadata of image generators and colour profiles: good pixels are not refused for a long text beside them.
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 2**26
+ORIENTATION = 0x0112
+TURNS = {  # how EXIF's orientation is undone
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+PATIENCE = 600  # seconds without a single batch, after which a disk or a worker is given up
+
+
+class BadPicture(InputError):
+    """A picture that is missing or cannot be decoded: path and cause, which says so without the path."""
+
+    def __init__(self, path, cause):
+        super().__init__(path, cause)
+        self.cause = cause
+
+    def __str__(self):
+        return "The picture {} cannot be read: {}. Mend it, or take it out of the manifest.".format(*self.args)
+
+
+class ImageFiles:
+    """Pictures of a table's rows as preprocessed tensors, for `batches`.
+
+    root: the manifest's folder; preprocess: picture -> tensor
+    mask_transform: mask -> tensor [1, height, width], for items with masks; mask_pixels: see `upright_mask`
+
+    Items are (row, tensors): the image [3, height, width], with mask_transform also its mask [height, width]; or
+    (row, the InputError that names what cannot be read).
+    """
+
+    def __init__(self, table, root, preprocess, mask_transform=None, mask_pixels=None):
+        self.images = [Path(root) / name for name in table["image"]]
+        self.masks = [Path(root) / name for name in table["mask"]] if mask_transform else None
+        self.preprocess, self.mask_transform, self.mask_pixels = preprocess, mask_transform, mask_pixels
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, row):
+        try:
+            picture = open_rgb(self.images[row])
+            tensors = (self.preprocess(picture),)
+        except BadPicture as error:
+            return row, error
+        if self.masks is None:
+            return row, tensors
+        try:
+            return row, (*tensors, self.mask_transform(self.mask(row, picture.size))[0])
+        except InputError as error:
+            return row, InputError(str(error))  # a bad mask is not to be skipped
+
+    def mask(self, row, size=None):
+        """The mask of a row as its picture is shown. size: (width, height) of the picture, if it is known."""
+        size = size or open_rgb(self.images[row]).size
+        return upright_mask(self.masks[row], self.images[row], size, self.mask_pixels)
+
+
+def batches(files, batch_size, *, workers, on_bad_image="fail", skipped=None, patience=PATIENCE):
+    """Batches of ImageFiles, decoded in worker processes: (rows, tensors stacked one by one), at most batch_size long.
+
+    on_bad_image: "fail" raises the InputError of a picture that cannot be read; "skip" leaves it out and adds
+    {"image": row, "reason": cause} to the list `skipped`
+
+    Arrays go through pipes: shared memory and open files, which torch's tensors need, are short in containers.
+    Raises InputError if no batch arrives for `patience` seconds, or if a worker is killed.
+    """
+    import torch
+    from torch.utils.data import DataLoader
+
+    options = {"timeout": patience, "worker_init_fn": _end_with_parent} if workers else {}
+    loader = iter(DataLoader(files, batch_size, num_workers=workers, collate_fn=_stacked, **options))
+    while True:
+        try:
+            batch = next(loader, None)
+        except RuntimeError as error:
+            if "DataLoader" not in str(error):
+                raise
+            raise InputError(_why_no_batch(str(error), patience)) from error
+        if batch is None:
+            return
+        rows, arrays, errors = batch
+        for row, error in errors:
+            if on_bad_image != "skip" or not isinstance(error, BadPicture):
+                raise error
+            skipped.append({"image": row, "reason": error.cause})
+        if rows:
+            yield rows, tuple(torch.from_numpy(part) for part in arrays)
+
+
+def _stacked(items):
+    """(rows, tensors stacked as arrays, errors by row) of a batch's items."""
+    errors = [(row, part) for row, part in items if isinstance(part, InputError)]
+    good = [(row, part) for row, part in items if not isinstance(part, InputError)]
+    rows, parts = zip(*good) if good else ((), ())
+    return list(rows), tuple(np.stack([tensor.numpy() for tensor in part]) for part in zip(*parts)), errors
+
+
+def _end_with_parent(worker):
+    """End a worker whose parent was killed: it would wait for ever to hand over its batch."""
+    parent = os.getppid()
+
+    def watch():
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _why_no_batch(error, patience):
+    if "timed out" in error:
+        return (
+            f"No pictures arrived for {patience} seconds: the disk that holds them does not answer, or the processes "
+            "that read them hang. Run again; with threads: 1 the pictures are read without other processes."
+        )
+    return (
+        "A process that reads pictures was killed, most likely for lack of memory; set threads or batch_size lower, or "
+        "ask for more memory."
+    )
+
+
+def open_mask(path):
+    """A mask as a picture of the values 0 (background), 1 (foreground) and 255 (not labelled), as it is stored.
+
+    Raises InputError for other values, and for 255 without any 1: most likely the foreground was painted white.
+    """
+    return _checked_mask(open_picture(path), path)
+
+
+def _checked_mask(picture, path):
+    values = np.array(picture)
+    if values.ndim != 2 or not np.isin(values, (0, 1, 255)).all() or (255 in values and 1 not in values):
+        raise InputError(
+            f"The mask {path} must hold one number a pixel: 0 for background, 1 for foreground, 255 for not labelled; "
+            f"it holds {np.unique(values)[:5].tolist()} in shape {list(values.shape)}."
+        )
+    return Image.fromarray(values.astype(np.uint8))
+
+
+def upright_mask(path, image, size, mask_pixels=None):
+    """A mask as its picture is shown, size (width, height).
+
+    A mask with an EXIF orientation of its own is turned by it. One without, of a picture that EXIF turns, lies on the
+    pixels as they are stored or as they are shown: its size tells, or else `mask_pixels`, "stored" or "shown".
+    Raises InputError where neither does, and where the sizes do not fit.
+    """
+    stored = open_picture(path)
+    own, turn = orientation(stored), _orientation_of(image)
+    mask = _checked_mask(stored, path)
+    if own in TURNS:
+        mask = mask.transpose(TURNS[own])
+    elif turn in TURNS:
+        turned = mask.transpose(TURNS[turn])
+        fits = {kind: part for kind, part in (("stored", turned), ("shown", mask)) if part.size == size}
+        if mask_pixels is None and len(fits) == 2:
+            raise InputError(
+                f"EXIF turns the picture {image} (orientation {turn}), and its mask {path} has no orientation: set "
+                "mask_pixels of the dataset to 'stored' or 'shown', the pixels that the masks lie on."
+            )
+        mask = fits.get(mask_pixels) or next(iter(fits.values()), mask)
+    if mask.size != size:
+        turns = f", turned by EXIF (orientation {turn})" if turn in TURNS else ""
+        raise InputError(
+            f"The mask {path} has {mask.width} × {mask.height} pixels, its image {image} has {size[0]} × {size[1]}"
+            f"{turns}; they must be of one size."
+        )
+    return mask
+
+
+def orientation(picture):
+    """EXIF's orientation of a picture, 1 (as stored) where it has none or its EXIF cannot be read."""
+    try:
+        return picture.getexif().get(ORIENTATION, 1)
+    except Exception:
+        return 1
+
+
+def _orientation_of(path):
+    try:
+        with Image.open(path) as picture:
+            return orientation(picture)
+    except Exception as error:
+        raise BadPicture(str(path), _cause(error)) from error
+
+
+def open_rgb(path):
+    """A picture in RGB, as a viewer shows it: turned as its EXIF data say, transparent parts on white, 16 bit as 8.
+
+    Raises BadPicture for what cannot be decoded, and for numbers whose white is not known.
+    """
+    picture = open_picture(path)
+    kind = picture.format
+    try:
+        picture = ImageOps.exif_transpose(picture)
+    except Exception:  # EXIF that cannot be read turns nothing
+        turn = TURNS.get(orientation(picture))
+        picture = picture if turn is None else picture.transpose(turn)
+    try:
+        if picture.mode.startswith("I;16") or (picture.mode == "I" and kind in ("PPM", "PNG")):
+            picture = Image.fromarray((np.array(picture) // 257).astype(np.uint8))
+        if picture.mode == "I":
+            raise BadPicture(str(path), "it holds integers of 32 bit, whose white is not known")
+        if picture.mode == "F":
+            raise BadPicture(str(path), "it holds floating-point numbers, whose white is not known")
+        if picture.has_transparency_data:
+            picture = picture.convert("RGBA")
+            picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+        return picture.convert("RGB")
+    except BadPicture:
+        raise
+    except Exception as error:
+        raise BadPicture(str(path), _cause(error)) from error
+
+
+def open_picture(path):
+    """A decoded picture. Raises BadPicture naming the file for whatever Pillow raises, and for what it warns of."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            picture = Image.open(path)
+            picture.load()
+    except Exception as error:
+        raise BadPicture(str(path), _cause(error)) from error
+    return picture
+
+
+def _cause(error):
+    """What an error of Pillow says, without the path."""
+    said = getattr(error, "strerror", None) or str(error).split(" '")[0]
+    return said or {"MemoryError": "it needs more memory than there is"}.get(type(error).__name__, type(error).__name__)

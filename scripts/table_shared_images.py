@@ -1,0 +1,21 @@
+"""How many pictures of each seed have the same content as one with another role: what is held out, and is not."""
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from clipspectra.arrays import load_table, save_table
+from clipspectra.jobs import job
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+if __name__ == "__main__":
+    with job(snakemake.log[0]):
+        rows = []
+        for path, (dataset, seed) in zip(snakemake.input, snakemake.params.of):
+            shared = load_table(path)
+            first = shared.iloc[0] if len(shared) else {}
+            row = {"dataset": dataset, "seed": seed, "shared_images": len(shared)}
+            rows.append(row | {key: first.get(key, "") for key in ("image", "role", "same_as", "its_role")})
+        save_table(snakemake.output[0], pd.DataFrame(rows))

@@ -4,6 +4,10 @@ CORES ?= all
 BIN := .venv/bin
 UV_VERSION := 0.13.9
 
+ifneq ($(words $(CURDIR)),1)
+$(error The path $(CURDIR) has a blank, which Snakemake cannot run jobs with; move this folder to a path without blanks)
+endif
+
 .PHONY: demo test lint benchmark lock clean
 
 demo: .venv/ready

@@ -29,7 +29,7 @@ rule head_basis:
         cache=MODEL_CACHE,
     params:
         model=model_params,
-        files=own_files,
+        files=own_files(model_files),
         code=code("head_basis"),
     message:
         "Basis of every head of {wildcards.model}"
@@ -60,7 +60,7 @@ rule extract_activations:
         cache=MODEL_CACHE,
     params:
         model=model_params,
-        files=own_files,
+        files=own_files(model_files),
         precision=lookup("precision", within=config),
         on_bad_image=lookup("on_bad_image", within=config),
         stored=lookup("activations", within=config),

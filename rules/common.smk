@@ -231,9 +231,22 @@ def own_pictures(dataset, column="image"):
     )
 
 
-def own_files(wildcards, input):
-    """Stamp of a job's inputs that are the user's own: one that is replaced by an older file is noticed too."""
-    return stamp(path for path in input if not path.startswith("results/"))
+def own_files(*sources):
+    """Stamp, as a function of the wildcards, of what these give as inputs: a file replaced by an older one is noticed.
+
+    Of the wildcards alone: Snakemake does not compare what follows from a job's inputs.
+    """
+
+    def stamp_of(wildcards):
+        files = [path for source in sources for path in source(wildcards).values()]
+        paths = [
+            path
+            for part in files
+            for path in ([part] if isinstance(part, str) else part)
+        ]
+        return stamp(path for path in paths if not path.startswith("results/"))
+
+    return stamp_of
 
 
 def kind_asked(wildcards):
@@ -342,6 +355,12 @@ def pool_file(wildcards):
         words = "config/words.yaml" if pool["generated"] is True else pool["generated"]
         return {"words": existing(words, f"{key}.generated")}
     return {"pool": existing(pool["file"], f"{key}.file")} if "file" in pool else {}
+
+
+def spatial_file(wildcards):
+    """The picture of one's own that texts are mapped on."""
+    key = f"spatial.{wildcards.spatial}.image"
+    return {"image": existing(asked(wildcards)["image"], key)}
 
 
 def training_start(wildcards):

@@ -79,7 +79,7 @@ rule unpack_archive:
         runtime="2h",
     params:
         source=lambda wildcards: archives_of(wildcards.dataset)[0],
-        files=own_files,
+        files=own_files(archive_files),
         missing=missing_archives,
         digests=lambda wildcards: {
             name: digest_of(entry)

@@ -25,7 +25,7 @@ rule embed_concepts:
         cache=MODEL_CACHE,
     params:
         model=model_params,
-        files=own_files,
+        files=own_files(model_files),
         texts=lambda wildcards: concepts_of(
             INTERVENTIONS[wildcards.intervention]["edits"]
         ),

@@ -26,7 +26,7 @@ rule embed_query:
         cache=MODEL_CACHE,
     params:
         model=model_params,
-        files=own_files,
+        files=own_files(model_files, query_files),
         pictures=lambda wildcards: (
             own_pictures(asked(wildcards)["dataset"])
             if "manifest" in query_files(wildcards)

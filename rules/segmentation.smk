@@ -27,7 +27,7 @@ rule segment_images:
         cache=MODEL_CACHE,
     params:
         model=model_params,
-        files=own_files,
+        files=own_files(model_files),
         masks=lambda wildcards: own_pictures(wildcards.dataset, "mask"),
         methods=lookup("segmentation/methods", within=config),
         save_images=lookup("segmentation/save_images", within=config),
@@ -67,7 +67,7 @@ rule segment_parts:
         cache=MODEL_CACHE,
     params:
         model=model_params,
-        files=own_files,
+        files=own_files(model_files),
         masks=lambda wildcards: own_pictures(wildcards.dataset, "mask"),
         target=lookup("segmentation/target", within=config),
         geometry=lookup("segmentation/geometry", within=config),
@@ -130,10 +130,7 @@ rule table_segmentation:
 rule map_texts:
     input:
         unpack(model_files),
-        image=lambda wildcards: existing(
-            asked(wildcards)["image"],
-            f"spatial.{wildcards.spatial}.image",
-        ),
+        unpack(spatial_file),
     output:
         "results/spatial/{spatial}.safetensors",
     log:
@@ -149,7 +146,7 @@ rule map_texts:
         cache=MODEL_CACHE,
     params:
         model=model_params,
-        files=own_files,
+        files=own_files(model_files, spatial_file),
         texts=lambda wildcards: asked(wildcards)["texts"],
         minus=lambda wildcards: asked(wildcards)["minus"],
         code=code("map_texts"),

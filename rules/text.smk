@@ -15,7 +15,7 @@ rule embed_classes:
         cache=MODEL_CACHE,
     params:
         model=model_params,
-        files=own_files,
+        files=own_files(model_files),
         prompts=lambda wildcards: DATASETS[wildcards.dataset]["prompts"],
         code=code("embed_classes"),
     message:
@@ -60,7 +60,7 @@ rule embed_texts:
         cache=MODEL_CACHE,
     params:
         model=model_params,
-        files=own_files,
+        files=own_files(model_files, pool_file),
         column=lambda wildcards: TEXTS[wildcards.texts].get("column"),
         code=code("embed_texts"),
     message:

@@ -8,7 +8,6 @@ from pathlib import Path
 import open_clip
 import torch
 from open_clip.model import CLIPTextCfg, CLIPVisionCfg
-from open_clip.tokenizer import HFTokenizer
 from open_clip.transform import PreprocessCfg
 
 from clipspectra import InputError
@@ -181,12 +180,13 @@ class Description:
         text = self.config["text_cfg"]
         return ("transformers", "sentencepiece") if text.get("hf_tokenizer_name") or text.get("hf_model_name") else ()
 
-    def table(self, model, tokenizer, image_size):
+    def table(self, image_size):
         """What was used, one row of a table: texts and numbers."""
         text = self.config["text_cfg"]
         names = {key: ", ".join(map(str, self.used[key])) for key in ("mean", "std")}
         said = dict.fromkeys([self.sources[key] for key in KEYS])
-        tokenizer_name = text.get("hf_tokenizer_name") if isinstance(tokenizer, HFTokenizer) else "open_clip's BPE"
+        tokenizer = text.get("hf_tokenizer_name") or "open_clip's BPE"
+        tokenizer = Path(tokenizer).name if Path(tokenizer).is_dir() else tokenizer  # no machine's path
         return {
             "architecture": self.name,
             "image_size": f"{image_size[0]} × {image_size[1]}",
@@ -194,8 +194,8 @@ class Description:
             "preprocessing_from": "; ".join(Path(source).name for source in said),
             "activation": self.used["activation"],
             "activation_from": Path(self.sources["activation"]).name,
-            "tokenizer": str(tokenizer_name if "/" not in str(tokenizer_name) else tokenizer_name.rsplit("/", 2)[-1]),
-            "context": tokenizer.context_length,
+            "tokenizer": tokenizer,
+            "context": text.get("context_length", CLIPTextCfg.context_length),
             "text_heads": "" if text.get("hf_model_name") else text.get("heads", CLIPTextCfg.heads),
             # no weight's shape tells the number of heads
             "heads_from": Path(self.heads[-1] if self.heads else self.source).name,

@@ -138,7 +138,7 @@ def _refuse_splits(folder, pictures):
     direct = any(path.parent == folder / name for name, paths in pictures.items() for path in paths)
     alike = len(set(map(frozenset, inner.values()))) == 1
     if not direct and (alike or {name.lower() for name in pictures} <= SPLITS):
-        first = next(name for name in (*sorted(SPLITS & set(pictures), reverse=True), *pictures) if inner[name])
+        first = "train" if inner.get("train") else next(name for name in pictures if inner[name])
         inside = ", ".join(sorted(inner[first])[:5])
         raise InputError(
             f"The folders in {folder} ({', '.join(pictures)}) hold no pictures but folders: {inside}. They look like "
@@ -221,7 +221,8 @@ def places_of(table, column, values, dataset):
     if unknown:
         name = f"{column} {unknown[0]!r}" if unknown[0] else f"{column} names"
         raise InputError(f"The texts of {dataset} have no {name}, so it is not known which one is a row's own.")
-    return table[column].map({value: place for place, value in enumerate(values)}).to_numpy(dtype=int)
+    places = {value: place for place, value in enumerate(values)}
+    return np.array([places[value] for value in table[column]], dtype=int)
 
 
 def shared_images(chosen, root):

@@ -31,7 +31,7 @@ def stamp(paths):
             about = os.stat(path)
         except OSError:
             continue
-        digest.update(f"{path}\0{about.st_size}\0{about.st_mtime_ns}\n".encode(errors="surrogateescape"))
+        digest.update(f"{os.path.basename(path)}\0{about.st_size}\0{about.st_mtime_ns}\n".encode(errors="replace"))
     return digest.hexdigest()[:12]
 
 

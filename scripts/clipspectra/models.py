@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
 
 import open_clip
@@ -28,7 +29,8 @@ from clipspectra.model_files import shards_of, weights_in
 class LoadedModel:
     """An open_clip model in eval mode with what belongs to it.
 
-    preprocess: picture (PIL) -> tensor [3, height, width]; tokenizer: list of texts -> [text, context]
+    preprocess: picture (PIL) -> tensor [3, height, width]
+    make_tokenizer: () -> tokenizer; tokenizer: list of texts -> [text, context], made when it is first needed
     image_size: (height, width) that the tower takes; sha256: of the weights' file, None for random weights
     precision: of forward passes, see load; autocast(): the context to run them in
     used: what it was loaded with, for a table: preprocessing, activation, tokenizer, sizes, and where each is from
@@ -36,12 +38,16 @@ class LoadedModel:
 
     model: torch.nn.Module
     preprocess: Callable
-    tokenizer: Callable
+    make_tokenizer: Callable
     image_size: tuple[int, int]
     device: torch.device
     sha256: str | None
     precision: str = "fp32"
     used: dict = field(default_factory=dict)
+
+    @cached_property
+    def tokenizer(self):
+        return self.make_tokenizer()
 
     def autocast(self):
         return devices.autocast(self.device, self.precision)
@@ -102,7 +108,6 @@ def load(
     if checkpoint is not None:
         description.take_layout(checkpoint)
     description.settle()
-    tokenizer = _tokenizer(description, revision, cache)
     model = _built(description, cache)
     if checkpoint is not None:
         put_in(model, checkpoint.tensors, weights, description.name, resize=resize_positions)
@@ -118,8 +123,9 @@ def load(
     preprocessing = PreprocessCfg(size=size, **{key: description.used[key] for key in KEYS})
     used = {"weights": Path(weights or "random").name, "sha256": digest or ""}
     used |= {"left_out": ", ".join(checkpoint.left_out) if checkpoint else ""}
-    used = description.table(model, tokenizer, size) | used
+    used = description.table(size) | used
     preprocess = image_transform_v2(preprocessing, is_train=False)
+    tokenizer = partial(_tokenizer, description, cache)
     return LoadedModel(model, preprocess, tokenizer, size, device, digest, precision, used)
 
 
@@ -204,7 +210,7 @@ def _check_packages(description):
         )
 
 
-def _tokenizer(description, revision, cache):
+def _tokenizer(description, cache):
     """The tokenizer of an architecture; one of the hub by way of the cache."""
     text = description.config["text_cfg"]
     context, options = text.get("context_length", 77), text.get("tokenizer_kwargs") or {}

@@ -4,6 +4,7 @@ import os
 import threading
 import time
 import warnings
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -56,9 +57,13 @@ class ImageFiles:
         return len(self.images)
 
     def __getitem__(self, row):
+        return self.item(row, self.preprocess)
+
+    def item(self, row, preprocess):
+        """An item with another preprocessing of its image."""
         try:
             picture = open_rgb(self.images[row])
-            tensors = (self.preprocess(picture),)
+            tensors = (preprocess(picture),)
         except BadPicture as error:
             return row, error
         if self.masks is None:
@@ -80,14 +85,17 @@ def batches(files, batch_size, *, workers, on_bad_image="fail", skipped=None, pa
     on_bad_image: "fail" raises the InputError of a picture that cannot be read; "skip" leaves it out and adds
     {"image": row, "reason": cause} to the list `skipped`
 
-    Arrays go through pipes: shared memory and open files, which torch's tensors need, are short in containers.
-    Raises InputError if no batch arrives for `patience` seconds, or if a worker is killed.
+    Images are handed over as bytes, and through pipes: shared memory and open files, which torch's tensors need, are
+    short in containers. Raises InputError if no batch arrives for `patience` seconds, or if a worker is killed.
     """
     import torch
     from torch.utils.data import DataLoader
 
     options = {"timeout": patience, "worker_init_fn": _end_with_parent} if workers else {}
-    loader = iter(DataLoader(files, batch_size, num_workers=workers, collate_fn=_stacked, **options))
+    decode, finish = _in_two(files.preprocess) if workers else (files.preprocess, None)
+    rows = range(len(files))
+    collate = partial(_collated, files, decode)
+    loader = iter(DataLoader(rows, batch_size, num_workers=workers, collate_fn=collate, **options))
     while True:
         try:
             batch = next(loader, None)
@@ -103,11 +111,26 @@ def batches(files, batch_size, *, workers, on_bad_image="fail", skipped=None, pa
                 raise error
             skipped.append({"image": row, "reason": error.cause})
         if rows:
-            yield rows, tuple(torch.from_numpy(part) for part in arrays)
+            images, *masks = map(torch.from_numpy, arrays)
+            yield rows, (finish(images) if finish else images, *masks)
 
 
-def _stacked(items):
-    """(rows, tensors stacked as arrays, errors by row) of a batch's items."""
+def _in_two(preprocess):
+    """A preprocessing as (picture -> bytes, bytes -> numbers, which is what it ends with), or (all of it, None)."""
+    from open_clip.transform import MaybeToTensor
+    from torchvision import transforms
+    from torchvision.transforms.functional import normalize
+
+    *steps, to_tensor, norm = [None, None, *getattr(preprocess, "transforms", ())]
+    if type(to_tensor) not in (transforms.ToTensor, MaybeToTensor) or type(norm) is not transforms.Normalize:
+        return preprocess, None
+    decode = transforms.Compose([*filter(None, steps), transforms.PILToTensor()])
+    return decode, lambda images: normalize(images.float().div_(255), norm.mean, norm.std, inplace=True)
+
+
+def _collated(files, decode, rows):
+    """(rows, tensors stacked as arrays, errors by row) of a batch's rows, read here, in a worker."""
+    items = [files.item(row, decode) for row in rows]
     errors = [(row, part) for row, part in items if isinstance(part, InputError)]
     good = [(row, part) for row, part in items if not isinstance(part, InputError)]
     rows, parts = zip(*good) if good else ((), ())

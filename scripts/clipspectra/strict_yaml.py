@@ -24,6 +24,8 @@ def load(path):
         mark = error.problem_mark or error.context_mark
         tabs = " Indent with blanks, not with tabs." if "\\t" in str(error.problem) else ""
         raise InputError(f"{path}, line {mark.line + 1 if mark else '?'}: {error.problem}.{tabs}") from error
+    except InputError:
+        raise
     except (yaml.YAMLError, ValueError) as error:
         raise InputError(f"{path} cannot be read as YAML: {error}.") from error
 

@@ -16,7 +16,7 @@ sys.path.append(str(REPOSITORY / "scripts"))
 from clipspectra import InputError, strict_yaml
 from clipspectra.code_digest import code_digest
 from clipspectra.files import manifest_files, stamp, visible_files
-from clipspectra.model_files import files_of
+from clipspectra.model_files import files_of, weights_in
 
 if re.search(r"\s", sys.executable):
     raise WorkflowError(
@@ -276,6 +276,8 @@ def model_files(wildcards):
         if is_path(model.get(key))
     }
     try:
+        if Path(files.get("pretrained", "")).is_dir() and "pretrained" in files:
+            files["pretrained"] = str(weights_in(files["pretrained"]))
         others = files_of(
             files.get("architecture", model["architecture"]), files.get("pretrained")
         )

@@ -33,6 +33,11 @@ PLAIN = [
     *(collections.defaultdict, dict, list, set, int, float, bool, str),
 ]  # fmt: skip
 
+# Types of TorchScript's stored numbers.
+STORAGES = {"FloatStorage": torch.float32, "HalfStorage": torch.float16, "DoubleStorage": torch.float64}
+STORAGES |= {"BFloat16Storage": torch.bfloat16, "LongStorage": torch.int64, "IntStorage": torch.int32}
+STORAGES |= {"ByteStorage": torch.uint8, "BoolStorage": torch.bool}
+
 
 @dataclass
 class Checkpoint:
@@ -135,8 +140,8 @@ def _zipped(path):
 def _unpickled(path):
     """What torch.save wrote, with numbers, texts and numpy scalars beside tensors; nothing else is unpickled."""
     try:
-        with torch.serialization.safe_globals(PLAIN):
-            return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(PLAIN), open(path, "rb") as file:  # by content, not by its name
+            return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         named = re.findall(r"(?:GLOBAL|class|function|global) [`']?([A-Za-z_][\w.]*\.[\w.]+)", str(error))
         objects = f" ({named[0]})" if named else ""
@@ -163,8 +168,8 @@ class _ScriptData(pickle.Unpickler):
     def find_class(self, module, name):
         if module.startswith("__torch__"):
             return self.Module
-        if module == "torch" and name.endswith("Storage"):
-            return getattr(torch, name).dtype
+        if module == "torch" and name in STORAGES:
+            return STORAGES[name]
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
             return lambda storage, offset, size, stride, *rest: storage.as_strided(size, stride, offset)
         if (module, name) == ("collections", "OrderedDict"):

@@ -4,6 +4,7 @@ import os
 import threading
 import time
 import warnings
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -96,23 +97,28 @@ def batches(files, batch_size, *, workers, on_bad_image="fail", skipped=None, pa
     rows = range(len(files))
     collate = partial(_collated, files, decode)
     loader = iter(DataLoader(rows, batch_size, num_workers=workers, collate_fn=collate, **options))
-    while True:
-        try:
-            batch = next(loader, None)
-        except RuntimeError as error:
-            if "DataLoader" not in str(error):
-                raise
-            raise InputError(_why_no_batch(str(error), patience)) from error
-        if batch is None:
-            return
-        rows, arrays, errors = batch
-        for row, error in errors:
-            if on_bad_image != "skip" or not isinstance(error, BadPicture):
-                raise error
-            skipped.append({"image": row, "reason": error.cause})
-        if rows:
-            images, *masks = map(torch.from_numpy, arrays)
-            yield rows, (finish(images) if finish else images, *masks)
+    try:
+        while batch := _next(loader, patience):
+            rows, arrays, errors = batch
+            for row, error in errors:
+                if on_bad_image != "skip" or not isinstance(error, BadPicture):
+                    raise error
+                skipped.append({"image": row, "reason": error.cause})
+            if rows:
+                images, *masks = map(torch.from_numpy, arrays)
+                yield rows, (finish(images) if finish else images, *masks)
+    finally:
+        del loader  # an error keeps this frame: its workers end now, not when garbage is collected
+
+
+def _next(loader, patience):
+    """The next batch of a DataLoader, None after the last one."""
+    try:
+        return next(loader, None)
+    except RuntimeError as error:
+        if "DataLoader" not in str(error):
+            raise
+        raise InputError(_why_no_batch(str(error), patience)) from error
 
 
 def _in_two(preprocess):
@@ -212,14 +218,15 @@ def upright_mask(path, image, size, mask_pixels=None):
 def orientation(picture):
     """EXIF's orientation of a picture, 1 (as stored) where it has none or its EXIF cannot be read."""
     try:
-        return picture.getexif().get(ORIENTATION, 1)
+        with _quiet():
+            return picture.getexif().get(ORIENTATION, 1)
     except Exception:
         return 1
 
 
 def _orientation_of(path):
     try:
-        with Image.open(path) as picture:
+        with _quiet(), Image.open(path) as picture:
             return orientation(picture)
     except Exception as error:
         raise BadPicture(str(path), _cause(error)) from error
@@ -233,7 +240,8 @@ def open_rgb(path):
     picture = open_picture(path)
     kind = picture.format
     try:
-        picture = ImageOps.exif_transpose(picture)
+        with _quiet():
+            picture = ImageOps.exif_transpose(picture)
     except Exception:  # EXIF that cannot be read turns nothing
         turn = TURNS.get(orientation(picture))
         picture = picture if turn is None else picture.transpose(turn)
@@ -257,13 +265,21 @@ def open_rgb(path):
 def open_picture(path):
     """A decoded picture. Raises BadPicture naming the file for whatever Pillow raises, and for what it warns of."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
+        with _quiet():
             picture = Image.open(path)
             picture.load()
     except Exception as error:
         raise BadPicture(str(path), _cause(error)) from error
     return picture
+
+
+@contextmanager
+def _quiet():
+    """Pillow's warnings, which name no file: those of pictures that may be bombs are errors, others of no account."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
 
 
 def _cause(error):

@@ -46,7 +46,9 @@ def clip_config(folder, config):
         result[side] |= {"norm_kwargs": {"eps": values["layer_norm_eps"]}}
     result["quick_gelu"] = vision["hidden_act"] == "quick_gelu"
     if text["vocab_size"] != CLIPTextCfg.vocab_size:  # another vocabulary than OpenAI's: the folder's own tokenizer
-        result["text_cfg"] |= {"hf_tokenizer_name": str(folder), "pool_type": "eos", "eos_id": text.get("eos_token_id")}
+        result["text_cfg"]["hf_tokenizer_name"] = str(folder)
+        if text.get("eos_token_id", 49407) != 2:  # 2 stands for the largest token, as in OpenAI's
+            result["text_cfg"] |= {"pool_type": "eos", "eos_id": text.get("eos_token_id", 49407)}
     return Path(folder).name, result
 
 

@@ -1,0 +1,257 @@
+"""Folders, tables, text pools and configs as people have them: right, or refused with a sentence."""
+
+import os
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from clipspectra import InputError, models, strict_yaml, texts
+from clipspectra.arrays import load_table, save_table
+from clipspectra.datasets import (
+    choose_rows,
+    folder_manifest,
+    left_out,
+    own_manifest,
+    places_of,
+    read_manifest,
+    shared_images,
+)
+from clipspectra.files import manifest_files, stamp
+
+ROOT = Path(__file__).parents[2]
+HEADER = "image,label,class,group,split,mask"
+ROWS = ["a.png,0,cat,,train,", "b.png,1,dog,,test,"]
+
+
+def picture(path, colour=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 8), (colour, 0, 0)).save(path)
+
+
+def table(path, *lines, encoding="utf-8"):
+    path.write_bytes("\n".join(lines).encode(encoding))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("lines", "options", "sentence"),
+    [
+        (
+            [HEADER, "a.png,0,Käfer,,train,", ROWS[1]],
+            {"encoding": "latin-1"},
+            "line 2, is not UTF-8 .it may be Latin-1",
+        ),
+        ([HEADER, *ROWS], {"encoding": "utf-16"}, "is not UTF-8 but UTF-16; save it as"),
+        ([], {}, "m.csv is empty"),
+        ([HEADER.replace(",", ";"), *ROWS], {}, "is separated by semicolons; save it"),
+        ([HEADER.replace(",", "\t"), *ROWS], {}, "is separated by tabs; save it"),
+        ([HEADER, ROWS[0], "b.png,1,dog,big,,test,"], {}, "line 3, has 7 values where the header has 6"),
+        ([HEADER, ROWS[0], "b.png,1,dog"], {}, "line 3, has 3 values where the header has 6"),
+        ([HEADER, ROWS[0], 'b.png,1,"dog,,test,'], {}, "line 3, cannot be read: unexpected end of data"),
+        ([HEADER + ",class", *(row + ",x" for row in ROWS)], {}, "has two columns 'class'"),
+        ([HEADER, "a.png,0,cat ,,train,", ROWS[1]], {}, r"line 2, has class 'cat ', which begins or ends with a blank"),
+        ([HEADER, ROWS[0], "b.png,1,dog,,test\u00a0,"], {}, r"line 3, has split 'test\\xa0', which begins or ends"),
+        ([HEADER, ROWS[0], "b.png,one,dog,,test,"], {}, "no whole numbers, the first in line 3: 'one'"),
+        ([HEADER, ROWS[0], "b.png,1.5,dog,,test,"], {}, "no whole numbers, the first in line 3: '1.5'"),
+        ([HEADER, ROWS[0], "b.png,1,cat,,test,"], {}, "gives class 'cat' more than one label: 0, 1"),
+        ([HEADER, ROWS[0], "b.png,1,,,test,"], {}, "has no class in 1 rows, the first in line 3"),
+        ([HEADER, ROWS[0], ",1,dog,,test,"], {}, "names no image in line 3"),
+        (["PK\x03\x04 of Excel"], {}, "is an Excel workbook; save it as"),
+    ],
+)
+def test_tables_that_cannot_be_read_one_way_are_refused(lines, options, sentence, tmp_path):
+    with pytest.raises(InputError, match=sentence):
+        read_manifest(table(tmp_path / "m.csv", *lines, **options))
+
+
+def test_every_column_but_label_is_text(tmp_path):
+    """With a mark of UTF-8, commas at the ends of rows, blank lines, an index, and numbers that must not change."""
+    for name in ("a.png", "b.png"):
+        picture(tmp_path / name)
+    rows = [f"{ROWS[0]},00,1234567.25,NA", f"{ROWS[1]},01,1234567.75,1e5"]
+    lines = [
+        "\ufeff," + HEADER + ",code,angle,note",
+        "",
+        *(f"{place},{row}," for place, row in enumerate(rows)),
+        ",,,,",
+    ]
+    lines = [line.replace(",0,cat", ",-1.0,cat") for line in lines]
+    manifest = own_manifest(table(tmp_path / "m.csv", *lines))
+    save_table(tmp_path / "written.csv", manifest)
+    for again in (manifest, read_manifest(tmp_path / "written.csv"), load_table(tmp_path / "written.csv")):
+        assert again["label"].tolist() == [-1, 1]
+        assert again["code"].tolist() == ["00", "01"]
+        assert again["angle"].tolist() == ["1234567.25", "1234567.75"]
+        assert again["note"].tolist() == ["NA", "1e5"]
+        assert next(iter(again)) == "image"
+
+
+def test_classes_are_found_by_name_whatever_their_labels():
+    rows = pd.DataFrame({"class": ["dog", "ape", "dog"], "label": [7, -1, 7]})
+    assert places_of(rows, "class", ["ape", "cat", "dog"], "mine").tolist() == [2, 0, 2]
+    with pytest.raises(InputError, match="The texts of mine have no class 'dog'"):
+        places_of(rows, "class", ["ape", "cat"], "mine")
+    with pytest.raises(
+        InputError, match="The texts of mine have no class names, so it is not known which one is a row's"
+    ):
+        places_of(pd.DataFrame({"class": [""]}), "class", ["ape", "cat"], "mine")
+
+
+def test_folders_as_they_are(tmp_path):
+    """Hidden copies, notes of other systems, endings that Pillow reads, links, and what is left out is said."""
+    root = tmp_path / "pictures"
+    for name in ("cat/a.jfif", "cat/b.JPG", "cat/deep/c.avif", "dog/d.webp", "dog/e.jp2"):
+        picture(root / name)
+    for name in ("cat/.ipynb_checkpoints/a-checkpoint.png", "__MACOSX/cat/f.png", ".cache/g.png", "dog/__MACOSX/h.png"):
+        picture(root / name)
+    (root / "dog" / "._d.png").write_bytes(b"\0\5\x16\7")
+    (root / "cat" / "notes.txt").write_text("notes")
+    (root / "cat" / "phone.HEIC").write_bytes(b"heic")
+    picture(root / "beside.png")
+    picture(tmp_path / "blobs" / "one.png")
+    for name in ("linked-1.png", "linked-2.png"):
+        os.symlink(tmp_path / "blobs" / "one.png", root / "dog" / name)
+    os.symlink(root / "cat", root / "cat" / "loop")
+    manifest = folder_manifest(root)
+    names = [Path(name).relative_to(root).as_posix() for name in manifest["image"]]
+    dogs = ["dog/d.webp", "dog/e.jp2", "dog/linked-1.png", "dog/linked-2.png"]
+    assert names == ["cat/a.jfif", "cat/b.JPG", "cat/deep/c.avif", *dogs]
+    assert manifest["class"].tolist() == ["cat"] * 3 + ["dog"] * 4
+    pictures, endings = left_out(root)
+    assert [path.name for path in pictures] == ["beside.png", "phone.HEIC"]
+    assert endings == {".txt": 1, ".heic": 1, ".png": 1}
+
+
+@pytest.mark.parametrize("splits", [("train", "val"), ("fold1", "fold2", "fold3"), ("train",)])
+def test_folders_of_splits_are_no_classes(splits, tmp_path):
+    for split in splits:
+        for name in ("cat/a.png", "dog/b.png"):
+            picture(tmp_path / split / name)
+    sentence = rf"hold no pictures but folders: cat, dog. They look like splits.* such as {tmp_path}/{splits[0]}"
+    with pytest.raises(InputError, match=sentence):
+        folder_manifest(tmp_path)
+    assert set(folder_manifest(tmp_path / splits[0])["class"]) == {"cat", "dog"}
+
+
+def test_class_folders_may_have_folders(tmp_path):
+    for name in ("cat/2021/a.png", "dog/2022/b.png", "train/engine/c.png"):
+        picture(tmp_path / name)
+    assert folder_manifest(tmp_path)["class"].tolist() == ["cat", "dog", "train"]
+    (tmp_path / "empty" / "inside").mkdir(parents=True)
+    with pytest.raises(InputError, match="The class folder .*empty has no images"):
+        folder_manifest(tmp_path)
+
+
+def test_pictures_with_two_roles_are_counted_by_content(tmp_path):
+    for number in range(8):
+        picture(tmp_path / f"{number}.png", colour=number)
+    same = [("5.png", "0.png"), ("6.png", "1.png")]
+    for copy, of in same:
+        (tmp_path / copy).write_bytes((tmp_path / of).read_bytes())
+    chosen = pd.DataFrame({"image": [f"{number}.png" for number in range(8)] + ["absent.png"]})
+    chosen["role"] = ["fit"] * 3 + ["eval"] * 6
+    chosen.loc[2, "role"] = "eval"
+    shared = shared_images(chosen, tmp_path)
+    assert set(zip(shared["image"], shared["same_as"])) == set(same)
+    assert set(shared["role"] + shared["its_role"]) == {"evalfit"}
+    assert shared_images(chosen.assign(role="eval"), tmp_path).empty
+
+
+def test_rows_are_drawn_whatever_the_labels_are():
+    rows = pd.DataFrame({"image": [f"{n}.png" for n in range(12)], "class": ["a", "b"] * 6, "split": "all"})
+    few = {"fit": {"per_class": 2}, "eval": {"per_class": 2}}
+    drawn = [choose_rows(rows.assign(label=labels), few, 0)["image"].tolist() for labels in ([0, 1] * 6, [-1, 1] * 6)]
+    assert drawn[0] == drawn[1]
+
+
+MARKS = ["a cat\u2028on a mat", "a dog\x85too", "an owl\x0bx", "a bat\x0cy", "an ant\x1cz", "last"]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_lines_of_a_pool_end_as_in_the_reference(end, tmp_path):
+    (tmp_path / "pool.txt").write_bytes(end.join(MARKS).encode())
+    assert texts.read_pool(tmp_path / "pool.txt")[0] == MARKS
+    (tmp_path / "pool.txt").write_bytes((end.join(["", *MARKS, "last", ""])).encode("utf-8-sig"))
+    assert texts.read_pool(tmp_path / "pool.txt") == (MARKS, {"blank": 1, "double": 1})
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("pool.csv", 'id,caption\n1,"a cat, two dogs"\n2,a sky\n'),
+        ("pool.tsv", "id\tcaption\n1\ta cat, two dogs\n2\ta sky\n"),
+        ("pool.jsonl", '{"id": 1, "caption": "a cat, two dogs"}\n{"id": 2, "caption": "a sky"}\n'),
+        ("pool.json", '[{"id": 1, "caption": "a cat, two dogs"}, {"id": 2, "caption": "a sky"}]'),
+    ],
+)
+def test_tables_as_pools_are_read_by_their_column(name, content, tmp_path):
+    path = tmp_path / name
+    path.write_text(content)
+    assert texts.read_pool(path, "caption")[0] == ["a cat, two dogs", "a sky"]
+    for column in (None, "text"):
+        with pytest.raises(InputError, match="say with 'column' in the config which one holds the texts: id, caption"):
+            texts.read_pool(path, column)
+
+
+def test_texts_of_the_same_tokens_count_once():
+    loaded = models.load(ROOT / "tests/golden/model_config.json", ROOT / "tests/golden/model.safetensors")
+    long = "word " * loaded.tokenizer.context_length
+    pool = ["A photo of Cardiff", "a photo of cardiff", "a  photo of\tCardiff", "another", long + "one", long + "two"]
+    assert texts.different_texts(loaded, pool) == (["A photo of Cardiff", "another", long + "one"], 3)
+
+
+YAML = """\
+base: &base {templates: [a], names: {007: bond, 1.0: one, 2024-01-01: new year, "no": nope}}
+same: *base
+more:
+  <<: *base
+  templates: [b]
+"""
+
+
+def test_keys_of_a_config_are_texts_as_written_and_nothing_is_shared(tmp_path):
+    (tmp_path / "c.yaml").write_text(YAML)
+    config = strict_yaml.load(tmp_path / "c.yaml")
+    assert list(config["base"]["names"]) == ["007", "1.0", "2024-01-01", "no"]
+    assert config["more"] == {"templates": ["b"], "names": config["base"]["names"]}
+    config["same"]["default"] = 1
+    assert "default" not in config["base"]
+    assert strict_yaml.line_of(tmp_path / "c.yaml", ["more", "templates", 0]) == 5
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("a:\n  b: 1\nc: 2\na:\n  d: 3\n", "line 4: the key 'a' stands there twice, first in line 1"),
+        ("a:\n  no: 1\n", 'line 2: YAML takes the key no for no text; write it in quotes, "no"'),
+        ("a: {on: 1}\n", 'line 1: YAML takes the key on for no text; write it in quotes, "on"'),
+        ("a:\n\tb: 1\n", "line 2: .*Indent with blanks, not with tabs"),
+        ("a: [1, 2\nb: 3\n", "line 2: "),
+        ("? [a, b]\n: 1\n", "line 1: a list cannot be a key"),
+    ],
+)
+def test_traps_of_yaml_are_named_with_their_line(text, sentence, tmp_path):
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(InputError, match=sentence) as error:
+        strict_yaml.load(tmp_path / "c.yaml")
+    assert len(re.findall("c.yaml", str(error.value))) == 1
+
+
+def test_a_replaced_file_is_noticed_unread(tmp_path):
+    path = tmp_path / "a.png"
+    picture(path)
+    before = stamp([path])
+    assert stamp([path]) == before
+    os.utime(path, (0, 0))  # an older file under the old name
+    older = stamp([path])
+    assert older != before
+    path.write_bytes(path.read_bytes() + b"x")
+    os.utime(path, (0, 0))
+    assert stamp([path]) not in (before, older)
+    assert stamp([path, tmp_path / "absent"]) == stamp([path])
+    table(tmp_path / "m.csv", HEADER, "a.png,0,cat,,train,m/a.png")
+    assert manifest_files(tmp_path / "m.csv", "mask") == [str(tmp_path / "m/a.png")]
+    assert manifest_files(tmp_path / "absent.csv", "image") == []

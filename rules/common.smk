@@ -64,6 +64,10 @@ if not os.access(".", os.W_OK):
         f"No permission to write in {Path.cwd()}; name another place with --directory."
     )
 
+for entry in config["datasets"].values():
+    if "folder" in entry:
+        entry["folder"] = os.path.expanduser(entry["folder"])
+
 MODELS, DATASETS, TEXTS = config["models"], config["datasets"], config["texts"]
 SEEDS = config["seeds"]
 MODEL_MEMORY = "12GB"  # loading ViT-H-14 takes its weights twice, 8 GB
@@ -126,6 +130,7 @@ def code(script):
 
 def found(path):
     """A path of the config: in the working directory, else in the repository (for the files that come with it)."""
+    path = os.path.expanduser(path)
     return (
         path
         if Path(path).exists() or not (REPOSITORY / path).exists()

@@ -33,7 +33,7 @@ rule segment_images:
         save_images=lookup("segmentation/save_images", within=config),
         target=lookup("segmentation/target", within=config),
         geometry=lookup("segmentation/geometry", within=config),
-        mask_pixels=lambda wildcards: DATASETS[wildcards.dataset]["mask_pixels"],
+        mask_pixels=lambda wildcards: DATASETS[wildcards.dataset].get("mask_pixels"),
         on_bad_image=lookup("on_bad_image", within=config),
         code=code("segment_images"),
     message:
@@ -71,7 +71,7 @@ rule segment_parts:
         masks=lambda wildcards: own_pictures(wildcards.dataset, "mask"),
         target=lookup("segmentation/target", within=config),
         geometry=lookup("segmentation/geometry", within=config),
-        mask_pixels=lambda wildcards: DATASETS[wildcards.dataset]["mask_pixels"],
+        mask_pixels=lambda wildcards: DATASETS[wildcards.dataset].get("mask_pixels"),
         on_bad_image=lookup("on_bad_image", within=config),
         code=code("segment_parts"),
     message:

@@ -46,12 +46,13 @@ def described(architecture):
     with torch.device("meta"):
         visual = _build_vision_tower(config["embed_dim"], config["vision_cfg"], config.get("quick_gelu", False))
     row = {"architecture": architecture, "supported": "no", "adapter": ""}
+    tokenizer = config["text_cfg"].get("hf_tokenizer_name", "open_clip's")
     try:
         found = tower(visual.eval())
     except Unsupported as error:
-        return row | {"layers": "", "heads": "", "d_model": "", "reason": error.reason}
+        return row | {"layers": "", "heads": "", "d_model": "", "tokenizer": tokenizer, "reason": error.reason}
     sizes = {"layers": len(found.layers), "heads": found.layers[0].heads, "d_model": found.width}
-    return row | {"supported": "yes", "adapter": found.family} | sizes | {"reason": ""}
+    return row | {"supported": "yes", "adapter": found.family} | sizes | {"tokenizer": tokenizer, "reason": ""}
 
 
 def tower(visual):

@@ -149,7 +149,10 @@ def _source(architecture, pretrained, revision, cache):
             download_pretrained_from_hf(repository, revision=revision, cache_dir=cache)
         except Exception:  # it has another name than open_clip's
             _snapshot(repository, revision, cache, f"The model {architecture}", ["*.safetensors", "*.bin"])
-        return description, weights_in(folder)
+        try:
+            return description, weights_in(folder)
+        except InputError as error:
+            raise _not_fetched(f"The weights of {architecture}", revision, error) from error
     if architecture.startswith("local-dir:"):
         folder = Path(architecture.removeprefix("local-dir:"))
         if not folder.is_dir():

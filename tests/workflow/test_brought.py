@@ -1,0 +1,176 @@
+"""From the command line: a SigLIP, files that are replaced, a path with a blank."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+from conftest import environment
+from open_clip import CustomTextCLIP
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from tokenizers_small import cached, tokenizer_files
+
+SIGLIP = {
+    "embed_dim": 96,
+    "init_logit_bias": -10,
+    "custom_text": True,
+    "vision_cfg": {"image_size": 160, "timm_model_name": "test_vit3", "timm_pool": "map", "timm_proj": "none"},
+    "text_cfg": {
+        "context_length": 16,
+        "vocab_size": 64,
+        "hf_tokenizer_name": "timm/ViT-B-16-SigLIP",
+        "tokenizer_kwargs": {"clean": "canonicalize"},
+        "width": 96,
+        "heads": 3,
+        "layers": 1,
+        "no_causal_mask": True,
+        "proj_bias": True,
+        "pool_type": "last",
+        "norm_kwargs": {"eps": 1e-6},
+    },
+}
+
+
+def study(clone, models, **changes):
+    """A config of a small demo dataset with these models, written as config/study.yaml."""
+    roles = {"fit": {"split": "train", "per_class": 3}, "eval": {"split": "test", "per_class": 3}}
+    prompts = {"class": {"templates": ["a photo of a {}"]}}
+    config = {
+        "models": models,
+        "datasets": {"d": {"demo": {"images": 120}, "masks": True, "roles": roles, "prompts": prompts}},
+        "texts": {"t": {"demo": True}},
+        "seeds": [0],
+        "shards": 1,
+        "threads": 2,
+        "evaluation": {"methods": ["components"], "budgets": [0, 2]},
+        "segmentation": {"methods": ["decomposition"]},
+    }
+    (clone.directory / "config" / "study.yaml").write_text(yaml.safe_dump(config | changes))
+    return ["--configfile", "config/study.yaml"]
+
+
+def test_a_siglip_runs_the_whole_chain_without_a_network(clone, monkeypatch):
+    """With its tokenizer of the hub, which the cache holds."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    torch.manual_seed(0)
+    (clone.directory / "siglip.json").write_text(json.dumps(SIGLIP))
+    config = {key: value for key, value in SIGLIP.items() if key != "custom_text"}
+    save_file(CustomTextCLIP(**config).state_dict(), clone.directory / "siglip.safetensors")
+    cached(clone.directory / "hub", "timm/ViT-B-16-SigLIP", tokenizer_files("timm/ViT-B-16-SigLIP"))
+    model = {"architecture": "siglip.json", "pretrained": "siglip.safetensors", "mean": [0.5] * 3, "std": [0.5] * 3}
+    options = study(clone, {"siglip": model | {"resize_mode": "squash"}}, cache="hub")
+    result = clone.snakemake(*options)
+    assert result.returncode == 0, result.stdout
+    tables = clone.directory / "results" / "tables"
+    assert pd.read_csv(tables / "exactness.csv")["largest_sum_error"].max() < 1e-5
+    used = pd.read_csv(tables / "loaded-models.csv").iloc[0]
+    assert (used["mean"], used["resize_mode"], used["preprocessing_from"]) == (
+        "0.5, 0.5, 0.5",
+        "squash",
+        "the config; open_clip's default",
+    )
+    assert used["tokenizer"] == "timm/ViT-B-16-SigLIP"
+    assert len(pd.read_csv(tables / "recovery.csv")) == 2
+    assert (tables / "segmentation.csv").exists()
+
+
+def planned(clone, *arguments):
+    """Names of the rules that a dry run plans, with how often."""
+    result = clone.snakemake("--dry-run", *arguments)
+    assert result.returncode == 0, result.stdout
+    if "Nothing to be done" in result.stdout:
+        return {}
+    lines = result.stdout.split("Job stats:")[1].split("\n\n")[0].splitlines()[3:]
+    return {line.split()[0]: int(line.split()[1]) for line in lines if not line.startswith("total")}
+
+
+def test_what_is_replaced_under_its_old_name_is_noticed(clone):
+    """By an older file, too: weights of any name, weights in a folder, a picture, a mask, a text pool."""
+    here = clone.directory
+    weights = {name: part.float() for name, part in load_file(here / "config/demo/balanced.safetensors").items()}
+    other = weights | {"visual.proj": torch.randn_like(weights["visual.proj"])}
+    shutil.copy(here / "config/demo/digits-clip.json", here / "digits.json")
+    (here / "folder").mkdir()
+    config = {"model_cfg": json.loads((here / "digits.json").read_text())}
+    (here / "folder" / "open_clip_config.json").write_text(json.dumps(config))
+    torch.save({"state_dict": weights}, here / "best")
+    save_file(weights, here / "folder" / "open_clip_model.safetensors")
+    (here / "pool.txt").write_text("a red digit\nthe sky\ncat fur\n")
+    rows = ["image,label,class,group,split,mask"]
+    for number in range(12):
+        Image.new("RGB", (64, 64), (20 * number, 0, 99)).save(here / f"{number}.png")
+        Image.new("L", (64, 64), number % 2).save(here / f"{number}-mask.png")
+        rows.append(f"{number}.png,{number % 2},{'cat' if number % 2 else 'dog'},,all,{number}-mask.png")
+    (here / "own.csv").write_text("\n".join(rows))
+    roles = {"fit": {"per_class": 3}, "eval": {"per_class": 3}}
+    own = {"manifest": "own.csv", "masks": True, "roles": roles, "prompts": {"class": {"templates": ["a {}"]}}}
+    models = {
+        "file": {"architecture": "digits.json", "pretrained": "best"},
+        "dir": {"architecture": "local-dir:folder"},
+    }
+    options = study(clone, models, datasets={"own": own}, texts={"t": {"file": "pool.txt"}})
+    targets = [f"results/tables/{name}.csv" for name in ("accuracy", "segmentation", "texts")]
+    result = clone.snakemake(*targets, *options)
+    assert result.returncode == 0, result.stdout
+    assert planned(clone, *targets, *options) == {}
+
+    def replaced(path, write):
+        write(path)
+        os.utime(path, (10**9, 10**9))
+        plan = planned(clone, *targets, *options)
+        assert clone.snakemake("--touch", *targets, *options).returncode == 0
+        return plan
+
+    of_images = {"choose_images", "extract_activations", "segment_images"}
+    plan = replaced(here / "3.png", Image.new("RGB", (64, 64), "white").save)
+    assert of_images <= set(plan)
+    assert not {"embed_classes", "embed_texts", "head_basis"} & set(plan)
+    plan = replaced(here / "3-mask.png", Image.new("L", (64, 64), 0).save)
+    assert {"segment_images"} == set(plan) - {"segment_parts_and_components", "table_segmentation"}
+    plan = replaced(here / "pool.txt", lambda path: path.write_text("a red digit\nthe sky\ncat hair\n"))
+    assert {"embed_texts", "table_texts"} == set(plan)
+    for path, save in ((here / "best", torch.save), (here / "folder" / "open_clip_model.safetensors", save_file)):
+        plan = replaced(path, lambda path, save=save: save(other, path))
+        assert (plan["extract_activations"], plan["embed_texts"], plan["embed_classes"]) == (1, 1, 1)  # of one model
+
+
+def test_a_path_with_a_blank_is_refused_at_once(clone, tmp_path):
+    place = tmp_path / "my folder"
+    shutil.copytree(clone.directory, place, symlinks=True)
+    result = subprocess.run(["make", "demo"], cwd=place, capture_output=True, text=True, check=False)
+    assert result.returncode != 0
+    assert "has a blank, which Snakemake cannot run jobs with" in result.stderr
+    python = place / "bin" / "python"
+    python.parent.mkdir()
+    python.symlink_to(sys.executable)
+    (place / "pyvenv.cfg").write_text((Path(sys.prefix) / "pyvenv.cfg").read_text())
+    (place / "lib").symlink_to(f"{sys.prefix}/lib")
+    command = [python, "-m", "snakemake", "--dry-run"]
+    result = subprocess.run(command, cwd=place, env=environment(), capture_output=True, text=True, check=False)
+    assert result.returncode != 0
+    assert f"The path of Python, {python}, has a blank" in result.stdout + result.stderr
+
+
+@pytest.mark.parametrize(
+    ("lines", "sentence"),
+    [
+        ("queries: {}\nqueries: {}\n", r"line \d+: the key 'queries' stands there twice"),
+        ("demo_training: {no: {steps: 3}}\n", r"line \d+: YAML takes the key no for no text; write it in quotes"),
+        ("cache: 7\n", r"Config, cache, line \d+ of .*study.yaml: 7 is not of type .*write it in quotes"),
+    ],
+)
+def test_traps_of_yaml_name_the_line(clone, lines, sentence):
+    options = study(clone, {"demo": clone.config["models"]["demo"]})
+    with open(clone.directory / "config" / "study.yaml", "a") as file:
+        file.write(lines)
+    result = clone.snakemake("--dry-run", *options)
+    assert result.returncode != 0
+    assert re.search(sentence, result.stdout), result.stdout

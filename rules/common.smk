@@ -54,9 +54,9 @@ except WorkflowError as error:
         path: strict_yaml.line_of(path, problem.absolute_path)
         for path in workflow.configfiles
     }
-    at = "".join(f", line {line} of {path}" for path, line in lines.items() if line)
+    at = "".join(f" (line {line} of {path})" for path, line in lines.items() if line)
     raise WorkflowError(
-        f"Config, {where}{at}: {problem.message[:300]}{meant}"
+        f"Config, {where}: {problem.message[:300]}{meant}{at}"
     ) from None
 
 if not os.access(".", os.W_OK):

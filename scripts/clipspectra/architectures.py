@@ -13,17 +13,29 @@ from open_clip.transform import PreprocessCfg
 from clipspectra import InputError
 from clipspectra.checkpoints import read_json
 from clipspectra.layouts import is_siglip, is_transformers
-from clipspectra.model_files import OPEN_CLIP_CONFIG, PREPROCESSOR_CONFIG, TRANSFORMERS_CONFIG
-from clipspectra.transformers_configs import clip_config, preprocessing_of, siglip_config, tower_config
+from clipspectra.model_files import OPEN_CLIP_CONFIG, TRANSFORMERS_CONFIG
+from clipspectra.transformers_configs import (
+    activation_of,
+    clip_config,
+    image_processor,
+    preprocessing_of,
+    siglip_config,
+    sizes_of_config,
+    sizes_of_model,
+)
 
 # Who decides between claims of how a model is used, the first one first.
 CONFIG, LIKE, FILES, LAYOUT, PUBLISHED, DEFAULT = range(6)
 KEYS = ("mean", "std", "interpolation", "resize_mode")
-ACTIVATIONS = {"quick_gelu": "quick_gelu", "gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh"}
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "spiece.model")
+ALL_KEYS = (*KEYS, "fill_color")  # of the border that resize_mode longest adds
+INTERPOLATIONS, RESIZE_MODES = ("bicubic", "bilinear"), ("shortest", "longest", "squash")
+# Files of which any one holds a tokenizer's vocabulary.
+VOCABULARIES = (
+    *("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "tokenizer.model", "sentencepiece.bpe.model"),
+)
 # Keys of a model config that change no number of a loaded model.
 SILENT = {
-    *("hf_model_pretrained", "hf_tokenizer_name", "tokenizer_kwargs", "tokenizer_mode", "timm_model_pretrained"),
+    *("hf_model_pretrained", "timm_model_pretrained"),
     *("timm_drop", "timm_drop_path", "patch_dropout", "output_tokens", "init_logit_bias", "init_logit_scale"),
     *("custom_text", "nonscalar_logit_scale", "quick_gelu", "multimodal_cfg", "vision_cfg", "text_cfg"),
 }
@@ -35,17 +47,19 @@ class Description:
 
     name: of the architecture; config: open_clip's model config; source: what says so
     claims: (rank, source, {"mean": …, "std": …, "interpolation": …, "resize_mode": …, "activation": …}, any of these)
-    heads: (heads of the image tower, of the text tower, epsilon of the norms, source) where transformers' config says
+    sizes: (source, {what: number}) that a config of transformers says of the model, beyond the shapes of its weights
     published: whether it is an architecture of open_clip, which has tags; of_file: whether a file brings the weights
+    loose: whether it is a folder of transformers, which may lack its processor
     """
 
     name: str
     config: dict
     source: str
     claims: list = field(default_factory=list)
-    heads: tuple | None = None
+    sizes: tuple | None = None
     published: bool = False
     of_file: bool = False
+    loose: bool = False
     used: dict = field(default_factory=dict)
     sources: dict = field(default_factory=dict)
     notes: list = field(default_factory=list)
@@ -53,9 +67,14 @@ class Description:
     def claim(self, rank, source, values):
         """Note what a source says of preprocessing and activation; of what it leaves out, others decide."""
         values = {key: value for key, value in values.items() if value is not None}
-        for key in ("mean", "std"):
-            if key in values:
-                values[key] = tuple(float(part) for part in values[key])
+        for key in {"mean", "std"} & set(values):
+            parts = values[key] if isinstance(values[key], list | tuple) else [values[key]] * 3
+            if len(parts) != 3 or not all(isinstance(part, int | float) for part in parts):
+                raise InputError(f"{source} has {key} {values[key]}; it must be three numbers.")
+            values[key] = tuple(map(float, parts))
+        for key, known in {"interpolation": INTERPOLATIONS, "resize_mode": RESIZE_MODES}.items():
+            if values.get(key, known[0]) not in known:
+                raise InputError(f"{source} has {key} {values[key]}; it must be one of {', '.join(known)}.")
         if values:
             self.claims.append((rank, source, values))
 
@@ -72,33 +91,34 @@ class Description:
         self.of_file = True
         folder = Path(path).parent
         if (folder / OPEN_CLIP_CONFIG).is_file():
-            other = described_by_folder(folder)
-            ours, theirs = _compared(self.config), _compared(other.config)
-            for key in [key for key in ours if ours[key] != theirs.get(key)]:
-                raise InputError(
-                    f"{folder / OPEN_CLIP_CONFIG}, which lies beside the weights, has {key} {theirs.get(key)}; "
-                    f"{self.source} has {ours[key]}. Take architecture: local-dir:{folder}, or mend the config."
-                )
-            self.claims += other.claims
-        elif (folder / TRANSFORMERS_CONFIG).is_file():
-            config = read_json(folder / TRANSFORMERS_CONFIG)
-            if config.get("model_type") in ("clip", "siglip"):
-                self._take_transformers(folder, config)
+            self._check_alike(described_by_json(folder / OPEN_CLIP_CONFIG), folder)
+        self.take_transformers(folder)
 
-    def _take_transformers(self, folder, config):
-        """Take what config.json and preprocessor_config.json of transformers say."""
-        vision, text = (tower_config(config, part) for part in ("vision_config", "text_config"))
-        source = str(folder / TRANSFORMERS_CONFIG)
-        if vision["hidden_act"] != text["hidden_act"] or vision["hidden_act"] not in ACTIVATIONS:
+    def _check_alike(self, other, folder):
+        """Take the claims of another description, of the folder that weights lie in, if it is of the same model."""
+        ours, theirs = _compared(self.config), _compared(other.config)
+        for key in [key for key in ours if ours[key] != theirs.get(key)]:
             raise InputError(
-                f"{source} has the activations {vision['hidden_act']} and {text['hidden_act']}; open_clip has one of "
-                f"{', '.join(ACTIVATIONS)} for both towers."
+                f"{other.source}, which lies beside the weights, has {key} {theirs.get(key)}; {self.source} has "
+                f"{ours[key]}. Take architecture: local-dir:{folder}, or mend the config."
             )
-        self.claim(FILES, source, {"activation": ACTIVATIONS[vision["hidden_act"]]})
-        self.heads = (*(part["num_attention_heads"] for part in (vision, text)), vision["layer_norm_eps"], source)
-        if (folder / PREPROCESSOR_CONFIG).is_file():
-            path = folder / PREPROCESSOR_CONFIG
-            self.claim(FILES, str(path), preprocessing_of(read_json(path), vision["image_size"], path))
+        self.claims += other.claims
+        activation = "quick_gelu" if other.config.get("quick_gelu") else "gelu"
+        self.claim(FILES, other.source, {"activation": activation})
+
+    def take_transformers(self, folder):
+        """Take what transformers wrote into a folder: the activation and sizes of a model, the images' preparation."""
+        config, size = transformers_config(folder), self.config["vision_cfg"].get("image_size", 224)
+        if config is not None:
+            source = str(folder / TRANSFORMERS_CONFIG)
+            self.claim(FILES, source, {"activation": activation_of(config, source)})
+            self.sizes = source, sizes_of_config(config)
+            size = self.sizes[1]["px as image size"]
+        processor = image_processor(folder)
+        if processor is not None:
+            path, content = processor
+            model_type = (config or {}).get("model_type", "clip")
+            self.claim(FILES, str(path), preprocessing_of(content, model_type, size, path))
 
     def take_layout(self, checkpoint):
         """Take what a checkpoint's own layout tells: OpenAI's and transformers' SigLIPs have one activation."""
@@ -116,10 +136,10 @@ class Description:
         own = "quick_gelu" if self.config.get("quick_gelu") else "gelu"
         if self.of_file and self.published:
             self._claim_published()
-        self.claim(DEFAULT, "open_clip's default", {key: getattr(PreprocessCfg(), key) for key in KEYS})
+        self.claim(DEFAULT, "open_clip's default", {key: getattr(PreprocessCfg(), key) for key in ALL_KEYS})
         self.claim(DEFAULT, self.source, {"activation": own})
         claims, ranks = sorted(self.claims, key=lambda claim: claim[0]), {}
-        for key in (*KEYS, "activation"):
+        for key in (*ALL_KEYS, "activation"):
             ranks[key], self.sources[key], self.used[key] = next(
                 (rank, source, values[key]) for rank, source, values in claims if key in values
             )
@@ -134,6 +154,13 @@ class Description:
             self.notes.append(
                 f"nothing says whether these weights need QuickGELU; {own} is taken. OpenAI's, MetaCLIP's and DFN's "
                 f"weights need it: set quick_gelu, or name {sibling}."
+            )
+        if activation == "quick_gelu" != own and self.config["vision_cfg"].get("timm_model_name"):
+            raise InputError(f"{self.name} has an image tower of timm, which has no QuickGELU.")
+        if self.loose and not any(ranks[key] < DEFAULT for key in ("mean", "std")):
+            self.notes.append(
+                f"nothing beside {self.source} says how pictures are prepared; open_clip's default is taken. Set mean "
+                "and std, or put the preprocessor_config.json there."
             )
         self.config["quick_gelu"] = activation == "quick_gelu"
 
@@ -159,20 +186,24 @@ class Description:
                 if isinstance(module, torch.nn.GELU):
                     module.approximate = "tanh"
 
-    def check_heads(self, model):
-        """Raise InputError if the config of transformers beside the weights has other heads or norms than the model."""
-        if self.heads is None:
+    def check_sizes(self, model):
+        """Raise InputError if a config of transformers beside the weights is of another model than the one built.
+
+        The same for a timm tower that takes other images than its preprocessing makes.
+        """
+        patches = getattr(getattr(model.visual, "trunk", None), "patch_embed", None)
+        takes, makes = getattr(patches, "img_size", None), model.visual.image_size
+        makes = tuple(makes) if isinstance(makes, tuple | list) else (makes, makes)
+        if takes is not None and tuple(takes) != makes and getattr(patches, "strict_img_size", True):
+            raise InputError(f"{self.source} has images of {makes[0]} px, but its timm tower takes {takes[0]} px.")
+        if self.sizes is None:
             return
-        text, visual = getattr(model, "text", model).transformer.resblocks[0], model.visual
-        image = visual.trunk.blocks[0] if hasattr(visual, "trunk") else visual.transformer.resblocks[0]
-        norm = getattr(image, "norm1", None) or image.ln_1
-        *theirs, source = self.heads
-        ours = [image.attn.num_heads, text.attn.num_heads, norm.eps]
-        kinds = ("heads of the image tower", "heads of the text tower", "layer_norm_eps")
-        for what, here, there in zip(kinds, ours, theirs):
-            if here != there:
+        source, theirs = self.sizes
+        ours = sizes_of_model(model)
+        for what, there in theirs.items():
+            if ours.get(what) != there:
                 raise InputError(
-                    f"{source}, which lies beside the weights, has {there} {what}; {self.name} has {here}."
+                    f"{source}, which lies beside the weights, has {there} {what}; {self.name} has {ours.get(what)}."
                 )
 
     def packages(self):
@@ -198,7 +229,7 @@ class Description:
             "context": text.get("context_length", CLIPTextCfg.context_length),
             "text_heads": "" if text.get("hf_model_name") else text.get("heads", CLIPTextCfg.heads),
             # no weight's shape tells the number of heads
-            "heads_from": Path(self.heads[-1] if self.heads else self.source).name,
+            "heads_from": Path(self.sizes[0] if self.sizes else self.source).name,
         }
 
 
@@ -214,45 +245,63 @@ def described_by_json(path):
     """The Description of an open_clip model config, or of an open_clip_config.json, which has one inside."""
     content = read_json(path)
     config = content.get("model_cfg", content)
-    missing = {"embed_dim", "vision_cfg", "text_cfg"} - set(config)
+    missing = {"embed_dim", "vision_cfg", "text_cfg"} - set(config if isinstance(config, dict) else ())
     if missing:
         raise InputError(f"{path} is no open_clip model config: it lacks {', '.join(sorted(missing))}.")
+    preprocessing = content.get("preprocess_cfg") or {}
+    if not all(isinstance(part, dict) for part in (config["vision_cfg"], config["text_cfg"], preprocessing)):
+        raise InputError(f"{path} is no open_clip model config: vision_cfg and text_cfg must hold keys.")
+    if preprocessing.get("mode", "RGB") != "RGB":
+        raise InputError(f"{path} prepares pictures as {preprocessing['mode']}; only RGB is taken.")
     result = Description(Path(path).stem, config, str(path))
-    preprocessing = content.get("preprocess_cfg", {})
-    result.claim(FILES, str(path), {key: preprocessing.get(key) for key in KEYS})
+    result.claim(FILES, str(path), {key: preprocessing.get(key) for key in ALL_KEYS})
     return result
 
 
 def described_by_folder(folder):
     """The Description of a folder that open_clip or transformers wrote."""
-    folder = Path(folder)
+    folder, builders = Path(folder), {"clip": clip_config, "siglip": siglip_config}
+    config = transformers_config(folder)
     if (folder / OPEN_CLIP_CONFIG).is_file():
         result = described_by_json(folder / OPEN_CLIP_CONFIG)
         result.name = folder.name
         activation = "quick_gelu" if result.config.get("quick_gelu") else "gelu"
-        result.claim(FILES, str(folder / OPEN_CLIP_CONFIG), {"activation": activation})
-    elif (folder / TRANSFORMERS_CONFIG).is_file():
-        config = read_json(folder / TRANSFORMERS_CONFIG)
-        builders = {"clip": clip_config, "siglip": siglip_config}
-        if config.get("model_type") not in builders:
-            raise InputError(
-                f"{folder / TRANSFORMERS_CONFIG} is of a {config.get('model_type')}, which is not taken; only clip and "
-                "siglip of transformers are, and folders with an open_clip_config.json."
-            )
+        result.claim(FILES, result.source, {"activation": activation})
+        if image_processor(folder) and not result.claims[:-1]:  # it says nothing of the images itself
+            result.take_transformers(folder)
+            result.sizes = None
+    elif config is not None:
         name, model_config = builders[config["model_type"]](folder, config)
-        result = Description(name, model_config, str(folder / TRANSFORMERS_CONFIG))
-        result._take_transformers(folder, config)
+        result = Description(name, model_config, str(folder / TRANSFORMERS_CONFIG), loose=True)
+        if name in open_clip.list_models():
+            result.published = result.of_file = True
+        result.take_transformers(folder)
     else:
-        raise InputError(f"The model folder {folder} has no {OPEN_CLIP_CONFIG}, and no config.json of transformers.")
+        raise InputError(
+            f"The model folder {folder} has no {OPEN_CLIP_CONFIG}, and no config.json of a CLIP or SigLIP of "
+            "transformers."
+        )
     text = result.config["text_cfg"]
-    if text.get("hf_tokenizer_name") and any((folder / name).is_file() for name in TOKENIZER_FILES):
+    if text.get("hf_tokenizer_name") and any((folder / name).is_file() for name in VOCABULARIES):
         text["hf_tokenizer_name"] = str(folder)
     return result
 
 
+def transformers_config(folder):
+    """The config.json of transformers in a folder if it is of a CLIP or a SigLIP, else None."""
+    path = Path(folder) / TRANSFORMERS_CONFIG
+    try:
+        config = read_json(path) if path.is_file() else {}
+    except InputError:  # of something else
+        return None
+    return config if config.get("model_type") in ("clip", "siglip") else None
+
+
 def _of_tag(config):
     """What a published tag says of preprocessing and activation."""
-    return {key: config.get(key) for key in KEYS} | {"activation": "quick_gelu" if config.get("quick_gelu") else None}
+    return {key: config.get(key) for key in KEYS if key != "fill_color"} | {
+        "activation": "quick_gelu" if config.get("quick_gelu") else None
+    }
 
 
 def _compared(config):
@@ -263,6 +312,11 @@ def _compared(config):
     result = {key: value for key, value in config.items() if key not in SILENT}
     for prefix, side in (("vision_cfg", vision), ("text_cfg", text)):
         result |= {f"{prefix}.{key}": value for key, value in side.items() if key not in SILENT}
+    for key in ("vision_cfg.norm_kwargs", "text_cfg.norm_kwargs"):  # the default, written out
+        result[key] = None if result.get(key) == {"eps": 1e-5} else result.get(key)
+    for key in ("vision_cfg.mlp_ratio", "text_cfg.mlp_ratio"):
+        if key in result:
+            result[key] = int(result[key.replace("mlp_ratio", "width")] * result[key])
     size = result["vision_cfg.image_size"]
     result["vision_cfg.image_size"] = list(size) if isinstance(size, list | tuple) else [size, size]
     return {key: value for key, value in result.items() if not (isinstance(value, float) and math.isnan(value))}

@@ -65,22 +65,45 @@ def read_checkpoint(path, state_dict=None):
         if not isinstance(part, dict):
             raise InputError(f"{shard} holds a {type(part).__name__} and no weights by name.")
         content |= part
-    tensors, others = _chosen(content, state_dict, path)
-    tensors = {WRAPPERS.sub("", key): tensor for key, tensor in tensors.items()}
-    prefixes = {key[: match.start()] for key in tensors if (match := TOWER.search(key))}
-    if len(prefixes) > 1:
-        raise InputError(f"{path} holds several models: under {', '.join(sorted(prefixes))}. Save one alone.")
-    prefix = prefixes.pop() if prefixes else ""
-    left_out = others + [key for key in tensors if not key.startswith(prefix)]
-    tensors = {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
+    named, others = _chosen(content, state_dict, path)
+    tensors = {}
+    for key, tensor in named.items():
+        short = WRAPPERS.sub("", key)
+        if short in tensors and not torch.equal(tensors[short], tensor):
+            raise InputError(f"{path} holds {short} twice, once as {key}, and the two differ. Save one model alone.")
+        tensors[short] = tensor
+    prefix, *twins = _prefixes(tensors, path)
+    inside = {key for key in tensors if key.startswith(prefix) and not key.startswith(tuple(twins))}
+    left_out = others + _shortened(key for key in tensors if key not in inside)
+    tensors = {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key in inside}
     openai = {"input_resolution", "context_length", "vocab_size"} <= set(tensors)
     return Checkpoint({key: _float32(key, tensor, path) for key, tensor in tensors.items()}, openai, left_out)
+
+
+def _prefixes(tensors, path):
+    """What stands before a model's names, and before those of twins with the same numbers, such as a compiled one."""
+    prefixes = sorted({key[: match.start()] for key in tensors if (match := TOWER.search(key))}, key=len)
+    for other in prefixes[1:]:
+        twins = [key for key in tensors if key.startswith(other) and TOWER.match(key[len(other) :])]
+        first = [prefixes[0] + key[len(other) :] for key in twins]
+        if not all(name in tensors and torch.equal(tensors[name], tensors[key]) for name, key in zip(first, twins)):
+            listed = ", ".join(f"'{prefix}'" for prefix in prefixes)
+            raise InputError(f"{path} holds several models, whose names begin with {listed}. Save one alone.")
+    return prefixes or [""]
+
+
+def _shortened(names):
+    """Names, those of many with one beginning as one."""
+    groups = collections.defaultdict(list)
+    for name in names:
+        groups[name.split(".")[0]].append(name)
+    return [members[0] if len(members) == 1 else f"{first}.* ({len(members)})" for first, members in groups.items()]
 
 
 def _float32(name, tensor, path):
     if tensor.is_floating_point() and tensor.element_size() > 1:
         return tensor.float()
-    if name.endswith("weight"):
+    if tensor.is_floating_point() or (name.endswith("weight") and tensor.ndim):
         raise InputError(f"{path} holds {name} as {tensor.dtype}: quantised weights are not exact. Save them in float.")
     return tensor
 
@@ -145,6 +168,8 @@ def _unpickled(path):
     except pickle.UnpicklingError as error:
         named = re.findall(r"(?:GLOBAL|class|function|global) [`']?([A-Za-z_][\w.]*\.[\w.]+)", str(error))
         objects = f" ({named[0]})" if named else ""
+        if any(name.startswith("torch._utils.") for name in named):
+            raise InputError(f"{path} is a pickle of tensors; write it with torch.save instead.") from error
         raise InputError(
             f"{path} holds Python objects{objects} besides weights, and only plain data is read: loading them would "
             "run code. Save its state_dict() alone."
@@ -231,13 +256,19 @@ def _chosen(content, state_dict, path):
 
 def _sets(content, name=""):
     """(name, tensors) of each dict of weights inside nested dicts; optimizers hold none by such names."""
-    tensors = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, torch.Tensor)}
+    arrays = {key: value for key, value in content.items() if isinstance(key, str)}
+    arrays = {key: torch.tensor(value) if _is_numbers(value) else value for key, value in arrays.items()}
+    tensors = {key: value for key, value in arrays.items() if isinstance(value, torch.Tensor)}
     if any(key.endswith("weight") and tensor.ndim > 1 for key, tensor in tensors.items()):
         yield name, tensors
         return
     for key, value in content.items():
         if isinstance(value, dict):
             yield from _sets(value, f"{name}.{key}" if name else str(key))
+
+
+def _is_numbers(value):
+    return isinstance(value, np.ndarray) and value.dtype.kind in "fiub"
 
 
 def read_json(path):

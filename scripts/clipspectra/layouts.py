@@ -50,13 +50,16 @@ SIGLIP_TOWER = [
     (r"(blocks\.\d+)\.layer_norm([12])\.", r"\1.norm\2."),
 ]
 # Buffers that other versions and layouts keep with the weights; the model makes its own.
-BUFFERS = re.compile(r"(^|\.)(position_ids|attn_mask|input_resolution|context_length|vocab_size)$")
+BUFFERS = re.compile(r"(^|\.)(position_ids|attn_mask|input_resolution|context_length|vocab_size|n_averaged)$")
 
 IMAGE_POSITIONS = ("visual.positional_embedding", "visual.trunk.pos_embed", "visual.attnpool.positional_embedding")
 TEXT_POSITIONS = ("positional_embedding", "text.positional_embedding")
 RESIZED = ("visual.positional_embedding", *TEXT_POSITIONS)  # those that open_clip interpolates
 # The text tower's names in a model that has it as a part of its own.
 TEXT_TOWER = re.compile(r"^(token_embedding|positional_embedding|transformer|ln_final|text_projection)(?=\.|$)")
+
+IMAGE_TOWER = re.compile(r"(visual|vision_model|visual_projection)\.")
+ANY_TEXT_TOWER = re.compile(r"(text\.|text_model\.|token_embedding|transformer\.|ln_final)")
 
 
 def is_transformers(tensors):
@@ -83,15 +86,24 @@ def put_in(model, tensors, path, name, *, resize=False):
     own = model.state_dict()
     if "text.token_embedding.weight" in own:
         tensors = {TEXT_TOWER.sub(r"text.\1", key): part for key, part in tensors.items()}
+    elif "token_embedding.weight" in own:
+        tensors = {key.removeprefix("text."): part for key, part in tensors.items()}
     for logit in ("logit_scale", "logit_bias"):  # no embedding depends on them
+        part = tensors.pop(logit, None)
         if logit in own:
-            tensors[logit] = tensors.get(logit, own[logit]).reshape(own[logit].shape)
-        else:
-            tensors.pop(logit, None)
+            fits = part is not None and part.numel() == own[logit].numel()
+            tensors[logit] = part.reshape(own[logit].shape) if fits else own[logit]
+    counters = [key for key, part in tensors.items() if part.ndim == 0 and key not in own]  # of training
+    tensors = {key: part for key, part in tensors.items() if key not in counters}
     tensors = _apart_or_fused(tensors, own)
     missing, extra = sorted(set(own) - set(tensors)), sorted(set(tensors) - set(own))
     if missing or extra:
-        raise InputError(f"The weights {path} do not fit {name}: {_why_not(missing, extra)}.")
+        raise InputError(f"The weights {path} do not fit {name}: {_why_not(missing, extra, set(tensors))}.")
+    for other, part in tensors.items():
+        if part.is_floating_point() and part.numel() and not torch.isfinite(torch.stack(part.aminmax())).all():
+            raise InputError(f"The weights {path} are not all finite numbers: {other} holds nan or inf.")
+        if own[other].is_floating_point() and not part.is_floating_point():
+            raise InputError(f"The weights {path} hold {other} as {part.dtype}: quantised weights are not exact.")
     for other in own:
         if own[other].shape != tensors[other].shape and other not in IMAGE_POSITIONS + TEXT_POSITIONS:
             shapes = [*tensors[other].shape], [*own[other].shape]
@@ -102,18 +114,17 @@ def put_in(model, tensors, path, name, *, resize=False):
     model.load_state_dict(tensors)
 
 
-def _why_not(missing, extra):
+def _why_not(missing, extra, present):
     """In words, what a checkpoint lacks and has too much."""
-    if any("lora_" in name for name in extra):
+    if any("lora_" in key for key in extra):
         return "they hold LoRA adapters; merge them into the weights first"
-    tower = [name for name in missing if not name.startswith("visual.")]
-    if missing and not extra and len(tower) == len(missing):
-        return "they are an image tower alone, and the texts need a text tower too"
-    if missing and not extra and not tower:
-        return "they are a text tower alone"
-    listed = [f"{what} {', '.join(names[:3])}" + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-              for what, names in (("they lack", missing), ("they have besides", extra)) if names]  # fmt: skip
-    return "; ".join(listed)
+    towers = {"an image tower": IMAGE_TOWER, "a text tower": ANY_TEXT_TOWER}
+    found = [tower for tower, names in towers.items() if any(names.match(key) for key in present)]
+    if len(found) == 1:
+        return f"they are {found[0]} alone, and both are needed"
+    kinds = (("they lack", missing), ("they have besides", extra))
+    parts = [(what, names[:3], len(names) - 3) for what, names in kinds if names]
+    return "; ".join(f"{what} {', '.join(few)}{f' and {more} more' if more > 0 else ''}" for what, few, more in parts)
 
 
 def _from_transformers(tensors):

@@ -6,12 +6,9 @@ from pathlib import Path
 from clipspectra import InputError
 
 # Files beside weights that say how the model is built and how pictures are prepared, the first that is there.
-OPEN_CLIP_CONFIG, TRANSFORMERS_CONFIG, PREPROCESSOR_CONFIG = (
-    "open_clip_config.json",
-    "config.json",
-    "preprocessor_config.json",
-)
-BESIDE = (OPEN_CLIP_CONFIG, TRANSFORMERS_CONFIG, PREPROCESSOR_CONFIG)
+OPEN_CLIP_CONFIG, TRANSFORMERS_CONFIG = "open_clip_config.json", "config.json"
+PREPROCESSOR_CONFIG, PROCESSOR_CONFIG = "preprocessor_config.json", "processor_config.json"
+BESIDE = (OPEN_CLIP_CONFIG, TRANSFORMERS_CONFIG, PREPROCESSOR_CONFIG, PROCESSOR_CONFIG)
 # What a folder calls its weights, in open_clip's order of preference, then transformers' and their indexes of shards.
 USUAL_NAMES = [
     f"{stem}.{ending}"
@@ -40,8 +37,10 @@ def shards_of(path):
         return [path]
     try:
         names = sorted(set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, AttributeError) as error:
-        raise InputError(f"{path} is no index of shards: it lacks a weight_map.") from error
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise InputError(f"{path} is no index of shards: it lacks a weight_map of names.") from error
+    if not all(isinstance(name, str) for name in names):
+        raise InputError(f"{path} is no index of shards: it lacks a weight_map of names.")
     if any(Path(name).name != name for name in names):
         raise InputError(f"{path} names shards outside its folder; it is not trusted.")
     absent = [name for name in names if not (path.parent / name).is_file()]

@@ -19,7 +19,15 @@ from open_clip.tokenizer import HFTokenizer
 from open_clip.transform import PreprocessCfg, image_transform_v2
 
 from clipspectra import InputError, devices
-from clipspectra.architectures import CONFIG, KEYS, LIKE, described_by_folder, described_by_json, described_by_name
+from clipspectra.architectures import (
+    ALL_KEYS,
+    CONFIG,
+    LIKE,
+    VOCABULARIES,
+    described_by_folder,
+    described_by_json,
+    described_by_name,
+)
 from clipspectra.checkpoints import read_checkpoint
 from clipspectra.layouts import put_in
 from clipspectra.model_files import shards_of, weights_in
@@ -114,13 +122,13 @@ def load(
     elif weights is not None:
         _put_in_big_vision(model, weights)
     description.set_activation(model)
-    description.check_heads(model)
+    description.check_sizes(model)
     for note in description.notes:
         warnings.warn(f"{pretrained or architecture}: {note}", stacklevel=2)
     model = model.to(device).eval().requires_grad_(False)
     size = model.visual.image_size
     size = tuple(size) if isinstance(size, tuple | list) else (size, size)
-    preprocessing = PreprocessCfg(size=size, **{key: description.used[key] for key in KEYS})
+    preprocessing = PreprocessCfg(size=size, **{key: description.used[key] for key in ALL_KEYS})
     used = {"weights": Path(weights or "random").name, "sha256": digest or ""}
     used |= {"left_out": ", ".join(checkpoint.left_out) if checkpoint else ""}
     used = description.table(size) | used
@@ -140,6 +148,11 @@ def file_sha256(path):
 
 def _source(architecture, pretrained, revision, cache):
     """(Description, the weights' file or None) of a model, fetched if need be, packages checked before anything is."""
+    if pretrained is not None and architecture.startswith(("hf-hub:", "local-dir:")):
+        raise InputError(
+            f"{architecture} brings its own weights, so 'pretrained' ({pretrained}) cannot be taken too. To take it "
+            "with that folder's config, name the folder's open_clip_config.json as architecture."
+        )
     if architecture.startswith("hf-hub:"):
         repository = architecture.removeprefix("hf-hub:")
         folder = _snapshot(repository, revision, cache, f"The model {architecture}")
@@ -218,16 +231,25 @@ def _tokenizer(description, cache):
     text = description.config["text_cfg"]
     context, options = text.get("context_length", 77), text.get("tokenizer_kwargs") or {}
     name = text.get("hf_tokenizer_name")
-    if not name:
-        return SimpleTokenizer(context_length=context, **options)
-    what = f"The tokenizer {name} of {description.name}"
-    folder = Path(name) if Path(name).is_dir() else _snapshot(name, None, cache, what)
+    what = f"The tokenizer {name or 'of open_clip'} of {description.name}"
+    local = bool(name) and Path(name).is_dir()
+    if local and not any((Path(name) / file).is_file() for file in VOCABULARIES):
+        raise InputError(
+            f"The folder {name} has no tokenizer for the {text.get('vocab_size')} words of {description.name}: put its "
+            "tokenizer.json there."
+        )
+    folder = name if local or not name else _snapshot(name, None, cache, what)
     try:
+        if not name:
+            return SimpleTokenizer(context_length=context, **options)
         return HFTokenizer(str(folder), context_length=context, tokenizer_mode=text.get("tokenizer_mode"), **options)
     except ImportError as error:
         raise InputError(f"{what} needs a package that is not installed here: {error}") from error
     except Exception as error:
-        raise _not_fetched(what, None, error) from error
+        if name and not local and not isinstance(error, TypeError):
+            raise _not_fetched(what, None, error) from error
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise InputError(f"{what} cannot be built from its files and tokenizer_kwargs: {reason}") from error
 
 
 def _built(description, cache):

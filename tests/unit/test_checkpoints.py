@@ -72,6 +72,7 @@ def saved(content):
     return save
 
 
+COUNT = len(load_file(WEIGHTS))
 OPTIMIZER = {"state": {0: {"exp_avg": torch.zeros(3, 3)}}, "param_groups": [{"lr": np.float64(1e-5), "params": [0]}]}
 ONES = torch.ones(3, 3)
 LAYOUTS = {
@@ -91,6 +92,9 @@ LAYOUTS = {
     "an average beside it": saved(
         lambda weights: {"model": weights, "model_ema": {name: 0 * part for name, part in weights.items()}}
     ),
+    "an averaged model": saved(lambda weights: prefixed("module.", weights) | {"n_averaged": torch.tensor(3)}),
+    "numpy arrays": saved(lambda weights: {"state_dict": {name: part.numpy() for name, part in weights.items()}}),
+    "a compiled twin": saved(lambda weights: weights | prefixed("fast._orig_mod.", weights)),
     "an older file": lambda path, weights: torch.save(weights, path, _use_new_zipfile_serialization=False) or path,
     "shards": sharded,
     "TorchScript": lambda path, weights: torch.jit.save(torch.jit.script(Nested(weights)), path) or path,
@@ -102,13 +106,14 @@ LAYOUTS = {
 def test_every_layout_gives_the_same_tensors(layout, weights, tmp_path):
     path = LAYOUTS[layout](tmp_path / "epoch_3.pt", weights)
     checkpoint = read_checkpoint(path)
-    assert set(checkpoint.tensors) == set(weights)
+    assert set(checkpoint.tensors) - {"n_averaged"} == set(weights)
     for name, tensor in weights.items():
         assert torch.equal(checkpoint.tensors[name], tensor), name
     loaded = models.load(CONFIG, path)
     assert torch.equal(loaded.model.visual.proj, weights["visual.proj"])
     assert len(loaded.sha256) == 64
-    assert loaded.used["left_out"] == {"lightning": "head.weight", "an average beside it": "model_ema"}.get(layout, "")
+    left_out = {"lightning": "head.weight", "an average beside it": "model_ema", "a compiled twin": f"fast.* ({COUNT})"}
+    assert loaded.used["left_out"] == left_out.get(layout, "")
 
 
 def test_which_set_of_weights(weights, tmp_path):
@@ -190,6 +195,14 @@ def test_what_is_no_checkpoint_is_called_by_its_name(content, sentence, tmp_path
             r"visual.proj has shape \[7, 5\], model_config has",
         ),
         (lambda weights: weights | {"visual.conv1.weight": ONES.to(torch.int8)}, "quantised weights are not exact"),
+        (lambda weights: weights | {"visual.proj": weights["visual.proj"].to(torch.int8)}, "quantised weights are not"),
+        (lambda weights: weights | {"visual.proj": weights["visual.proj"] * torch.nan}, "visual.proj holds nan or inf"),
+        (lambda weights: weights | {"module.visual.proj": ONES}, "holds visual.proj twice, once as module.visual.proj"),
+        (lambda weights: weights | prefixed("net.", {"visual.proj": ONES}), "several models, whose names begin with"),
+        (
+            lambda weights: {name: part for name, part in weights.items() if name != "visual.proj"},
+            "they lack visual.proj",
+        ),
         (lambda weights: {"a": weights["visual.proj"]}, "holds no weights of a CLIP; its keys are a"),
     ],
 )
@@ -315,7 +328,7 @@ def test_a_folder_of_transformers(tmp_path):
     (tmp_path / "own").mkdir()
     config = {"embed_dim": 24, "vision_cfg": vision, "text_cfg": text, "quick_gelu": True}
     (tmp_path / "own" / "two-heads.json").write_text(json.dumps(config))
-    with pytest.raises(InputError, match="has 4 heads of the image tower; two-heads has 2"):
+    with pytest.raises(InputError, match="has 4 heads a layer in the image tower; two-heads has 2"):
         models.load(tmp_path / "own" / "two-heads.json", tmp_path / "model.safetensors.index.json")
 
 

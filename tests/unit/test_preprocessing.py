@@ -13,6 +13,7 @@ from tokenizers_small import cached, tokenizer_files
 
 from clipspectra import InputError, models
 from clipspectra.architectures import CONFIG, LIKE, described_by_name
+from clipspectra.transformers_configs import preprocessing_of
 
 ROOT = Path(__file__).parents[2]
 ARCHITECTURE, WEIGHTS = ROOT / "tests/golden/model_config.json", ROOT / "tests/golden/model.safetensors"
@@ -89,6 +90,111 @@ def test_a_config_beside_the_weights_is_honoured_and_checked(tmp_path):
     beside(tmp_path, other)
     with pytest.raises(InputError, match=r"beside the weights, has vision_cfg.head_width 2; .* has "):
         models.load(ARCHITECTURE, path)
+
+
+SQUARE = {"height": 32, "width": 32}
+
+
+@pytest.mark.parametrize(
+    ("model_type", "processor", "expected"),
+    [
+        ("clip", {"size": 32, "crop_size": 32}, ("bicubic", "shortest", 0.48145466)),
+        (
+            "clip",
+            {"size": {"shortest_edge": 32}, "crop_size": SQUARE, "resample": 2},
+            ("bilinear", "shortest", 0.48145466),
+        ),
+        ("clip", {"size": SQUARE, "do_center_crop": False, "image_mean": [0.1] * 3}, ("bicubic", "squash", 0.1)),
+        ("siglip", {"size": SQUARE}, ("bicubic", "squash", 0.5)),
+        ("clip", {"image_processor_type": "SiglipImageProcessorFast", "size": 32}, ("bicubic", "squash", 0.5)),
+        ("clip", {"image_processor_type": "ViTImageProcessor", "size": 32}, ("bilinear", "squash", 0.5)),
+        ("clip", {"size": 32, "crop_size": 32, "do_normalize": False}, ("bicubic", "shortest", 0.0)),
+        ("clip", {"size": 36, "crop_size": 32}, None),
+        ("clip", {"size": {"shortest_edge": 32, "longest_edge": 64}, "crop_size": 32}, None),
+        ("clip", {"size": 32, "crop_size": 32, "do_rescale": False}, None),
+        ("clip", {"size": 32, "crop_size": 32, "rescale_factor": 1 / 127.5}, None),
+        ("clip", {"size": 32, "crop_size": 32, "do_resize": False}, None),
+        ("clip", {"size": 32, "crop_size": 32, "resample": 1}, None),
+        ("clip", {"size": "large"}, None),
+        ("clip", {"image_processor_type": "OwlViTImageProcessor"}, None),
+    ],
+)
+def test_processors_of_transformers(model_type, processor, expected):
+    if expected is None:
+        with pytest.raises(InputError, match="p.json prepares pictures in a way that is not taken|p.json is of a Owl"):
+            preprocessing_of(processor, model_type, 32, "p.json")
+    else:
+        values = preprocessing_of(processor, model_type, 32, "p.json")
+        assert (values["interpolation"], values["resize_mode"], values["mean"][0]) == expected
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """A folder as transformers 5 writes it: a CLIP with a vocabulary of its own, and its processor in one file."""
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text = sizes | {"vocab_size": 9, "max_position_embeddings": 8, "bos_token_id": 2, "eos_token_id": 3}
+    config = transformers.CLIPConfig(vision_config=sizes | {"image_size": 32, "patch_size": 8}, text_config=text)
+    transformers.CLIPModel(config).save_pretrained(tmp_path)
+    processor = {"image_processor_type": "CLIPImageProcessor", "image_mean": [0.4] * 3, "size": {"shortest_edge": 32}}
+    content = {"processor_class": "CLIPProcessor", "image_processor": processor | {"crop_size": SQUARE}}
+    (tmp_path / "processor_config.json").write_text(json.dumps(content))
+    return tmp_path
+
+
+def test_a_vocabulary_of_ones_own_needs_its_tokenizer(trained):
+    loaded = models.load(f"local-dir:{trained}")
+    assert loaded.used["mean"] == "0.4, 0.4, 0.4"
+    with pytest.raises(InputError, match="has no tokenizer for the 9 words of .*: put its tokenizer.json there"):
+        loaded.tokenizer(["a cat"])
+    for name, content in tokenizer_files("bert-base-uncased").items():
+        if name != "config.json":
+            (trained / name).write_text(content)
+    (trained / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
+    loaded = models.load(f"local-dir:{trained}")
+    tokens = loaded.tokenizer(["a photo of a cat"])
+    theirs = transformers.CLIPModel.from_pretrained(trained).get_text_features(tokens)
+    expected = getattr(theirs, "pooler_output", theirs)
+    assert torch.allclose(loaded.model.encode_text(tokens), expected, atol=1e-5)
+    assert loaded.model.encode_text(loaded.tokenizer(["a cat", "a photo"])).std(0).max() > 1e-4
+
+
+def test_nothing_beside_a_folder_of_transformers_is_warned_of(trained):
+    (trained / "processor_config.json").unlink()
+    with pytest.warns(UserWarning, match="says how pictures are prepared; open_clip's default is taken"):
+        models.load(f"local-dir:{trained}")
+    with pytest.raises(InputError, match="brings its own weights, so 'pretrained' .* cannot be taken too"):
+        models.load(f"local-dir:{trained}", WEIGHTS)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ({"preprocess_cfg": {"mean": ["a", "b", "c"]}}, "has mean .*; it must be three numbers"),
+        ({"preprocess_cfg": {"mean": [0.5, 0.5]}}, "has mean .*; it must be three numbers"),
+        (
+            {"preprocess_cfg": {"interpolation": "nearest"}},
+            "has interpolation nearest; it must be one of bicubic, bilinear",
+        ),
+        ({"preprocess_cfg": {"resize_mode": "stretch"}}, "has resize_mode stretch; it must be one of shortest"),
+        ({"model_cfg": None}, "is no open_clip model config"),
+        ({"model_cfg": {"embed_dim": 3, "vision_cfg": {}, "text_cfg": None}}, "vision_cfg and text_cfg must hold keys"),
+    ],
+)
+def test_configs_that_cannot_be_right_are_refused(content, sentence, tmp_path):
+    config = {"model_cfg": json.loads(ARCHITECTURE.read_text())}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(config | content))
+    save_file(load_file(WEIGHTS), tmp_path / "model.safetensors")
+    with pytest.raises(InputError, match=sentence):
+        models.load(f"local-dir:{tmp_path}")
+
+
+def test_null_and_one_number_for_all_channels_are_taken(tmp_path):
+    config = {"model_cfg": json.loads(ARCHITECTURE.read_text()), "preprocess_cfg": None}
+    save_file(load_file(WEIGHTS), tmp_path / "model.safetensors")
+    for preprocessing, mean in ((None, "0.48145466, 0.4578275, 0.40821073"), ({"mean": 0.5}, "0.5, 0.5, 0.5")):
+        content = config | {"preprocess_cfg": preprocessing}
+        (tmp_path / "open_clip_config.json").write_text(json.dumps(content))
+        assert models.load(f"local-dir:{tmp_path}").used["mean"] == mean
 
 
 @pytest.fixture(scope="module")

@@ -46,10 +46,8 @@ except WorkflowError as error:
     meant = f" (meant here: {meant})" if meant and where != "top level" else ""
     if problem.validator == "additionalProperties":
         meant = f" (there is {', '.join(problem.schema['properties'])})"
-    if not isinstance(problem.instance, (str, list, dict)) and "string" in str(
-        problem.schema
-    ):
-        meant += "; to have it as a text, write it in quotes"
+    if not isinstance(problem.instance, str) and "string" in str(problem.schema):
+        meant += "; a number, or yes or no, that is meant as a text needs quotes"
     lines = {
         path: strict_yaml.line_of(path, problem.absolute_path)
         for path in workflow.configfiles
@@ -63,6 +61,18 @@ if not os.access(".", os.W_OK):
     raise WorkflowError(
         f"No permission to write in {Path.cwd()}; name another place with --directory."
     )
+
+
+def whole(value):
+    """A config's value with 3.0 as 3, which the schema takes for a whole number too."""
+    if isinstance(value, dict):
+        return {key: whole(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [whole(part) for part in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+config.update(whole(dict(config)))
 
 for entry in config["datasets"].values():
     if "folder" in entry:
@@ -157,6 +167,11 @@ def existing(path, key, digest=None):
     return path
 
 
+for name, dataset in DATASETS.items():
+    if "manifest" in dataset:
+        existing(dataset["manifest"], f"datasets.{name}.manifest")
+
+
 def archives_of(dataset):
     """(kind of source, {name: its entry in the config}) of a dataset that comes in archives."""
     kinds = (
@@ -216,11 +231,19 @@ def own_manifest_file(wildcards):
     return {"own": existing(manifest, key)} if manifest else {}
 
 
+def pictures_in(folder):
+    """The files of a dataset's folder; none of one that cannot be read, which the job that reads it says."""
+    try:
+        return visible_files(folder)
+    except OSError:
+        return []
+
+
 def folder_digest(wildcards):
     """Digest of the names in a dataset's folder: an added or removed picture is noticed."""
     folder = DATASETS[wildcards.dataset].get("folder")
-    names = map(str, visible_files(folder)) if folder else []
-    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:12]
+    names = map(os.fsencode, pictures_in(folder)) if folder else []
+    return hashlib.sha256(b"\n".join(names)).hexdigest()[:12]
 
 
 @functools.cache
@@ -228,7 +251,7 @@ def own_pictures(dataset, column="image"):
     """Stamp of the images, or masks, of a dataset of one's own: one that is replaced under its old name is noticed."""
     source = DATASETS[dataset]
     if "folder" in source:
-        return stamp(visible_files(source["folder"]) if column == "image" else [])
+        return stamp(pictures_in(source["folder"]) if column == "image" else [])
     return stamp(
         manifest_files(found(source["manifest"]), column)
         if "manifest" in source

@@ -81,6 +81,9 @@ def query_files(wildcards):
         return {"topics": existing(entry["topics"], f"{key}.topics")}
     if "image" in entry:
         path = found(entry["image"])
+        own = DATASETS[entry["dataset"]].get("manifest")
+        if own and not Path(path).is_file():  # as the user's own manifest names it
+            path = os.path.join(os.path.dirname(found(own)), entry["image"])
         if Path(path).is_file():
             return {"image": path}
         return {"manifest": f"results/data/{entry['dataset']}/manifest.csv"}

@@ -32,7 +32,8 @@ rule make_manifest:
         ENVIRONMENT
     params:
         folder=lambda wildcards: DATASETS[wildcards.dataset].get("folder"),
-        files=folder_digest,
+        names=folder_digest,
+        files=own_files(own_manifest_file),
         code=code("make_manifest"),
     message:
         "Listing the images of {wildcards.dataset}"

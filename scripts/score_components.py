@@ -45,6 +45,9 @@ if __name__ == "__main__":
         for factor in snakemake.params.factors:
             if factor not in table.columns:
                 raise InputError(f"The config has '{factor}' under factors, but the manifest has no such column.")
+            blank = (table[factor] == "").sum()
+            if blank:
+                raise InputError(f"The factor '{factor}' is blank in {blank} rows of the manifest; fill them.")
         factors, poles = [], []
         told = load_told(snakemake.input.components)
         for (layer, head), of_head in progress(told.items(), "component scores", unit="head"):

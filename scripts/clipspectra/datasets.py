@@ -8,7 +8,9 @@ import hashlib
 import mimetypes
 import os
 import re
+import unicodedata
 from collections import Counter, defaultdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,7 @@ import pandas as pd
 from PIL import Image
 
 from clipspectra import InputError
-from clipspectra.files import visible_files
+from clipspectra.files import is_visible, visible_files
 from clipspectra.own_tables import invisible_blank, read_own_table
 from clipspectra.pictures import BadPicture, ImageFiles, batches, open_mask, open_rgb
 
@@ -39,12 +41,16 @@ def read_manifest(path):
         raise InputError(f"The manifest {path} lacks the columns {', '.join(missing)}.")
     if table.empty:
         raise InputError(f"The manifest {path} has no rows.")
+    for column in sorted({"row", "role"} & set(table.columns)):
+        raise InputError(f"The manifest {path} has a column '{column}', a name that the workflow needs; rename it.")
     for column in table.columns.drop(["image", "mask", "label"]):
         if blank := invisible_blank(table[column]):
             raise InputError(
                 f"The manifest {path}, line {blank[0]}, has {column} {blank[1]!r}, which begins or ends with a blank "
                 "that cannot be seen; take it out."
             )
+    for column in table.columns.drop(["image", "mask"]):
+        table[column] = table[column].map(partial(unicodedata.normalize, "NFC"))  # ä is one letter, however written
     for line, label in table["label"].items():
         if not re.fullmatch(r"[+-]?\d+(\.0*)?", label.strip()):
             raise InputError(
@@ -55,8 +61,8 @@ def read_manifest(path):
     for one, other in (("label", "class"), ("class", "label")):
         several = pairs[pairs[one].duplicated(keep=False)]
         if len(several):
-            value = several[one].iloc[0]
-            others = ", ".join(map(repr, several.loc[several[one] == value, other]))
+            value = several[one].tolist()[0]
+            others = ", ".join(map(repr, several.loc[several[one] == value, other].tolist()))
             raise InputError(f"The manifest {path} gives {one} {value!r} more than one {other}: {others}.")
     if (nameless := table.index[table["image"] == ""]).any():
         raise InputError(f"The manifest {path} names no image in line {nameless[0]}.")
@@ -85,13 +91,27 @@ def folder_manifest(folder):
     _refuse_splits(folder, pictures)
     empty = [name for name, paths in pictures.items() if not paths]
     if empty:
-        raise InputError(f"The class folder {folder / empty[0]} has no images; fill it or take it away.")
+        others = Counter(path.suffix.lower() for path in by_class[empty[0]])
+        holds = f" that are read here (it holds {', '.join(sorted(others))})" if others else ""
+        raise InputError(f"The class folder {folder / empty[0]} has no images{holds}; fill it or take it away.")
     rows = [
-        {"image": os.path.abspath(path), "label": label, "class": name}
+        {"image": os.path.abspath(path), "label": label, "class": unicodedata.normalize("NFC", name)}
         for label, (name, paths) in enumerate(sorted(pictures.items()))
         for path in paths
     ]
+    for row in rows:
+        if "\r" in row["image"] or not _is_text(row["image"]):
+            raise InputError(f"The picture {row['image']!r} has a name that no table can hold; rename it.")
     return pd.DataFrame(rows).assign(group="", split="all", mask="")
+
+
+def _is_text(name):
+    """Whether a file's name is UTF-8."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def left_out(folder):
@@ -116,34 +136,28 @@ def is_picture(path):
 
 
 def _by_class(folder):
-    """{class: its files} of a folder, sorted; classes are the folders in it that are not hidden."""
-    result = defaultdict(list)
-    for path in visible_files(folder):
-        if path.parent != folder:
-            result[path.relative_to(folder).parts[0]].append(path)
-    for entry in folder.iterdir():
-        if entry.is_dir() and any(path.is_relative_to(entry) for path in result.get(entry.name, ())):
-            continue
-        if entry.is_dir() and not entry.name.startswith(".") and entry.name != "__MACOSX":
-            result[entry.name] = []
-    return dict(sorted(result.items()))
+    """{class: its files} of a folder, sorted; classes are the folders in it that are the user's."""
+    folders = sorted(entry for entry in folder.iterdir() if entry.is_dir() and is_visible(entry.name))
+    return {entry.name: visible_files(entry) for entry in folders}
 
 
 def _refuse_splits(folder, pictures):
-    """Raise InputError if the folders hold no pictures but folders of them, the same in each: splits, not classes."""
+    """Raise InputError for folders of splits: by their names, or where all hold the same folders and no pictures."""
     inner = {
-        name: {path.relative_to(folder / name).parts[0] for path in paths if path.parent != folder / name}
+        name: {parts[0] for path in paths if len(parts := path.relative_to(folder / name).parts) > 1}
         for name, paths in pictures.items()
     }
     direct = any(path.parent == folder / name for name, paths in pictures.items() for path in paths)
-    alike = len(set(map(frozenset, inner.values()))) == 1
-    if not direct and (alike or {name.lower() for name in pictures} <= SPLITS):
-        first = "train" if inner.get("train") else next(name for name in pictures if inner[name])
-        inside = ", ".join(sorted(inner[first])[:5])
+    splits = [name for name in pictures if name.lower() in SPLITS]
+    alike = not direct and len(set(map(frozenset, inner.values()))) == 1
+    same = len(splits) > 1 and len({frozenset(inner[name]) for name in splits}) == 1 and inner[splits[0]]
+    if alike or same or len(splits) == len(pictures):
+        names = splits if same else list(pictures)
+        first = "train" if inner.get("train") else next((name for name in names if inner[name]), names[0])
+        inside = f", each with the folders {', '.join(sorted(inner[first])[:5])}" if inner[first] else ""
         raise InputError(
-            f"The folders in {folder} ({', '.join(pictures)}) hold no pictures but folders: {inside}. They look like "
-            f"splits, not classes; set folder to one of them, such as {folder / first}, or write a manifest with a "
-            "split column."
+            f"The folders {', '.join(names)} of {folder} look like splits, not classes{inside}. Set folder to one of "
+            f"them, such as {folder / first}, if it has class folders, or write a manifest with a split column."
         )
 
 

@@ -5,22 +5,34 @@ import hashlib
 import os
 from pathlib import Path
 
+# What systems and programs put beside a user's pictures.
+NOT_THEIRS = {
+    *("__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found"),
+    *("Thumbs.db", "ehthumbs.db", "desktop.ini"),
+}
 
-def visible_files(folder):
-    """Files below a folder, links followed, sorted; none whose name, or a folder's above it, is hidden or __MACOSX."""
-    result, entered = [], set()
-    for place, folders, names in os.walk(folder, followlinks=True):
-        real = os.path.realpath(place)
-        folders[:] = [] if real in entered else sorted(filter(is_visible, folders))
-        if real not in entered:
-            result += [Path(place) / name for name in sorted(filter(is_visible, names))]
-        entered.add(real)
+
+def visible_files(folder, above=()):
+    """Files below a folder, links followed, sorted; none that is hidden or not the user's, nor in such a folder.
+
+    above: the folders that it lies in, for links that lead back. Raises OSError for a folder that cannot be read.
+    """
+    real, result = os.path.realpath(folder), []
+    if real in above:
+        return result
+    for entry in os.scandir(folder):
+        if not is_visible(entry.name):
+            continue
+        if entry.is_dir():
+            result += visible_files(entry.path, (*above, real))
+        else:
+            result.append(Path(entry.path))
     return sorted(result)
 
 
 def is_visible(name):
-    """Whether a file or folder is the user's, and not a copy or note that a program keeps beside it."""
-    return not name.startswith(".") and name != "__MACOSX"
+    """Whether a file or folder is the user's, by its name, and no copy or note that a program keeps beside it."""
+    return not name.startswith(".") and name not in NOT_THEIRS
 
 
 def stamp(paths):
@@ -39,7 +51,9 @@ def manifest_files(path, column):
     """The files that a manifest names in a column; none if it cannot be read, which the job that reads it says."""
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
-            names = {row.get(column) for row in csv.DictReader(file)}
-    except (OSError, ValueError, csv.Error):
+            rows = [row for row in csv.reader(file) if any(cell.strip() for cell in row)]
+        place = [cell.strip() for cell in rows[0]].index(column)
+    except (OSError, ValueError, IndexError, csv.Error):
         return []
+    names = {row[place] for row in rows[1:] if len(row) > place}
     return [os.path.join(os.path.dirname(path), name) for name in names if name]

@@ -41,6 +41,8 @@ def said(error):
     if "No space left on device" in str(error):  # safetensors has an error class of its own
         place = f" for {error.filename}" if getattr(error, "filename", None) else ""
         return f"No space is left on the disk{place}; make room and run again."
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}."
     return None
 
 

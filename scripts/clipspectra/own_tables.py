@@ -9,7 +9,7 @@ import pandas as pd
 from clipspectra import InputError
 
 UTF8 = "save it as UTF-8 (in Excel: 'CSV UTF-8', with commas)"
-SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
+SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars", ",": "commas"}
 # Blanks of all kinds and widths, and marks without any width.
 INVISIBLE = "".join(map(chr, [*range(9, 14), *range(28, 33), 0x85, 0xA0, *range(0x2000, 0x2010), 0x2028, 0x2029]))
 INVISIBLE += "\u202f\u2060\u3000\ufeff"
@@ -34,6 +34,8 @@ def read_own_table(source, name=None, separator=","):
                 lines.append(reader.line_num)
     except csv.Error as error:
         raise InputError(f"{name}, line {reader.line_num}, cannot be read: {error}.") from error
+    if rows and rows[0][0].startswith("sep=") and not any(rows[0][1:]):  # Excel's own word on the separator
+        rows, lines = rows[1:], lines[1:]
     if not rows:
         raise InputError(f"{name} is empty.")
     header = [cell.strip(INVISIBLE) for cell in rows[0]]
@@ -69,8 +71,13 @@ def decoded(raw, name):
     """The text of a file that must be UTF-8. Raises InputError that says what it seems to be."""
     if raw.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
         raise InputError(f"{name} is an Excel workbook; {UTF8}.")
-    if raw.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in raw[:1000]:
+    if raw.startswith((b"\xff\xfe", b"\xfe\xff")) or raw[:1000].count(b"\0") > len(raw[:1000]) // 4:
         raise InputError(f"{name} is not UTF-8 but UTF-16; {UTF8}.")
+    if raw.startswith(b"\x1f\x8b"):
+        raise InputError(f"{name} is a gzip archive; unpack it first.")
+    if b"\0" in raw:
+        line = raw[: raw.index(b"\0")].count(b"\n") + 1
+        raise InputError(f"{name}, line {line}, holds a zero byte, which no text has; {UTF8}.")
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -1,6 +1,7 @@
 """Pictures and masks from files, as a viewer shows them, and batches of them from worker processes."""
 
 import os
+import re
 import threading
 import time
 import warnings
@@ -36,7 +37,7 @@ class BadPicture(InputError):
         self.cause = cause
 
     def __str__(self):
-        return "The picture {} cannot be read: {}. Mend it, or take it out of the manifest.".format(*self.args)
+        return "The picture {} cannot be read: {}. Mend it, or take it out of the dataset.".format(*self.args)
 
 
 class ImageFiles:
@@ -193,10 +194,10 @@ def upright_mask(path, image, size, mask_pixels=None):
     Raises InputError where neither does, and where the sizes do not fit.
     """
     stored = open_picture(path)
-    own, turn = orientation(stored), _orientation_of(image)
+    own, turn = _orientation_of(path), _orientation_of(image)  # before they are loaded, which turns a TIFF
     mask = _checked_mask(stored, path)
     if own in TURNS:
-        mask = mask.transpose(TURNS[own])
+        mask = mask.transpose(TURNS[own]) if orientation(stored) in TURNS else mask
     elif turn in TURNS:
         turned = mask.transpose(TURNS[turn])
         fits = {kind: part for kind, part in (("stored", turned), ("shown", mask)) if part.size == size}
@@ -265,8 +266,9 @@ def open_rgb(path):
 def open_picture(path):
     """A decoded picture. Raises BadPicture naming the file for whatever Pillow raises, and for what it warns of."""
     try:
-        with _quiet():
-            picture = Image.open(path)
+        # By the open file: of a TIFF's path, Pillow maps turned pictures by their sides as shown, and scrambles them.
+        with _quiet(), open(path, "rb") as file:
+            picture = Image.open(file)
             picture.load()
     except Exception as error:
         raise BadPicture(str(path), _cause(error)) from error
@@ -284,5 +286,5 @@ def _quiet():
 
 def _cause(error):
     """What an error of Pillow says, without the path."""
-    said = getattr(error, "strerror", None) or str(error).split(" '")[0]
+    said = getattr(error, "strerror", None) or re.split(r" ['<]", str(error))[0].rstrip(".")
     return said or {"MemoryError": "it needs more memory than there is"}.get(type(error).__name__, type(error).__name__)

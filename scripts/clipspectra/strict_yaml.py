@@ -1,6 +1,7 @@
 """YAML as people mean it: keys are texts, no key twice, nothing shared between places; errors name the line."""
 
 import json
+import re
 from pathlib import Path
 
 import yaml
@@ -16,9 +17,9 @@ def load(path):
             return json.loads(text, object_pairs_hook=lambda pairs: _without_doubles(pairs, path))
         except json.JSONDecodeError as error:
             raise InputError(f"{path}, line {error.lineno}: {error.msg}.") from error
-    loader = _Loader(text)
-    loader.path = path
     try:
+        loader = _Loader(text)
+        loader.path = path
         return _apart(loader.get_single_data())
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -82,8 +83,21 @@ class _Loader(yaml.SafeLoader):
         self.flatten_mapping(node)
         return {key.value: self.construct_object(value, deep=True) for key, value in node.value}
 
+    def construct_yaml_int(self, node):
+        """A whole number; YAML would read 010 as 8 and 1:30 as 90."""
+        if re.fullmatch(r"[+-]?(0[0-9_]+|.*:.*)", node.value):
+            raise InputError(
+                f"{self.path}, line {node.start_mark.line + 1}: YAML takes {node.value} for another number; write it "
+                "without zeros before it, or in quotes if it is a text."
+            )
+        return super().construct_yaml_int(node)
+
 
 _Loader.add_constructor("tag:yaml.org,2002:map", lambda loader, node: loader.construct_mapping(node))
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+# 1e-3 is a number, with or without a point.
+EXPONENT = re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$")
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", EXPONENT, list("-+0123456789"))
 
 
 def _without_doubles(pairs, path):

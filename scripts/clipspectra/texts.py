@@ -3,16 +3,18 @@
 import io
 import json
 import string
+import unicodedata
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
 
 from clipspectra import InputError, strict_yaml
 from clipspectra.jobs import progress
-from clipspectra.own_tables import decoded, read_own_table
+from clipspectra.own_tables import INVISIBLE, decoded, read_own_table
 
 
 def read_pool(path, column=None):
@@ -30,7 +32,11 @@ def read_pool(path, column=None):
         lines = io.StringIO(decoded(Path(path).read_bytes(), path), newline=None).read().split("\n")
         if not lines[-1]:
             lines.pop()  # what ends with a line end has no line after it
-    return clean_pool([line.strip() for line in lines], path)
+    return clean_pool(lines, path)
+
+
+# Headers of a column of texts that need not be named, where it is the only one.
+TEXT_COLUMNS = {"text", "texts", "caption", "captions", "title", "sentence", "description", "prompt", "word", "name"}
 
 
 def _column(path, kind, column):
@@ -38,34 +44,42 @@ def _column(path, kind, column):
     if kind in (".csv", ".tsv"):
         table = read_own_table(path, separator="\t" if kind == ".tsv" else ",")
     elif kind == ".parquet":
-        table = pd.read_parquet(path)
+        try:
+            table = pd.read_parquet(path)
+        except Exception as error:
+            raise InputError(f"The text pool {path} cannot be read as Parquet: {error}.") from error
     else:
         table = _json_lines(path)
-    if column is None and len(table.columns) == 1:
+    if column is None and len(table.columns) == 1 and str(table.columns[0]).lower() in TEXT_COLUMNS:
         column = table.columns[0]
     if column not in table.columns:
         wanted = f"has no column '{column}'" if column else "is a table"
         raise InputError(
             f"The text pool {path} {wanted}; say with 'column' in the config which one holds the texts: "
-            f"{', '.join(map(str, table.columns))}."
+            f"{', '.join(map(str, table.columns))}. A list of texts without a header is a .txt."
         )
-    return ["" if value is None else str(value) for value in table[column]]
+    values = table[column].tolist()
+    for row, value in enumerate(values, 1):
+        if isinstance(value, list | tuple | dict | bytes | np.ndarray):
+            raise InputError(f"The text pool {path} holds a {type(value).__name__} in row {row}, not a text.")
+    return ["" if pd.isna(value) else str(value) for value in values]
 
 
 def _json_lines(path):
     """A table of JSON lines, or of a JSON list: of objects, or of texts."""
-    text = decoded(Path(path).read_bytes(), path)
-    try:
-        rows = json.loads(text) if text.lstrip().startswith("[") else None
-        if rows is None:
-            rows = [json.loads(line) for line in text.split("\n") if line.strip()]
-    except json.JSONDecodeError as error:
-        raise InputError(f"The text pool {path} cannot be read as JSON lines: {error}.") from error
+    text = io.StringIO(decoded(Path(path).read_bytes(), path), newline=None).read()
+    parts, rows = [text] if text.lstrip().startswith("[") else text.split("\n"), []
+    for line, part in enumerate(parts):
+        try:
+            content = json.loads(part) if part.strip() else []
+        except json.JSONDecodeError as error:
+            raise InputError(f"The text pool {path}, line {line + error.lineno}, is no JSON: {error.msg}.") from error
+        rows += content if isinstance(content, list) else [content]
     if all(isinstance(row, str) for row in rows):
         rows = [{"text": row} for row in rows]
     if not rows or not all(isinstance(row, dict) for row in rows):
         raise InputError(f"The text pool {path} is no list of texts, and no lines of JSON objects.")
-    return pd.DataFrame(rows, dtype=object).where(lambda table: table.notna(), None)
+    return pd.DataFrame(rows, dtype=object)
 
 
 def generated_pool(path):
@@ -73,20 +87,29 @@ def generated_pool(path):
 
     The file has `templates`, texts with {name}, and `words`, a list for each name.
     """
-    try:
-        found = strict_yaml.load(path)
-        templates, words = found["templates"], {name: [*map(_word, of)] for name, of in found["words"].items()}
-    except (OSError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path} cannot be read as templates and lists of words: {error}.") from error
-    texts = []
-    for template in templates:
-        names = [name for _, name, _, _ in string.Formatter().parse(template) if name]
-        unknown = sorted(set(names) - set(words))
-        if unknown:
-            raise InputError(
-                f"The template '{template}' of {path} needs the words '{unknown[0]}', which are not there."
-            )
-        texts += [template.format(**dict(zip(names, chosen))) for chosen in product(*(words[name] for name in names))]
+    content = strict_yaml.load(path)
+    templates, words = (content.get(key) if isinstance(content, dict) else None for key in ("templates", "words"))
+    lists = [templates, *words.values()] if isinstance(words, dict) else [None]
+    if not all(isinstance(part, list) for part in lists):
+        raise InputError(
+            f"{path} cannot be read as templates and lists of words: it needs 'templates', a list, and 'words', a list "
+            "for each name."
+        )
+    words, texts = {name: [*map(_word, members)] for name, members in words.items()}, []
+    for template in map(_word, templates):
+        try:
+            names = [name for _, name, *_ in string.Formatter().parse(template) if name is not None]
+            unknown = sorted(set(names) - set(words))
+            if unknown:
+                raise InputError(
+                    f"The template '{template}' of {path} needs the words '{unknown[0]}', which are not there."
+                )
+            for chosen in product(*(words[name] for name in names)):
+                texts.append(template.format(**dict(zip(names, chosen))))
+        except InputError:
+            raise
+        except (ValueError, IndexError) as error:
+            raise InputError(f"The template '{template}' of {path} cannot be filled: {error}.") from error
     return clean_pool(texts, path)
 
 
@@ -99,7 +122,7 @@ def _word(value):
 
 def clean_pool(lines, name):
     """(texts, {"blank": n, "double": n}) of a list of lines, first occurrences kept in order."""
-    filled = [line for line in lines if line]
+    filled = [line for line in (line.strip(INVISIBLE) for line in lines) if line]
     texts = list(dict.fromkeys(filled))
     if len(texts) < 2:
         raise InputError(f"The text pool {name} has {len(texts)} different texts; it needs two or more.")
@@ -179,6 +202,11 @@ def values_of(manifest, column, names):
         from open_clip import IMAGENET_CLASSNAMES
 
         return IMAGENET_CLASSNAMES
+    blank = (manifest[column] == "").sum()
+    if blank:
+        raise InputError(
+            f"The manifest's column '{column}' is blank in {blank} rows; its prompts need a value in every row."
+        )
     if manifest[column].nunique() < 2:
         raise InputError(f"The manifest's column '{column}' has one value only; zero-shot needs two or more.")
     if column != "class":
@@ -199,12 +227,20 @@ def phrases_of(values, names, column):
                 f"prompts.{column}.names is 'imagenet', which has 1000 classes, but the manifest has {len(values)}."
             )
         return IMAGENET_CLASSNAMES
+    names = {unicodedata.normalize("NFC", value): phrases for value, phrases in names.items()}
     unknown = set(names) - set(values)
     if unknown:
         raise InputError(
             f"The config names '{sorted(unknown)[0]}' under prompts.{column}.names, but the manifest has no such value."
         )
-    return [names.get(value, value.replace("_", " ")) for value in values]
+    phrases = [names.get(value, value.replace("_", " ")) for value in values]
+    for value, phrase in zip(values, phrases):
+        first = values[phrases.index(phrase)]
+        if first != value:
+            raise InputError(
+                f"'{first}' and '{value}' are both said as {phrase!r}; say them apart under prompts.{column}.names."
+            )
+    return phrases
 
 
 def templates_of(templates):

@@ -60,6 +60,9 @@ def table(path, *lines, encoding="utf-8"):
         ([HEADER, ROWS[0], "b.png,1,,,test,"], {}, "has no class in 1 rows, the first in line 3"),
         ([HEADER, ROWS[0], ",1,dog,,test,"], {}, "names no image in line 3"),
         (["PK\x03\x04 of Excel"], {}, "is an Excel workbook; save it as"),
+        (["\x1f\x8b"], {"encoding": "latin-1"}, "is a gzip archive; unpack it first"),
+        ([HEADER, ROWS[0], "b.png,1,dog,\0,test,"], {}, "line 3, holds a zero byte"),
+        ([HEADER + ",row", *(row + ",x" for row in ROWS)], {}, "has a column 'row', a name that the workflow needs"),
     ],
 )
 def test_tables_that_cannot_be_read_one_way_are_refused(lines, options, sentence, tmp_path):
@@ -125,15 +128,26 @@ def test_folders_as_they_are(tmp_path):
     assert endings == {".txt": 1, ".heic": 1, ".png": 1}
 
 
-@pytest.mark.parametrize("splits", [("train", "val"), ("fold1", "fold2", "fold3"), ("train",)])
-def test_folders_of_splits_are_no_classes(splits, tmp_path):
-    for split in splits:
-        for name in ("cat/a.png", "dog/b.png"):
-            picture(tmp_path / split / name)
-    sentence = rf"hold no pictures but folders: cat, dog. They look like splits.* such as {tmp_path}/{splits[0]}"
-    with pytest.raises(InputError, match=sentence):
+SPLIT = "cat/a.png", "dog/b.png"
+
+
+@pytest.mark.parametrize(
+    ("names", "first"),
+    [
+        ([f"{split}/{name}" for split in ("train", "val") for name in SPLIT], "train"),
+        ([f"{split}/{name}" for split in ("fold1", "fold2", "fold3") for name in SPLIT], "fold1"),
+        ([f"train/{name}" for name in SPLIT], "train"),
+        ([f"{split}/{name}" for split in ("train", "val") for name in SPLIT] + ["train/preview.jpg"], "train"),
+        ([f"{split}/{name}" for split in ("train", "val") for name in SPLIT] + ["unlabeled/misc/c.jpg"], "train"),
+        ([f"train/{name}" for name in SPLIT] + ["test/0.jpg"], "train"),
+        (["Train/0.jpg", "Test/1.jpg"], "Test"),
+    ],
+)
+def test_folders_of_splits_are_no_classes(names, first, tmp_path):
+    for name in names:
+        picture(tmp_path / name)
+    with pytest.raises(InputError, match=f"look like splits, not classes.* such as {tmp_path}/{first}, if it has"):
         folder_manifest(tmp_path)
-    assert set(folder_manifest(tmp_path / splits[0])["class"]) == {"cat", "dog"}
 
 
 def test_class_folders_may_have_folders(tmp_path):
@@ -141,7 +155,32 @@ def test_class_folders_may_have_folders(tmp_path):
         picture(tmp_path / name)
     assert folder_manifest(tmp_path)["class"].tolist() == ["cat", "dog", "train"]
     (tmp_path / "empty" / "inside").mkdir(parents=True)
-    with pytest.raises(InputError, match="The class folder .*empty has no images"):
+    with pytest.raises(InputError, match="The class folder .*empty has no images; fill it"):
+        folder_manifest(tmp_path)
+    (tmp_path / "empty" / "a.HEIC").write_bytes(b"heic")
+    with pytest.raises(InputError, match=r"empty has no images that are read here .it holds .heic.; fill it"):
+        folder_manifest(tmp_path)
+
+
+def test_links_between_classes_take_nothing_away(tmp_path):
+    for name in ("b/sub/1.jpg", "b/2.jpg", "a/3.jpg"):
+        picture(tmp_path / name)
+    os.symlink(tmp_path / "b" / "sub", tmp_path / "a" / "linked")
+    os.symlink(tmp_path, tmp_path / "b" / "back")
+    counts = folder_manifest(tmp_path)["class"].value_counts().to_dict()
+    assert counts == {"a": 2, "b": 2 + 2}  # and those of a, by way of the link back, which leads no further
+
+
+def test_folders_that_cannot_be_read_and_names_that_no_table_holds_are_named(tmp_path, monkeypatch):
+    picture(tmp_path / "a" / "1.jpg")
+    picture(tmp_path / "b" / "2.jpg")
+    scan = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: scan(path) if "b" not in Path(path).name else scan("/nowhere"))
+    with pytest.raises(OSError, match="nowhere"):
+        folder_manifest(tmp_path)
+    monkeypatch.undo()
+    picture(tmp_path / "b" / "with\rreturn.jpg")
+    with pytest.raises(InputError, match="has a name that no table can hold; rename it"):
         folder_manifest(tmp_path)
 
 
@@ -196,6 +235,56 @@ def test_tables_as_pools_are_read_by_their_column(name, content, tmp_path):
             texts.read_pool(path, column)
 
 
+def test_what_is_no_text_is_no_text_of_a_pool(tmp_path):
+    pd.DataFrame({"text": ["a", None, "b"]}).to_parquet(tmp_path / "p.parquet")
+    assert texts.read_pool(tmp_path / "p.parquet") == (["a", "b"], {"blank": 1, "double": 0})
+    pd.DataFrame({"text": [["a", "c"], ["b"]]}).to_parquet(tmp_path / "p.parquet")
+    with pytest.raises(InputError, match="holds a ndarray in row 1, not a text"):
+        texts.read_pool(tmp_path / "p.parquet")
+    (tmp_path / "p.parquet").write_bytes(b"PAR1")
+    with pytest.raises(InputError, match="cannot be read as Parquet"):
+        texts.read_pool(tmp_path / "p.parquet")
+    (tmp_path / "p.jsonl").write_text('{"a": "b"}\n{"a": "c"}\n{"a": \n')
+    with pytest.raises(InputError, match="p.jsonl, line 3, is no JSON"):
+        texts.read_pool(tmp_path / "p.jsonl", "a")
+    (tmp_path / "p.csv").write_text("a dog\na cat\na bird\n")
+    with pytest.raises(InputError, match="A list of texts without a header is a .txt"):
+        texts.read_pool(tmp_path / "p.csv")
+    (tmp_path / "p.tsv").write_text("text,label\na dog,1\n")
+    with pytest.raises(InputError, match="p.tsv is separated by commas"):
+        texts.read_pool(tmp_path / "p.tsv")
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("templates: ['a {n}']\nwords: {n: cat}", "'words', a list for each name"),
+        ("templates: 'a {n}'\nwords: {n: [cat]}", "needs 'templates', a list"),
+        ("templates: ['{}']\nwords: {n: [cat]}", "needs the words ''"),
+        ("templates: ['a {n']\nwords: {n: [cat]}", "cannot be filled"),
+        ("templates: ['{n:5d}']\nwords: {n: [cat]}", "cannot be filled"),
+        ("templates: ['{n}']\nwords: {n: [yes, cat]}", "write it in quotes"),
+    ],
+)
+def test_lists_of_words_that_cannot_be_filled_in_are_named(content, sentence, tmp_path):
+    (tmp_path / "words.yaml").write_text(content)
+    with pytest.raises(InputError, match=sentence):
+        texts.generated_pool(tmp_path / "words.yaml")
+
+
+def test_classes_are_told_apart_by_what_is_said(tmp_path):
+    with pytest.raises(InputError, match="'hot dog' and 'hot_dog' are both said as 'hot dog'; say them apart"):
+        texts.phrases_of(["hot dog", "hot_dog"], {}, "class")
+    decomposed, composed = "Ka\u0308se", "K\u00e4se"
+    picture(tmp_path / decomposed / "a.png")
+    picture(tmp_path / "Brot" / "b.png")
+    assert folder_manifest(tmp_path)["class"].tolist() == ["Brot", composed]
+    assert texts.phrases_of([composed], {decomposed: "cheese"}, "class") == ["cheese"]
+    rows = pd.DataFrame({"class": ["a", "b"], "label": [0, 1], "colour": ["", "red"]})
+    with pytest.raises(InputError, match="column 'colour' is blank in 1 rows"):
+        texts.values_of(rows, "colour", {})
+
+
 def test_texts_of_the_same_tokens_count_once():
     loaded = models.load(ROOT / "tests/golden/model_config.json", ROOT / "tests/golden/model.safetensors")
     long = "word " * loaded.tokenizer.context_length
@@ -219,6 +308,8 @@ def test_keys_of_a_config_are_texts_as_written_and_nothing_is_shared(tmp_path):
     assert config["more"] == {"templates": ["b"], "names": config["base"]["names"]}
     config["same"]["default"] = 1
     assert "default" not in config["base"]
+    (tmp_path / "n.yaml").write_text("[1e-1, 10, 0x1f, 0, 1_000, 2.5]")
+    assert strict_yaml.load(tmp_path / "n.yaml") == [0.1, 10, 31, 0, 1000, 2.5]
     assert strict_yaml.line_of(tmp_path / "c.yaml", ["more", "templates", 0]) == 5
 
 
@@ -231,6 +322,9 @@ def test_keys_of_a_config_are_texts_as_written_and_nothing_is_shared(tmp_path):
         ("a:\n\tb: 1\n", "line 2: .*Indent with blanks, not with tabs"),
         ("a: [1, 2\nb: 3\n", "line 2: "),
         ("? [a, b]\n: 1\n", "line 1: a list cannot be a key"),
+        ("a: [1,\n  010]\n", "line 2: YAML takes 010 for another number"),
+        ("a: 1:30\n", "line 1: YAML takes 1:30 for another number"),
+        ("a: \x07\n", "c.yaml cannot be read as YAML"),
     ],
 )
 def test_traps_of_yaml_are_named_with_their_line(text, sentence, tmp_path):

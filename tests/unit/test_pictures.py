@@ -117,6 +117,25 @@ def test_masks_follow_their_pictures(orientation, shape, tmp_path):
         upright_mask(path, picture, size)
 
 
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "I;16"])
+@pytest.mark.parametrize("compression", [None, "tiff_lzw"])
+def test_turned_tiffs_are_not_scrambled(mode, compression, tmp_path):
+    """Uncompressed ones are mapped by Pillow; and it turns a TIFF when it is loaded."""
+    pixels = np.arange(8 * 12, dtype=np.uint16 if mode == "I;16" else np.uint8).reshape(8, 12) * 2
+    picture = Image.fromarray(pixels) if mode in ("L", "I;16") else Image.fromarray(pixels).convert(mode)
+    picture.save(tmp_path / "plain.png")
+    picture.save(tmp_path / "a.tif", exif=oriented(6), compression=compression)
+    expected = np.rot90(np.array(open_rgb(tmp_path / "plain.png")), -1)
+    np.testing.assert_array_equal(open_rgb(tmp_path / "a.tif"), expected)
+    mask = (pixels % 3 == 0).astype(np.uint8)
+    for orientation in (3, 6):
+        picture.save(tmp_path / "a.tif", exif=oriented(orientation), compression=compression)
+        Image.fromarray(mask).save(tmp_path / "m.tif", exif=oriented(orientation), compression=compression)
+        size = open_rgb(tmp_path / "a.tif").size
+        shown = np.rot90(mask, 2 if orientation == 3 else -1)
+        np.testing.assert_array_equal(upright_mask(tmp_path / "m.tif", tmp_path / "a.tif", size), shown)
+
+
 @pytest.fixture
 def many(tmp_path):
     Image.fromarray(PIXELS).save(tmp_path / "a.png")

@@ -164,7 +164,7 @@ def test_a_path_with_a_blank_is_refused_at_once(clone, tmp_path):
     [
         ("queries: {}\nqueries: {}\n", r"line \d+: the key 'queries' stands there twice"),
         ("demo_training: {no: {steps: 3}}\n", r"line \d+: YAML takes the key no for no text; write it in quotes"),
-        ("cache: 7\n", r"Config, cache: 7 is not of type .*write it in quotes \(line \d+ of .*study.yaml"),
+        ("cache: 7\n", r"Config, cache: 7 is not of type .*needs quotes \(line \d+ of .*study.yaml"),
     ],
 )
 def test_traps_of_yaml_name_the_line(clone, lines, sentence):

@@ -1,7 +1,6 @@
 """What a model is built as and how its pictures are prepared, from whatever says so: names, tags, configs."""
 
 import difflib
-import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from clipspectra.transformers_configs import (
     siglip_config,
     sizes_of_config,
     sizes_of_model,
+    transformers_config,
 )
 
 # Who decides between claims of how a model is used, the first one first.
@@ -287,21 +287,9 @@ def described_by_folder(folder):
     return result
 
 
-def transformers_config(folder):
-    """The config.json of transformers in a folder if it is of a CLIP or a SigLIP, else None."""
-    path = Path(folder) / TRANSFORMERS_CONFIG
-    try:
-        config = read_json(path) if path.is_file() else {}
-    except InputError:  # of something else
-        return None
-    return config if config.get("model_type") in ("clip", "siglip") else None
-
-
 def _of_tag(config):
     """What a published tag says of preprocessing and activation."""
-    return {key: config.get(key) for key in KEYS if key != "fill_color"} | {
-        "activation": "quick_gelu" if config.get("quick_gelu") else None
-    }
+    return {key: config.get(key) for key in KEYS} | {"activation": "quick_gelu" if config.get("quick_gelu") else None}
 
 
 def _compared(config):
@@ -319,4 +307,4 @@ def _compared(config):
             result[key] = int(result[key.replace("mlp_ratio", "width")] * result[key])
     size = result["vision_cfg.image_size"]
     result["vision_cfg.image_size"] = list(size) if isinstance(size, list | tuple) else [size, size]
-    return {key: value for key, value in result.items() if not (isinstance(value, float) and math.isnan(value))}
+    return result

@@ -20,8 +20,8 @@ from clipspectra.own_tables import INVISIBLE, decoded, read_own_table
 def read_pool(path, column=None):
     """(texts, what was dropped) of a UTF-8 file with one text a line; blank lines and doubles are dropped.
 
-    column: of a CSV (.csv, .tsv) or of JSON lines (.jsonl), the column that holds the texts; such a file with one
-    column needs none. Lines end at \\n, \\r\\n or \\r alone, as in the reference; other marks stay inside the texts.
+    column: of a table (.csv, .tsv, .jsonl, .json, .parquet), the column that holds the texts; needless where the only
+    column is one of TEXT_COLUMNS. Lines end at \\n, \\r\\n or \\r alone, as in the reference; other marks stay inside.
     """
     kind = Path(path).suffix.lower()
     if kind in (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet"):

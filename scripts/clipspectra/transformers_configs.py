@@ -30,6 +30,16 @@ _DEFAULTS = {
 }
 
 
+def transformers_config(folder):
+    """The config.json of transformers in a folder if it is of a CLIP or a SigLIP, else None."""
+    path = Path(folder) / TRANSFORMERS_CONFIG
+    try:
+        config = read_json(path) if path.is_file() else {}
+    except InputError:  # of something else
+        return None
+    return config if config.get("model_type") in ("clip", "siglip") else None
+
+
 def tower_config(config, part):
     """A tower's part of a config.json, with what transformers leaves out; the older `_dict` form goes before it."""
     return _DEFAULTS[config["model_type"], part] | (config.get(part) or {}) | (config.get(f"{part}_dict") or {})

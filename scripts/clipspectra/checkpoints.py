@@ -24,6 +24,8 @@ WRAPPERS = re.compile(
 )
 # Where a CLIP's image tower begins, in open_clip's and OpenAI's names and in those of transformers.
 TOWER = re.compile(r"(?:(?<=\.)|^)(?:visual|vision_model)\.")
+# What OpenAI's own models keep beside their weights.
+OPENAI_SIZES = {"input_resolution", "context_length", "vocab_size"}
 # Plain data that training scripts keep beside the weights.
 PLAIN = [
     *((np._core.multiarray.scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
@@ -76,7 +78,7 @@ def read_checkpoint(path, state_dict=None):
     inside = {key for key in tensors if key.startswith(prefix) and not key.startswith(tuple(twins))}
     left_out = others + _shortened(key for key in tensors if key not in inside)
     tensors = {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key in inside}
-    openai = {"input_resolution", "context_length", "vocab_size"} <= set(tensors)
+    openai = set(tensors) >= OPENAI_SIZES
     return Checkpoint({key: _float32(key, tensor, path) for key, tensor in tensors.items()}, openai, left_out)
 
 
@@ -218,6 +220,8 @@ def _script_tensors(path):
                 tensors[prefix + name] = value
             elif isinstance(value, _ScriptData.Module):
                 walk(value, f"{prefix}{name}.")
+            elif name in OPENAI_SIZES and isinstance(value, int):
+                tensors[prefix + name] = torch.tensor(value)
 
     tensors = {}
     try:

@@ -49,8 +49,9 @@ def sharded(path, weights):
 class Nested(torch.nn.Module):
     """A module that holds tensors under dotted names, for TorchScript to save."""
 
-    def __init__(self, weights):
+    def __init__(self, weights, **sizes):
         super().__init__()
+        vars(self).update(sizes)
         for name, tensor in weights.items():
             *path, last = name.split(".")
             place = self
@@ -137,6 +138,11 @@ def test_openai_archives_bring_their_activation(weights, tmp_path):
     used = models.load(CONFIG, tmp_path / "ViT.pt").used
     assert (used["activation"], used["activation_from"]) == ("quick_gelu", "OpenAI's own layout")
     assert models.load(CONFIG, tmp_path / "ViT.pt", quick_gelu=False).used["activation"] == "gelu"
+    script = torch.jit.script(Nested(half, **{name: 5 for name in sizes}))
+    torch.jit.save(script, tmp_path / "script.pt")
+    loaded = models.load(CONFIG, tmp_path / "script.pt")
+    assert loaded.used["activation"] == "quick_gelu"
+    assert torch.equal(loaded.model.visual.proj, weights["visual.proj"].half().float())
 
 
 class Runs:

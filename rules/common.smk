@@ -3,6 +3,7 @@ import functools
 import hashlib
 import os
 import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -18,10 +19,10 @@ from clipspectra.code_digest import code_digest
 from clipspectra.files import manifest_files, stamp, visible_files
 from clipspectra.model_files import files_of, weights_in
 
-if re.search(r"\s", sys.executable):
+if shlex.quote(sys.executable) != sys.executable:
     raise WorkflowError(
-        f"The path of Python, {sys.executable}, has a blank, which Snakemake cannot run jobs with; move the clone, or "
-        "its .venv, to a path without blanks."
+        f"The path of Python, {sys.executable}, has a blank or another mark that the shell reads, which Snakemake cannot "
+        "run jobs with; move the clone, or its .venv, to a plain path."
     )
 
 if not workflow.modifier.skip_configfile:
@@ -46,8 +47,16 @@ except WorkflowError as error:
     meant = f" (meant here: {meant})" if meant and where != "top level" else ""
     if problem.validator == "additionalProperties":
         meant = f" (there is {', '.join(problem.schema['properties'])})"
-    if not isinstance(problem.instance, str) and "string" in str(problem.schema):
+    inside = (
+        problem.instance.values()
+        if isinstance(problem.instance, dict)
+        else [problem.instance]
+    )
+    plain = any(isinstance(value, (bool, int, float)) for value in inside)
+    if problem.validator in ("type", "oneOf", "anyOf") and plain:
         meant += "; a number, or yes or no, that is meant as a text needs quotes"
+    if problem.validator == "required" and "'pretrained'" in problem.message:
+        meant += "; a folder that brings its own weights is local-dir:path"
     lines = {
         path: strict_yaml.line_of(path, problem.absolute_path)
         for path in workflow.configfiles

@@ -105,6 +105,8 @@ rule choose_images:
         ENVIRONMENT
     params:
         roles=lambda wildcards: DATASETS[wildcards.dataset]["roles"],
+        factors=factor_names,
+        masks=lambda wildcards: DATASETS[wildcards.dataset]["masks"],
         pictures=lambda wildcards: own_pictures(wildcards.dataset),
         code=code("choose_images"),
     message:

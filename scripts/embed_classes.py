@@ -19,6 +19,8 @@ if __name__ == "__main__":
         for column, prompt in snakemake.params.prompts.items():
             values[column] = texts.values_of(manifest, column, prompt["names"])
             phrases = texts.phrases_of(values[column], prompt["names"], column)
+            if prompt["names"] != "imagenet":  # where two classes are sunglasses, and two missiles
+                texts.check_apart(loaded, phrases)
             arrays[column] = texts.zero_shot_classifier(
                 loaded, phrases, texts.templates_of(prompt["templates"])
             ).numpy()

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from clipspectra import InputError
 from clipspectra.activations import StoredActivations
 from clipspectra.arrays import load_table, save_table
 from clipspectra.evaluate import component_scores, eta_squared, extreme_values
@@ -42,12 +41,6 @@ if __name__ == "__main__":
     with job(snakemake.log[0]):
         stored = StoredActivations(snakemake.input.shards, snakemake.input.basis, snakemake.params.protocol)
         table = stored.of_table(load_table(snakemake.input.images))[stored.scored].reset_index(drop=True)
-        for factor in snakemake.params.factors:
-            if factor not in table.columns:
-                raise InputError(f"The config has '{factor}' under factors, but the manifest has no such column.")
-            blank = (table[factor] == "").sum()
-            if blank:
-                raise InputError(f"The factor '{factor}' is blank in {blank} rows of the manifest; fill them.")
         factors, poles = [], []
         told = load_told(snakemake.input.components)
         for (layer, head), of_head in progress(told.items(), "component scores", unit="head"):

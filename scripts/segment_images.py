@@ -104,7 +104,7 @@ if __name__ == "__main__":
         from clipspectra.segment import Scores, predictions, upsample
 
         wildcards, resources, params = snakemake.wildcards, snakemake.resources, snakemake.params
-        table = masked_rows(load_table(snakemake.input.images), wildcards.dataset)
+        table = masked_rows(load_table(snakemake.input.images))
         arrays, metadata = load_arrays(snakemake.input.classes, "class")
         loaded = models.load(**model_arguments(snakemake), device=resources.device)
         classifier, found = torch.from_numpy(arrays["class"]).to(loaded.device), tower(loaded.model.visual)

@@ -63,7 +63,7 @@ if __name__ == "__main__":
         from clipspectra.segment import component_evidence, on_the_grid, patch_evidence
 
         wildcards, resources, params = snakemake.wildcards, snakemake.resources, snakemake.params
-        table = masked_rows(load_table(snakemake.input.images), wildcards.dataset)
+        table = masked_rows(load_table(snakemake.input.images))
         chosen = np.linspace(0, len(table) - 1, min(IMAGES, len(table))).round().astype(int)
         table = table.iloc[chosen].reset_index(drop=True)
         arrays, metadata = load_arrays(snakemake.input.classes, "class")

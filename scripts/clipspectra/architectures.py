@@ -1,6 +1,7 @@
 """What a model is built as and how its pictures are prepared, from whatever says so: names, tags, configs."""
 
 import difflib
+import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from open_clip.transform import PreprocessCfg
 from clipspectra import InputError
 from clipspectra.checkpoints import read_json
 from clipspectra.layouts import is_siglip, is_transformers
-from clipspectra.model_files import OPEN_CLIP_CONFIG, TRANSFORMERS_CONFIG
+from clipspectra.model_files import OPEN_CLIP_CONFIG, TRANSFORMERS_CONFIG, VOCABULARIES
 from clipspectra.transformers_configs import (
     activation_of,
     clip_config,
@@ -29,10 +30,6 @@ CONFIG, LIKE, FILES, LAYOUT, PUBLISHED, DEFAULT = range(6)
 KEYS = ("mean", "std", "interpolation", "resize_mode")
 ALL_KEYS = (*KEYS, "fill_color")  # of the border that resize_mode longest adds
 INTERPOLATIONS, RESIZE_MODES = ("bicubic", "bilinear"), ("shortest", "longest", "squash")
-# Files of which any one holds a tokenizer's vocabulary.
-VOCABULARIES = (
-    *("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "tokenizer.model", "sentencepiece.bpe.model"),
-)
 # Keys of a model config that change no number of a loaded model.
 SILENT = {
     *("hf_model_pretrained", "timm_model_pretrained"),
@@ -49,7 +46,8 @@ class Description:
     claims: (rank, source, {"mean": …, "std": …, "interpolation": …, "resize_mode": …, "activation": …}, any of these)
     sizes: (source, {what: number}) that a config of transformers says of the model, beyond the shapes of its weights
     published: whether it is an architecture of open_clip, which has tags; of_file: whether a file brings the weights
-    loose: whether it is a folder of transformers, which may lack its processor
+    loose: whether it is a folder of transformers, which may lack its processor; decided: whether more than the
+      architecture says the activation
     """
 
     name: str
@@ -60,6 +58,7 @@ class Description:
     published: bool = False
     of_file: bool = False
     loose: bool = False
+    decided: bool = False
     used: dict = field(default_factory=dict)
     sources: dict = field(default_factory=dict)
     notes: list = field(default_factory=list)
@@ -71,6 +70,8 @@ class Description:
             parts = values[key] if isinstance(values[key], list | tuple) else [values[key]] * 3
             if len(parts) != 3 or not all(isinstance(part, int | float) for part in parts):
                 raise InputError(f"{source} has {key} {values[key]}; it must be three numbers.")
+            if not all(0 <= part <= 1 and (part or key == "mean") for part in parts):
+                raise InputError(f"{source} has {key} {values[key]}; channels go from 0 to 1, and so do these.")
             values[key] = tuple(map(float, parts))
         for key, known in {"interpolation": INTERPOLATIONS, "resize_mode": RESIZE_MODES}.items():
             if values.get(key, known[0]) not in known:
@@ -150,6 +151,11 @@ class Description:
                 f"{self.source} has {own}. Set quick_gelu: {str(activation == 'quick_gelu').lower()} to take it."
             )
         sibling = f"{self.name}-quickgelu"
+        if self.of_file and self.published and ranks["activation"] == PUBLISHED:
+            self.notes.append(
+                "nothing beside these weights says their activation; QuickGELU is taken, which all published weights "
+                f"of {self.name} need. If they were trained without it, set quick_gelu: false."
+            )
         if self.of_file and self.published and ranks["activation"] == DEFAULT and sibling in open_clip.list_models():
             self.notes.append(
                 f"nothing says whether these weights need QuickGELU; {own} is taken. OpenAI's, MetaCLIP's and DFN's "
@@ -162,12 +168,14 @@ class Description:
                 f"nothing beside {self.source} says how pictures are prepared; open_clip's default is taken. Set mean "
                 "and std, or put the preprocessor_config.json there."
             )
-        self.config["quick_gelu"] = activation == "quick_gelu"
+        self.config["quick_gelu"], self.decided = activation == "quick_gelu", ranks["activation"] < DEFAULT
 
     def _claim_published(self):
         """Where all published weights of an architecture prepare pictures one way, so do others; else note it."""
         tags = open_clip.list_pretrained_tags_by_model(self.name)
         ways = {tag: _of_tag(open_clip.get_pretrained_cfg(self.name, tag)) for tag in tags}
+        if ways and all(way["activation"] for way in ways.values()) and not self.config.get("quick_gelu"):
+            self.claim(PUBLISHED, f"all published weights of {self.name}", {"activation": "quick_gelu"})
         ways = {tag: {key: way[key] for key in KEYS if way.get(key) is not None} for tag, way in ways.items()}
         first = next(iter(ways.values()), {})
         if all(way == first for way in ways.values()):
@@ -180,11 +188,13 @@ class Description:
             )
 
     def set_activation(self, model):
-        """Turn a built model's GELUs into the tanh form where that is the activation."""
-        if self.used["activation"] == "gelu_tanh":
+        """Give a built model's GELUs the form that was decided on; see in `used` what each tower has in the end."""
+        if self.decided and self.used["activation"] != "quick_gelu":
             for module in model.modules():
                 if isinstance(module, torch.nn.GELU):
-                    module.approximate = "tanh"
+                    module.approximate = "tanh" if self.used["activation"] == "gelu_tanh" else "none"
+        image, text = (_activations(tower) for tower in (model.visual, getattr(model, "text", model.transformer)))
+        self.used["activation"] = image if image == text else f"image {image}, text {text}"
 
     def check_sizes(self, model):
         """Raise InputError if a config of transformers beside the weights is of another model than the one built.
@@ -235,6 +245,8 @@ class Description:
 
 def described_by_name(name):
     """The Description of an architecture of open_clip."""
+    if Path(name).is_dir():
+        raise InputError(f"{name} is a folder; write local-dir:{name} to take the model in it.")
     if name not in open_clip.list_models():
         nearest = ", ".join(difflib.get_close_matches(name, open_clip.list_models())) or "none close"
         raise InputError(f"open_clip has no architecture '{name}'; nearest: {nearest}.")
@@ -251,6 +263,11 @@ def described_by_json(path):
     preprocessing = content.get("preprocess_cfg") or {}
     if not all(isinstance(part, dict) for part in (config["vision_cfg"], config["text_cfg"], preprocessing)):
         raise InputError(f"{path} is no open_clip model config: vision_cfg and text_cfg must hold keys.")
+    unknown = sorted(set(preprocessing) - {*ALL_KEYS, "size", "mode"})
+    if unknown:
+        raise InputError(f"{path} has preprocess_cfg.{unknown[0]}, which is not known; there is {', '.join(ALL_KEYS)}.")
+    if not isinstance(config.get("quick_gelu", False), bool):
+        raise InputError(f"{path} has quick_gelu {config['quick_gelu']!r}; it must be true or false.")
     if preprocessing.get("mode", "RGB") != "RGB":
         raise InputError(f"{path} prepares pictures as {preprocessing['mode']}; only RGB is taken.")
     result = Description(Path(path).stem, config, str(path))
@@ -285,6 +302,18 @@ def described_by_folder(folder):
     if text.get("hf_tokenizer_name") and any((folder / name).is_file() for name in VOCABULARIES):
         text["hf_tokenizer_name"] = str(folder)
     return result
+
+
+def _activations(tower):
+    """Names of the activations in a tower's blocks, as they are in the end."""
+    names = set()
+    for module in tower.modules():
+        name = type(module).__name__
+        if (isinstance(module, torch.nn.GELU) and module.approximate == "tanh") or name == "GELUTanh":
+            names.add("gelu_tanh")
+        elif re.fullmatch(r"(Quick)?GELU(Activation)?|SiLU|ReLU", name):
+            names.add({"QuickGELU": "quick_gelu"}.get(name, name.removesuffix("Activation").lower()))
+    return " and ".join(sorted(names)) or "none"
 
 
 def _of_tag(config):

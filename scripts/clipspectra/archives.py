@@ -131,37 +131,56 @@ def _decoded(values, codes, name):
 
 def cifar(files, folder):
     """CIFAR-10 or CIFAR-100 for Python (Krizhevsky 2009): file "archive", a tar.gz of pickles with plain arrays."""
-    rows, batches = [], {}
-    with opened(files["archive"]) as tar:
+    path, batches = files["archive"], {}
+    with opened(path) as tar:
         for member in tar:
-            if member.isfile() and not member.name.endswith((".html", ".txt~")):
-                batches[member.name.rsplit("/", 1)[-1]] = _plain_data(tar.extractfile(member), files["archive"])
-    fine = "meta" in batches
+            file = tar.extractfile(member) if member.isfile() else None
+            if file is not None and file.read(1) == b"\x80":  # a pickle; others are notes
+                file.seek(0)
+                batches[member.name.rsplit("/", 1)[-1]] = _plain_data(file, path)
     meta = batches.get("meta", batches.get("batches.meta"))
     if meta is None:
-        raise InputError(f"{files['archive']} is no archive of CIFAR for Python: it lacks its file of class names.")
-    classes = meta["fine_label_names" if fine else "label_names"]
+        raise InputError(f"{path} is no archive of CIFAR for Python: it lacks its file of class names.")
+    fine, rows = "meta" in batches, []
+    classes = _names(meta, "fine_label_names" if fine else "label_names", path)
     for name, batch in progress(sorted(batches.items()), "batches", unit="batch"):
         if "data" not in batch:
             continue
         split = "test" if name.startswith("test") else "train"
         (folder / split).mkdir(parents=True, exist_ok=True)
-        labels = batch.get("fine_labels" if fine else "labels")
-        data = np.asarray(batch["data"], np.uint8)
-        if labels is None or data.shape != (len(labels), 3072) or not set(labels) <= set(range(len(classes))):
-            raise InputError(
-                f"{name} of {files['archive']} is no batch of CIFAR: its pictures of 32 × 32 px and its labels, "
-                f"numbers from 0 to {len(classes) - 1}, do not fit each other."
-            )
-        pictures = data.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-        for number, (picture, label) in enumerate(zip(pictures, labels)):
-            path = f"{folder.name}/{split}/{name}-{number:05d}.png"
-            Image.fromarray(picture).save(folder.parent / path)
-            row = {"image": path, "label": label, "class": classes[label], "split": split}
-            if fine:
-                row["superclass"] = meta["coarse_label_names"][batch["coarse_labels"][number]]
-            rows.append(row)
+        data, labels = (
+            np.asarray(batch["data"]),
+            _labels(batch, "fine_labels" if fine else "labels", classes, name, path),
+        )
+        if data.shape != (len(labels), 3072) or data.dtype != np.uint8:
+            raise InputError(f"{name} of {path} is no batch of CIFAR: it must hold a picture of 32 × 32 px a label.")
+        if fine:
+            superclasses = _names(meta, "coarse_label_names", path)
+            above = _labels(batch, "coarse_labels", superclasses, name, path)
+        for number, picture in enumerate(data.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)):
+            image = f"{folder.name}/{split}/{name}-{number:05d}.png"
+            Image.fromarray(picture).save(folder.parent / image)
+            row = {"image": image, "label": labels[number], "class": classes[labels[number]], "split": split}
+            rows.append(row | ({"superclass": superclasses[above[number]]} if fine else {}))
     return pd.DataFrame(rows).assign(group="", mask="")
+
+
+def _names(meta, key, path):
+    """Names of classes in CIFAR's meta file."""
+    names = meta.get(key)
+    if not isinstance(names, list) or len(set(names)) != len(names) or not all(isinstance(name, str) for name in names):
+        raise InputError(f"{path} is no archive of CIFAR for Python: its {key} are no list of different names.")
+    return names
+
+
+def _labels(batch, key, names, name, path):
+    """Labels of a batch of CIFAR, each the place of a name."""
+    labels = batch.get(key)
+    if not isinstance(labels, list) or not set(labels) <= set(range(len(names))):
+        raise InputError(
+            f"{name} of {path} is no batch of CIFAR: its {key} must be numbers from 0 to {len(names) - 1}."
+        )
+    return labels
 
 
 VOC_CLASSES = (
@@ -287,8 +306,11 @@ class _PlainData(pickle.Unpickler):
 
 def _plain_data(file, path):
     try:
-        return _PlainData(file, encoding="latin1").load()
+        content = _PlainData(file, encoding="latin1").load()
+        if not isinstance(content, dict):
+            raise ValueError(f"it holds a {type(content).__name__}")
+        return {key.decode() if isinstance(key, bytes) else key: value for key, value in content.items()}
     except InputError as error:
         raise InputError(f"The archive {path} is not trusted: {error}.") from error
-    except (pickle.UnpicklingError, ValueError, IndexError) as error:
+    except (pickle.UnpicklingError, ValueError, IndexError, KeyError, TypeError, EOFError) as error:
         raise InputError(f"The archive {path} holds a file that is no CIFAR batch: {error}.") from error

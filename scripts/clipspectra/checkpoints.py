@@ -23,7 +23,10 @@ WRAPPERS = re.compile(
     r"(?:(?<=\.)|^)(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_forward_module)\."
 )
 # Where a CLIP's image tower begins, in open_clip's and OpenAI's names and in those of transformers.
-TOWER = re.compile(r"(?:(?<=\.)|^)(?:visual|vision_model)\.")
+TOWER = re.compile(
+    r"(?:(?<=\.)|^)(?:vision_model\.(?:embeddings|encoder|head|p(?:re|ost)_layr?e?r?norm)"
+    r"|visual\.(?:conv\d|class_emb|positional|proj$|ln_|transformer|trunk|attn_?pool|layer\d|bn\d|head))"
+)
 # What OpenAI's own models keep beside their weights.
 OPENAI_SIZES = {"input_resolution", "context_length", "vocab_size"}
 # Plain data that training scripts keep beside the weights.
@@ -90,7 +93,7 @@ def _prefixes(tensors, path):
         first = [prefixes[0] + key[len(other) :] for key in twins]
         if not all(name in tensors and torch.equal(tensors[name], tensors[key]) for name, key in zip(first, twins)):
             listed = ", ".join(f"'{prefix}'" for prefix in prefixes)
-            raise InputError(f"{path} holds several models, whose names begin with {listed}. Save one alone.")
+            raise InputError(f"{path} holds several models, whose names begin with {listed}. Save one of them alone.")
     return prefixes or [""]
 
 
@@ -241,6 +244,8 @@ def _script_tensors(path):
 def _chosen(content, state_dict, path):
     """(tensors, names of the others) of the set of weights to take from a checkpoint's content."""
     sets = dict(_sets(content))
+    models = {name: part for name, part in sets.items() if any(TOWER.search(WRAPPERS.sub("", key)) for key in part)}
+    sets = sets if state_dict in sets else models or sets  # heads and optimizers beside a model are no second one
     if not sets:
         keys = ", ".join(map(str, list(content)[:8])) or "none"
         raise InputError(f"{path} holds no weights of a CLIP; its keys are {keys}.")

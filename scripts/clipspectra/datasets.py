@@ -18,13 +18,18 @@ import pandas as pd
 from PIL import Image
 
 from clipspectra import InputError
-from clipspectra.files import is_visible, visible_files
+from clipspectra.files import as_stored, is_visible, visible_files
 from clipspectra.own_tables import invisible_blank, read_own_table
 from clipspectra.pictures import BadPicture, ImageFiles, batches, open_mask, open_rgb
 
 __all__ = ["BadPicture", "ImageFiles", "batches", "open_mask", "open_rgb"]  # a dataset's pictures, beside its table
 REQUIRED = ["image", "label", "class", "group", "split", "mask"]
-SPLITS = {"train", "training", "val", "valid", "validation", "dev", "test", "testing", "eval"}
+# Names of splits, such as train, val2017, seg_test and test_set.
+SPLIT = re.compile(
+    r"([a-z]+[_-])?(train|training|val|valid|validation|dev|test|testing|eval|holdout)"
+    r"([_-]?(set|split|data|images)|\d+)?",
+    re.IGNORECASE,
+)
 # What Pillow knows by name and cannot decode by itself.
 UNREADABLE = {"BUFR", "GRIB", "HDF5", "MPEG", "WMF", "EPS", "PDF"}
 
@@ -38,7 +43,10 @@ def read_manifest(path):
     table = read_own_table(path)
     missing = [column for column in REQUIRED if column not in table.columns]
     if missing:
-        raise InputError(f"The manifest {path} lacks the columns {', '.join(missing)}.")
+        raise InputError(
+            f"The manifest {path} lacks the columns {', '.join(missing)}; it has {', '.join(table.columns)}. The values "
+            "of group, split and mask may be empty."
+        )
     if table.empty:
         raise InputError(f"The manifest {path} has no rows.")
     for column in sorted({"row", "role"} & set(table.columns)):
@@ -91,7 +99,7 @@ def folder_manifest(folder):
     _refuse_splits(folder, pictures)
     empty = [name for name, paths in pictures.items() if not paths]
     if empty:
-        others = Counter(path.suffix.lower() for path in by_class[empty[0]])
+        others = {path.suffix.lower() or "files without ending" for path in by_class[empty[0]]}
         holds = f" that are read here (it holds {', '.join(sorted(others))})" if others else ""
         raise InputError(f"The class folder {folder / empty[0]} has no images{holds}; fill it or take it away.")
     rows = [
@@ -138,7 +146,7 @@ def is_picture(path):
 def _by_class(folder):
     """{class: its files} of a folder, sorted; classes are the folders in it that are the user's."""
     folders = sorted(entry for entry in folder.iterdir() if entry.is_dir() and is_visible(entry.name))
-    return {entry.name: visible_files(entry) for entry in folders}
+    return {entry.name: visible_files(entry, (os.path.realpath(folder),)) for entry in folders}
 
 
 def _refuse_splits(folder, pictures):
@@ -148,11 +156,10 @@ def _refuse_splits(folder, pictures):
         for name, paths in pictures.items()
     }
     direct = any(path.parent == folder / name for name, paths in pictures.items() for path in paths)
-    splits = [name for name in pictures if name.lower() in SPLITS]
+    splits = [name for name in pictures if SPLIT.fullmatch(name)]
     alike = not direct and len(set(map(frozenset, inner.values()))) == 1
-    same = len(splits) > 1 and len({frozenset(inner[name]) for name in splits}) == 1 and inner[splits[0]]
-    if alike or same or len(splits) == len(pictures):
-        names = splits if same else list(pictures)
+    if alike or len(splits) > 1:
+        names = splits if len(splits) > 1 else list(pictures)
         first = "train" if inner.get("train") else next((name for name in names if inner[name]), names[0])
         inside = f", each with the folders {', '.join(sorted(inner[first])[:5])}" if inner[first] else ""
         raise InputError(
@@ -165,11 +172,13 @@ def own_manifest(path):
     """A manifest of one's own, its files by absolute path. Raises InputError for files that are not there."""
     table = read_manifest(path)
     for column in ("image", "mask"):
-        table[column] = [os.path.abspath(Path(path).parent / name) if name else "" for name in table[column]]
+        paths = [os.path.abspath(Path(path).parent / name) if name else "" for name in table[column]]
+        table[column] = [as_stored(name) if name else "" for name in paths]
         absent = [name for name in table[column] if name and not Path(name).is_file()]
         if absent:
             raise InputError(
-                f"The manifest {path} names {len(absent)} files that are not there, the first {absent[0]}."
+                f"The manifest {path} names {len(absent)} files that are not there, the first {absent[0]!r}."
+                + (" Write / between folders, not a backslash." if "\\" in absent[0] else "")
             )
     twice = table["image"][table["image"].duplicated()]
     if len(twice):
@@ -214,16 +223,32 @@ def choose_rows(manifest, roles, seed):
     return result.sort_values(["role", "row"], ascending=[False, True], ignore_index=True)
 
 
-def masked_rows(chosen, dataset):
-    """The eval rows of a seed's table. Raises InputError if one has no mask."""
-    table = chosen[chosen["role"] == "eval"].reset_index(drop=True)
-    bare = table["image"][table["mask"] == ""]
-    if len(bare):
-        raise InputError(
+def check_asked(chosen, factors, masks, dataset):
+    """Raise InputError with all that the config asks of a seed's images and the manifest lacks.
+
+    factors: columns that must be there and filled; masks: whether the eval images must have masks
+    """
+    lacks = []
+    for factor in factors:
+        if factor not in chosen.columns:
+            lacks.append(f"The config has '{factor}' under factors, but the manifest has no such column.")
+            continue
+        blank = chosen["image"][chosen[factor] == ""]
+        if len(blank):
+            lacks.append(f"The factor '{factor}' is blank in {len(blank)} rows, the first of {blank.iloc[0]}.")
+    bare = masked_rows(chosen)["image"][masked_rows(chosen)["mask"] == ""]
+    if masks and len(bare):
+        lacks.append(
             f"{len(bare)} eval images of {dataset} have no mask in the manifest, the first {bare.iloc[0]}; add their "
             "masks, or set masks: false in the config."
         )
-    return table
+    if lacks:
+        raise InputError(" ".join(lacks))
+
+
+def masked_rows(chosen):
+    """The rows of a seed's table that segmentation is scored on."""
+    return chosen[chosen["role"] == "eval"].reset_index(drop=True)
 
 
 def places_of(table, column, values, dataset):
@@ -274,12 +299,18 @@ def _size(path):
 
 
 def _ends(path):
-    with open(path, "rb") as file:
-        start = file.read(2048)
-        file.seek(max(path.stat().st_size - 2048, 0))
-        return start + file.read()
+    try:
+        with open(path, "rb") as file:
+            start = file.read(2048)
+            file.seek(max(path.stat().st_size - 2048, 0))
+            return start + file.read()
+    except OSError:
+        return None
 
 
 def _digest(path):
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError:
+        return None

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import os
+import unicodedata
 from pathlib import Path
 
 # What systems and programs put beside a user's pictures.
@@ -56,4 +57,10 @@ def manifest_files(path, column):
     except (OSError, ValueError, IndexError, csv.Error):
         return []
     names = {row[place] for row in rows[1:] if len(row) > place}
-    return [os.path.join(os.path.dirname(path), name) for name in names if name]
+    return [as_stored(os.path.join(os.path.dirname(path), name)) for name in names if name]
+
+
+def as_stored(path):
+    """A path as the disk has it: systems write ä as one letter or as two, and a table may have the other form."""
+    forms = [path, *(unicodedata.normalize(form, path) for form in ("NFC", "NFD"))]
+    return next((form for form in forms if os.path.exists(form)), path)

@@ -58,8 +58,8 @@ RESIZED = ("visual.positional_embedding", *TEXT_POSITIONS)  # those that open_cl
 # The text tower's names in a model that has it as a part of its own.
 TEXT_TOWER = re.compile(r"^(token_embedding|positional_embedding|transformer|ln_final|text_projection)(?=\.|$)")
 
-IMAGE_TOWER = re.compile(r"(visual|vision_model|visual_projection)\.")
-ANY_TEXT_TOWER = re.compile(r"(text\.|text_model\.|token_embedding|transformer\.|ln_final)")
+IMAGE_TOWER = re.compile(r"(visual|vision_model|visual_projection|trunk)\.|conv1\.weight|class_embedding|ln_post\.")
+ANY_TEXT_TOWER = re.compile(r"text\.|text_model\.|token_embedding|ln_final")
 
 
 def is_transformers(tensors):

@@ -8,6 +8,11 @@ from clipspectra import InputError
 # Files beside weights that say how the model is built and how pictures are prepared, the first that is there.
 OPEN_CLIP_CONFIG, TRANSFORMERS_CONFIG = "open_clip_config.json", "config.json"
 PREPROCESSOR_CONFIG, PROCESSOR_CONFIG = "preprocessor_config.json", "processor_config.json"
+# Files of which any one holds a tokenizer's vocabulary, and those that go with them.
+VOCABULARIES = (
+    *("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "tokenizer.model", "sentencepiece.bpe.model"),
+)
+TOKENIZER = (*(*VOCABULARIES, "merges.txt", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),)
 BESIDE = (OPEN_CLIP_CONFIG, TRANSFORMERS_CONFIG, PREPROCESSOR_CONFIG, PROCESSOR_CONFIG)
 # What a folder calls its weights, in open_clip's order of preference, then transformers' and their indexes of shards.
 USUAL_NAMES = [
@@ -15,6 +20,7 @@ USUAL_NAMES = [
     for stem in ("open_clip_model", "open_clip_pytorch_model", "model", "pytorch_model")
     for ending in ("safetensors", "safetensors.index.json", "bin", "bin.index.json", "pth")
 ]
+ENDINGS = ("safetensors", "bin", "pth", "pt", "ckpt")
 
 
 def weights_in(folder):
@@ -23,7 +29,7 @@ def weights_in(folder):
     for name in USUAL_NAMES:
         if (folder / name).is_file():
             return folder / name
-    others = sorted(path for ending in ("safetensors", "bin", "pth", "pt") for path in folder.glob(f"*.{ending}"))
+    others = sorted(path for ending in ENDINGS for path in folder.glob(f"*.{ending}"))
     if len(others) != 1:
         listed = f"several weights, {', '.join(path.name for path in others)}; name one" if others else "no weights"
         raise InputError(f"The model folder {folder} has {listed}.")
@@ -54,12 +60,23 @@ def files_of(architecture, pretrained):
     files, weights = [], None
     if architecture.startswith("local-dir:"):
         folder = Path(architecture.removeprefix("local-dir:"))
-        files += sorted(path for ending in ("json", "txt", "model") for path in folder.glob(f"*.{ending}"))
+        files += [folder / name for name in (*BESIDE, *TOKENIZER)]
         weights = weights_in(folder) if folder.is_dir() else None
     elif Path(architecture).is_file():
-        files.append(Path(architecture))
+        files += [Path(architecture), *_named_folders(Path(architecture))]
     if pretrained and Path(pretrained).is_file():
         weights = Path(pretrained)
     if weights:
         files += [weights, *shards_of(weights), *(weights.parent / name for name in BESIDE)]
     return list(dict.fromkeys(path for path in files if path.is_file()))
+
+
+def _named_folders(config):
+    """Files of the folders that a model config names for its tokenizer and its text tower."""
+    try:
+        content = json.loads(config.read_text(encoding="utf-8-sig"))
+        text = content.get("model_cfg", content).get("text_cfg", {})
+        folders = [Path(text[key]) for key in ("hf_tokenizer_name", "hf_model_name") if text.get(key)]
+    except (OSError, ValueError, AttributeError, TypeError):  # which the job that reads it says
+        return []
+    return [folder / name for folder in folders for name in (*BESIDE, *TOKENIZER)]

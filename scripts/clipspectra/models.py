@@ -4,12 +4,14 @@ import hashlib
 import importlib.util
 import os
 import warnings
+import zipfile
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 
+import numpy as np
 import open_clip
 import torch
 from huggingface_hub import snapshot_download
@@ -23,14 +25,13 @@ from clipspectra.architectures import (
     ALL_KEYS,
     CONFIG,
     LIKE,
-    VOCABULARIES,
     described_by_folder,
     described_by_json,
     described_by_name,
 )
 from clipspectra.checkpoints import read_checkpoint
 from clipspectra.layouts import put_in
-from clipspectra.model_files import shards_of, weights_in
+from clipspectra.model_files import VOCABULARIES, shards_of, weights_in
 
 
 @dataclass
@@ -277,8 +278,18 @@ def _put_in_big_vision(model, path):
     """Load a .npz of Google's big_vision, as SigLIP was published, by open_clip's own reader."""
     from open_clip.convert import load_big_vision_weights
 
+    if not zipfile.is_zipfile(path):
+        read_checkpoint(path)  # which says what it is
     try:
         load_big_vision_weights(model, str(path))
     except Exception as error:
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise InputError(f"The weights {path} are no SigLIP of big_vision for this architecture: {reason}") from error
+    with np.load(path) as arrays:
+        stored = sum(arrays[name].size for name in arrays.files if "opt/" not in name)
+    parameters = list(model.parameters())
+    block = sum(part.numel() for part in model.text.transformer.resblocks[0].parameters())
+    if abs(stored - sum(part.numel() for part in parameters)) >= block // 2:
+        raise InputError(f"The weights {path} have {stored} numbers, more or fewer blocks than this architecture.")
+    if not all(torch.isfinite(part).all() for part in parameters):
+        raise InputError(f"The weights {path} are not all finite numbers.")

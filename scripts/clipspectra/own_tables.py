@@ -42,7 +42,10 @@ def read_own_table(source, name=None, separator=","):
     if len(header) == 1:
         for other, what in SEPARATORS.items():
             if other in header[0]:
-                raise InputError(f"{name} is separated by {what}; {UTF8}.")
+                raise InputError(
+                    f"{name} is separated by {what}, as Excel does where the comma is the decimal mark; write commas, "
+                    f"in Python by pd.read_csv(FILE, sep={other!r}, dtype=str).to_csv('commas.csv', index=False)."
+                )
     twice = [column for column in header if column and header.count(column) > 1]
     if twice:
         raise InputError(f"{name} has two columns '{twice[0]}'.")
@@ -77,7 +80,7 @@ def decoded(raw, name):
         raise InputError(f"{name} is a gzip archive; unpack it first.")
     if b"\0" in raw:
         line = raw[: raw.index(b"\0")].count(b"\n") + 1
-        raise InputError(f"{name}, line {line}, holds a zero byte, which no text has; {UTF8}.")
+        raise InputError(f"{name} is no text: line {line} holds a zero byte.")
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -16,7 +16,7 @@ from clipspectra import InputError
 
 # Metadata of image generators and colour profiles: good pixels are not refused for a long text beside them.
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 2**26
-ORIENTATION = 0x0112
+ORIENTATION, PHOTOMETRIC = 0x0112, 0x0106
 TURNS = {  # how EXIF's orientation is undone
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -68,6 +68,8 @@ class ImageFiles:
             tensors = (preprocess(picture),)
         except BadPicture as error:
             return row, error
+        except MemoryError as error:
+            return row, BadPicture(str(self.images[row]), _cause(error))
         if self.masks is None:
             return row, tensors
         try:
@@ -240,6 +242,7 @@ def open_rgb(path):
     """
     picture = open_picture(path)
     kind = picture.format
+    white_is_0 = kind == "TIFF" and picture.tag_v2.get(PHOTOMETRIC) == 0  # which Pillow heeds in 8 bit only
     try:
         with _quiet():
             picture = ImageOps.exif_transpose(picture)
@@ -248,7 +251,8 @@ def open_rgb(path):
         picture = picture if turn is None else picture.transpose(turn)
     try:
         if picture.mode.startswith("I;16") or (picture.mode == "I" and kind in ("PPM", "PNG")):
-            picture = Image.fromarray((np.array(picture) // 257).astype(np.uint8))
+            values = np.array(picture) // 257
+            picture = Image.fromarray((255 - values if white_is_0 else values).astype(np.uint8))
         if picture.mode == "I":
             raise BadPicture(str(path), "it holds integers of 32 bit, whose white is not known")
         if picture.mode == "F":
@@ -271,7 +275,9 @@ def open_picture(path):
             picture = Image.open(file)
             picture.load()
     except Exception as error:
-        raise BadPicture(str(path), _cause(error)) from error
+        phone = str(path).lower().endswith((".heic", ".heif"))
+        cause = "HEIC is not read here, convert it to JPEG" if phone else _cause(error)
+        raise BadPicture(str(path), cause) from error
     return picture
 
 

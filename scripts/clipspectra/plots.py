@@ -57,7 +57,8 @@ def provenance(wildcards, images, protocol="held_out"):
     if protocol == "same":
         images = images.assign(role=images["role"].where(images["role"] == "validation", "fit and eval"))
     counts, splits = images["role"].value_counts(), images.groupby("role")["split"].unique().str.join(", ")
-    used = [f"{counts[role]} {role} images ({splits[role]})" for role in sorted(counts.index, reverse=True)]
+    splits = {role: f" ({names})" if names else "" for role, names in splits.items()}
+    used = [f"{counts[role]} {role} images{splits[role]}" for role in sorted(counts.index, reverse=True)]
     named = [f"{key} {wildcards[key]}" for key in ("model", "dataset", "seed", "texts") if key in wildcards.keys()]
     return " · ".join(named + used)
 

@@ -9,8 +9,11 @@ import yaml
 from clipspectra import InputError
 
 
-def load(path):
-    """The content of a YAML or JSON file, its keys as they are written. Raises InputError naming the file and line."""
+def load(path, as_written=False):
+    """The content of a YAML or JSON file, its keys as they are written. Raises InputError naming the file and line.
+
+    as_written: whether all values are texts too, as they stand there: 1.10 and yes
+    """
     text = _text(path)
     if Path(path).suffix == ".json":
         try:
@@ -19,7 +22,7 @@ def load(path):
             raise InputError(f"{path}, line {error.lineno}: {error.msg}.") from error
     try:
         loader = _Loader(text)
-        loader.path = path
+        loader.path, loader.as_written = path, as_written
         return _apart(loader.get_single_data())
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -83,6 +86,15 @@ class _Loader(yaml.SafeLoader):
         self.flatten_mapping(node)
         return {key.value: self.construct_object(value, deep=True) for key, value in node.value}
 
+    def construct_object(self, node, deep=False):
+        if self.as_written and isinstance(node, yaml.ScalarNode):
+            return node.value
+        return super().construct_object(node, deep)
+
+    def construct_yaml_float(self, node):
+        """A number with a point; YAML would read 1:30.5 as 90.5."""
+        return self.construct_yaml_int(node) if ":" in node.value else super().construct_yaml_float(node)
+
     def construct_yaml_int(self, node):
         """A whole number; YAML would read 010 as 8 and 1:30 as 90."""
         if re.fullmatch(r"[+-]?(0[0-9_]+|.*:.*)", node.value):
@@ -95,6 +107,7 @@ class _Loader(yaml.SafeLoader):
 
 _Loader.add_constructor("tag:yaml.org,2002:map", lambda loader, node: loader.construct_mapping(node))
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+_Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_yaml_float)
 # 1e-3 is a number, with or without a point.
 EXPONENT = re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$")
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", EXPONENT, list("-+0123456789"))

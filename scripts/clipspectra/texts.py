@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import string
 import unicodedata
 from itertools import product
@@ -87,7 +88,7 @@ def generated_pool(path):
 
     The file has `templates`, texts with {name}, and `words`, a list for each name.
     """
-    content = strict_yaml.load(path)
+    content = strict_yaml.load(path, as_written=True)
     templates, words = (content.get(key) if isinstance(content, dict) else None for key in ("templates", "words"))
     lists = [templates, *words.values()] if isinstance(words, dict) else [None]
     if not all(isinstance(part, list) for part in lists):
@@ -108,16 +109,16 @@ def generated_pool(path):
                 texts.append(template.format(**dict(zip(names, chosen))))
         except InputError:
             raise
-        except (ValueError, IndexError) as error:
+        except (ValueError, IndexError, KeyError, AttributeError) as error:
             raise InputError(f"The template '{template}' of {path} cannot be filled: {error}.") from error
     return clean_pool(texts, path)
 
 
 def _word(value):
-    """A word of a list; InputError for what YAML takes for no text and no number, such as yes and no."""
-    if isinstance(value, bool) or value is None:
-        raise InputError(f"Words hold {value}, which YAML takes for no text; write it in quotes.")
-    return str(value)
+    """A template or a word of a list, which must be a text."""
+    if not isinstance(value, str):
+        raise InputError(f"Templates and words must be texts; there is {value}.")
+    return value
 
 
 def clean_pool(lines, name):
@@ -142,9 +143,14 @@ def different_texts(loaded, texts, batch=1000):
 def embed(loaded, texts, *, batch=256, bar=True):
     """Normalised embeddings of texts, float32 [text, d_embed]. loaded: models.LoadedModel."""
     batches = [texts[start : start + batch] for start in range(0, len(texts), batch)]
-    parts = []
+    parts, known = [], getattr(getattr(loaded.model, "text", loaded.model), "token_embedding", None)
     for part in progress(batches, "texts", unit="batch", leave=False) if bar and len(batches) > 4 else batches:
         tokens = loaded.tokenizer(part).to(loaded.device)
+        if known is not None and int(tokens.max()) >= known.num_embeddings:
+            raise InputError(
+                f"The tokenizer makes token {int(tokens.max())}, but the model knows {known.num_embeddings} only: it "
+                "needs the tokenizer that it was trained with (hf_tokenizer_name in its config)."
+            )
         parts.append(loaded.model.encode_text(tokens, normalize=True).float().cpu())
     return torch.cat(parts)
 
@@ -173,6 +179,19 @@ def unknown_words(loaded, texts):
     known = embedding.weight.abs().sum(1).cpu() > 0
     tokens = loaded.tokenizer(texts).unique()
     return [loaded.tokenizer.decode([int(token)]).strip() for token in tokens if token and not known[token]]
+
+
+def check_apart(loaded, names):
+    """Raise InputError if two of the names, phrases or lists of them, are the same tokens to a model."""
+    first = {}
+    for phrases in names:
+        phrases = [phrases] if isinstance(phrases, str) else phrases
+        same = first.setdefault(frozenset(row.numpy().tobytes() for row in loaded.tokenizer(phrases)), phrases)
+        if same is not phrases:
+            raise InputError(
+                f"{same[0]!r} and {phrases[0]!r} stand for two classes, but are the same tokens to the model; say them "
+                "apart under 'names'."
+            )
 
 
 def zero_shot_classifier(loaded, names, templates):
@@ -226,21 +245,21 @@ def phrases_of(values, names, column):
             raise InputError(
                 f"prompts.{column}.names is 'imagenet', which has 1000 classes, but the manifest has {len(values)}."
             )
-        return IMAGENET_CLASSNAMES
+        if values is IMAGENET_CLASSNAMES:
+            return values
+        if not all(re.fullmatch(r"n\d{8}", value) for value in values):
+            raise InputError(
+                f"prompts.{column}.names is 'imagenet', but the manifest's values are no wnids (n01440764)."
+            )
+        said = dict(zip(sorted(values), IMAGENET_CLASSNAMES))
+        return [said[value] for value in values]
     names = {unicodedata.normalize("NFC", value): phrases for value, phrases in names.items()}
     unknown = set(names) - set(values)
     if unknown:
         raise InputError(
             f"The config names '{sorted(unknown)[0]}' under prompts.{column}.names, but the manifest has no such value."
         )
-    phrases = [names.get(value, value.replace("_", " ")) for value in values]
-    for value, phrase in zip(values, phrases):
-        first = values[phrases.index(phrase)]
-        if first != value:
-            raise InputError(
-                f"'{first}' and '{value}' are both said as {phrase!r}; say them apart under prompts.{column}.names."
-            )
-    return phrases
+    return [names.get(value, value.replace("_", " ")) for value in values]
 
 
 def templates_of(templates):

@@ -33,10 +33,7 @@ _DEFAULTS = {
 def transformers_config(folder):
     """The config.json of transformers in a folder if it is of a CLIP or a SigLIP, else None."""
     path = Path(folder) / TRANSFORMERS_CONFIG
-    try:
-        config = read_json(path) if path.is_file() else {}
-    except InputError:  # of something else
-        return None
+    config = read_json(path) if path.is_file() else {}
     return config if config.get("model_type") in ("clip", "siglip") else None
 
 
@@ -193,7 +190,10 @@ def preprocessing_of(config, model_type, image_size, path):
     kinds = {2: "bilinear", 3: "bicubic"}
     if not (shortest or squash) or not scaled or not config.get("do_resize", True) or config["resample"] not in kinds:
         shown = {key: config.get(key) for key in ("size", "crop_size", "do_resize", "do_rescale", "resample")}
-        raise InputError(f"{path} prepares pictures in a way that is not taken for images of {image_size} px: {shown}.")
+        raise InputError(
+            f"{path} prepares pictures in a way that is not taken for images of {image_size} px: {shown}. Mend it, or "
+            "take it away and set mean, std, interpolation and resize_mode."
+        )
     values = {"mean": config["image_mean"], "std": config["image_std"]}
     if not config.get("do_normalize", True):
         values = {"mean": (0.0,) * 3, "std": (1.0,) * 3}

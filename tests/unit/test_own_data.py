@@ -46,8 +46,8 @@ def table(path, *lines, encoding="utf-8"):
         ),
         ([HEADER, *ROWS], {"encoding": "utf-16"}, "is not UTF-8 but UTF-16; save it as"),
         ([], {}, "m.csv is empty"),
-        ([HEADER.replace(",", ";"), *ROWS], {}, "is separated by semicolons; save it"),
-        ([HEADER.replace(",", "\t"), *ROWS], {}, "is separated by tabs; save it"),
+        ([HEADER.replace(",", ";"), *ROWS], {}, "is separated by semicolons, as Excel does .* write commas"),
+        ([HEADER.replace(",", "\t"), *ROWS], {}, "is separated by tabs, as Excel does .* write commas"),
         ([HEADER, ROWS[0], "b.png,1,dog,big,,test,"], {}, "line 3, has 7 values where the header has 6"),
         ([HEADER, ROWS[0], "b.png,1,dog"], {}, "line 3, has 3 values where the header has 6"),
         ([HEADER, ROWS[0], 'b.png,1,"dog,,test,'], {}, "line 3, cannot be read: unexpected end of data"),
@@ -61,7 +61,7 @@ def table(path, *lines, encoding="utf-8"):
         ([HEADER, ROWS[0], ",1,dog,,test,"], {}, "names no image in line 3"),
         (["PK\x03\x04 of Excel"], {}, "is an Excel workbook; save it as"),
         (["\x1f\x8b"], {"encoding": "latin-1"}, "is a gzip archive; unpack it first"),
-        ([HEADER, ROWS[0], "b.png,1,dog,\0,test,"], {}, "line 3, holds a zero byte"),
+        ([HEADER, ROWS[0], "b.png,1,dog,\0,test,"], {}, "is no text: line 3 holds a zero byte"),
         ([HEADER + ",row", *(row + ",x" for row in ROWS)], {}, "has a column 'row', a name that the workflow needs"),
     ],
 )
@@ -141,6 +141,9 @@ SPLIT = "cat/a.png", "dog/b.png"
         ([f"{split}/{name}" for split in ("train", "val") for name in SPLIT] + ["unlabeled/misc/c.jpg"], "train"),
         ([f"train/{name}" for name in SPLIT] + ["test/0.jpg"], "train"),
         (["Train/0.jpg", "Test/1.jpg"], "Test"),
+        (["seg_train/seg_train/sea/0.jpg", "seg_test/seg_test/sea/1.jpg", "seg_pred/seg_pred/2.jpg"], "seg_test"),
+        (["train2017/cat/0.jpg", "train2017/dog/1.jpg", "val2017/cat/2.jpg"], "train2017"),
+        (["train_set/cat/0.jpg", "test_set/dog/1.jpg", "other/2.jpg"], "test_set"),
     ],
 )
 def test_folders_of_splits_are_no_classes(names, first, tmp_path):
@@ -168,7 +171,7 @@ def test_links_between_classes_take_nothing_away(tmp_path):
     os.symlink(tmp_path / "b" / "sub", tmp_path / "a" / "linked")
     os.symlink(tmp_path, tmp_path / "b" / "back")
     counts = folder_manifest(tmp_path)["class"].value_counts().to_dict()
-    assert counts == {"a": 2, "b": 2 + 2}  # and those of a, by way of the link back, which leads no further
+    assert counts == {"a": 2, "b": 2}  # what is linked from another class counts there too; the link back does not
 
 
 def test_folders_that_cannot_be_read_and_names_that_no_table_holds_are_named(tmp_path, monkeypatch):
@@ -263,7 +266,8 @@ def test_what_is_no_text_is_no_text_of_a_pool(tmp_path):
         ("templates: ['{}']\nwords: {n: [cat]}", "needs the words ''"),
         ("templates: ['a {n']\nwords: {n: [cat]}", "cannot be filled"),
         ("templates: ['{n:5d}']\nwords: {n: [cat]}", "cannot be filled"),
-        ("templates: ['{n}']\nwords: {n: [yes, cat]}", "write it in quotes"),
+        ("templates: ['{n}']\nwords: {n: [[a], cat]}", "must be texts; there is"),
+        ("templates: ['{n.x}']\nwords: {n.x: [a], n: [b]}", "cannot be filled"),
     ],
 )
 def test_lists_of_words_that_cannot_be_filled_in_are_named(content, sentence, tmp_path):
@@ -272,9 +276,20 @@ def test_lists_of_words_that_cannot_be_filled_in_are_named(content, sentence, tm
         texts.generated_pool(tmp_path / "words.yaml")
 
 
+def test_words_of_a_list_are_as_they_are_written(tmp_path):
+    (tmp_path / "words.yaml").write_text("templates: ['a {n}']\nwords: {n: [1.10, 1e3, 0x10, 007, no, 'yes']}")
+    expected = ["a 1.10", "a 1e3", "a 0x10", "a 007", "a no", "a yes"]
+    assert texts.generated_pool(tmp_path / "words.yaml")[0] == expected
+
+
 def test_classes_are_told_apart_by_what_is_said(tmp_path):
-    with pytest.raises(InputError, match="'hot dog' and 'hot_dog' are both said as 'hot dog'; say them apart"):
-        texts.phrases_of(["hot dog", "hot_dog"], {}, "class")
+    loaded = models.load(ROOT / "tests/golden/model_config.json", ROOT / "tests/golden/model.safetensors")
+    for same in (["hot dog", "Hot  Dog"], [["a", "b"], ["b", "a"]], ["big cat", "big\u00a0cat"]):
+        with pytest.raises(
+            InputError, match="stand for two classes, but are the same tokens to the model; say them apart"
+        ):
+            texts.check_apart(loaded, same)
+    texts.check_apart(loaded, ["hot dog", ["hot dog", "sausage"], "cat"])
     decomposed, composed = "Ka\u0308se", "K\u00e4se"
     picture(tmp_path / decomposed / "a.png")
     picture(tmp_path / "Brot" / "b.png")
@@ -283,6 +298,16 @@ def test_classes_are_told_apart_by_what_is_said(tmp_path):
     rows = pd.DataFrame({"class": ["a", "b"], "label": [0, 1], "colour": ["", "red"]})
     with pytest.raises(InputError, match="column 'colour' is blank in 1 rows"):
         texts.values_of(rows, "colour", {})
+
+
+def test_imagenets_names_go_by_wnid():
+    from open_clip import IMAGENET_CLASSNAMES
+
+    wnids = [f"n{number:08d}" for number in range(1000)]
+    assert texts.phrases_of(wnids, "imagenet", "class") == list(IMAGENET_CLASSNAMES)
+    assert texts.phrases_of(wnids[::-1], "imagenet", "class") == list(IMAGENET_CLASSNAMES[::-1])
+    with pytest.raises(InputError, match="but the manifest has no wnids"):
+        texts.phrases_of([str(number) for number in range(1000)], "imagenet", "class")
 
 
 def test_texts_of_the_same_tokens_count_once():

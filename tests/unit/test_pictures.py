@@ -136,6 +136,26 @@ def test_turned_tiffs_are_not_scrambled(mode, compression, tmp_path):
         np.testing.assert_array_equal(upright_mask(tmp_path / "m.tif", tmp_path / "a.tif", size), shown)
 
 
+def test_tiffs_whose_white_is_0_are_shown_as_they_are_meant(tmp_path):
+    values = np.arange(96).reshape(8, 12).astype(np.uint16) * 600
+    Image.fromarray(65535 - values).save(tmp_path / "a.tif", tiffinfo={262: 0})
+    Image.fromarray(values).save(tmp_path / "plain.png")
+    difference = np.array(open_rgb(tmp_path / "a.tif")).astype(int) - np.array(open_rgb(tmp_path / "plain.png"))
+    assert np.abs(difference).max() <= 1
+
+
+def starved(picture):
+    raise MemoryError
+
+
+def test_a_picture_that_needs_too_much_memory_is_a_bad_one(many):
+    table, root = many
+    skipped = []
+    files = ImageFiles(table[:2], root, starved)
+    assert list(batches(files, 2, workers=0, on_bad_image="skip", skipped=skipped)) == []
+    assert skipped[0]["reason"] == "it needs more memory than there is"
+
+
 @pytest.fixture
 def many(tmp_path):
     Image.fromarray(PIXELS).save(tmp_path / "a.png")

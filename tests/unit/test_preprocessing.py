@@ -37,7 +37,7 @@ def settled(name, like=None, **values):
         ("ViT-L-14-CLIPA", 0.485, "squash", []),
         ("MobileCLIP-B", 0.0, "shortest", []),
         ("PE-Core-B-16", 0.5, "squash", []),
-        ("ViT-H-14-378", 0.48145466, "squash", ["need QuickGELU; gelu is taken"]),
+        ("ViT-H-14-378", 0.48145466, "squash", ["QuickGELU is taken, which all published weights"]),
         ("ViT-B-32", 0.48145466, "shortest", ["need QuickGELU; gelu is taken"]),
         ("ViT-B-32-quickgelu", 0.48145466, "shortest", []),
         ("ViT-L-14", 0.48145466, "shortest", ["differ in mean and std", "need QuickGELU"]),
@@ -170,6 +170,10 @@ def test_nothing_beside_a_folder_of_transformers_is_warned_of(trained):
     ("content", "sentence"),
     [
         ({"preprocess_cfg": {"mean": ["a", "b", "c"]}}, "has mean .*; it must be three numbers"),
+        ({"preprocess_cfg": {"mean": [123, 117, 104]}}, "has mean .*; channels go from 0 to 1"),
+        ({"preprocess_cfg": {"std": [0, 0, 0]}}, "has std .*; channels go from 0 to 1"),
+        ({"preprocess_cfg": {"mean": float("nan")}}, "has mean .*; channels go from 0 to 1"),
+        ({"preprocess_cfg": {"image_mean": [0.5] * 3}}, "has preprocess_cfg.image_mean, which is not known"),
         ({"preprocess_cfg": {"mean": [0.5, 0.5]}}, "has mean .*; it must be three numbers"),
         (
             {"preprocess_cfg": {"interpolation": "nearest"}},

@@ -44,8 +44,8 @@ def read_manifest(path):
     missing = [column for column in REQUIRED if column not in table.columns]
     if missing:
         raise InputError(
-            f"The manifest {path} lacks the columns {', '.join(missing)}; it has {', '.join(table.columns)}. The values "
-            "of group, split and mask may be empty."
+            f"The manifest {path} lacks the columns {', '.join(missing)}; it has {', '.join(table.columns)}. Values of "
+            "group, split and mask may be empty."
         )
     if table.empty:
         raise InputError(f"The manifest {path} has no rows.")

@@ -193,7 +193,8 @@ class Description:
             for module in model.modules():
                 if isinstance(module, torch.nn.GELU):
                     module.approximate = "tanh" if self.used["activation"] == "gelu_tanh" else "none"
-        image, text = (_activations(tower) for tower in (model.visual, getattr(model, "text", model.transformer)))
+        texts = model.text if hasattr(model, "text") else model.transformer
+        image, text = _activations(model.visual), _activations(texts)
         self.used["activation"] = image if image == text else f"image {image}, text {text}"
 
     def check_sizes(self, model):

@@ -9,6 +9,7 @@ import torch
 import transformers
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from siglip_small import SIGLIP
 from tokenizers_small import cached, tokenizer_files
 
 from clipspectra import InputError, models
@@ -199,6 +200,23 @@ def test_null_and_one_number_for_all_channels_are_taken(tmp_path):
         content = config | {"preprocess_cfg": preprocessing}
         (tmp_path / "open_clip_config.json").write_text(json.dumps(content))
         assert models.load(f"local-dir:{tmp_path}").used["mean"] == mean
+
+
+def test_activations_are_told_as_they_are_in_the_end(tmp_path):
+    """Of each tower, where they differ, as SigLIP2's do."""
+    path = tmp_path / "small.json"
+    path.write_text(json.dumps(SIGLIP))
+    assert models.load(path).used["activation"] == "gelu"
+    text = SIGLIP["text_cfg"] | {"act_kwargs": {"approximate": "tanh"}}
+    path.write_text(json.dumps(SIGLIP | {"text_cfg": text}))
+    assert models.load(path).used["activation"] == "image gelu, text gelu_tanh"
+    assert models.load(path, quick_gelu=False).used["activation"] == "gelu"
+    with pytest.raises(InputError, match="has an image tower of timm, which has no QuickGELU"):
+        models.load(path, quick_gelu=True)
+    size = SIGLIP["vision_cfg"] | {"image_size": 64}
+    path.write_text(json.dumps(SIGLIP | {"vision_cfg": size}))
+    with pytest.raises(InputError, match="has images of 64 px, but its timm tower takes 160 px"):
+        models.load(path)
 
 
 @pytest.fixture(scope="module")

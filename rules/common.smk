@@ -14,10 +14,11 @@ REPOSITORY = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).pa
 ENVIRONMENT = "../envs/environment.yaml"
 
 sys.path.append(str(REPOSITORY / "scripts"))
-from clipspectra import InputError, strict_yaml
+from clipspectra import InputError
 from clipspectra.code_digest import code_digest
-from clipspectra.files import manifest_files, stamp, visible_files
-from clipspectra.model_files import files_of, weights_in
+from clipspectra.data import strict_yaml
+from clipspectra.data.files import manifest_files, stamp, visible_files
+from clipspectra.towers.model_files import files_of, weights_in
 
 if shlex.quote(sys.executable) != sys.executable:
     raise WorkflowError(

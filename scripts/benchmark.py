@@ -21,13 +21,13 @@ from PIL import Image
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from clipspectra import models
-from clipspectra.contributions import activations, head_basis, sum_error
-from clipspectra.datasets import ImageFiles
-from clipspectra.extraction import extract
-from clipspectra.families import tower
-from clipspectra.rivals import RIVALS
-from clipspectra.segment import patch_maps
+from clipspectra.contributions.exact import activations, head_basis, sum_error
+from clipspectra.contributions.extraction import extract
+from clipspectra.data.pictures import ImageFiles
+from clipspectra.segmentation.baselines import RIVALS
+from clipspectra.segmentation.maps import patch_maps
+from clipspectra.towers import models
+from clipspectra.towers.families import tower
 
 
 @torch.no_grad()

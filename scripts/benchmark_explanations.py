@@ -16,10 +16,10 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from clipspectra.methods import explained
-from clipspectra.recovery import Recovery
-from clipspectra.spectral import Moments, Reduced
-from clipspectra.textspan import text_span
+from clipspectra.contributions.moments import Moments, Reduced
+from clipspectra.evaluation.recovery import Recovery
+from clipspectra.explanations.methods import explained
+from clipspectra.explanations.textspan import text_span
 
 D_HEAD, D_EMBED = 64, 768
 STEPS, DENSE_STEPS = 80, 2

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from clipspectra.activations import EMBEDDING, StoredActivations
 from clipspectra.arrays import ArrayStream, load_arrays, save_arrays
-from clipspectra.methods import Told, save_told
-from clipspectra.retrieve import Components, View, best_texts, centred, ends, trace
+from clipspectra.concepts.retrieval import Components, View, best_texts, centred, ends, trace
+from clipspectra.contributions.stored import EMBEDDING, StoredActivations
+from clipspectra.explanations.methods import Told, save_told
 
 CHUNK = 10000  # images written at a time
 

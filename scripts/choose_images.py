@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clipspectra.arrays import save_table
-from clipspectra.datasets import check_asked, choose_rows, read_manifest, shared_images
+from clipspectra.data.datasets import check_asked, choose_rows, read_manifest, shared_images
 from clipspectra.jobs import job, warn
 
 if TYPE_CHECKING:

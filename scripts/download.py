@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from clipspectra.downloads import fetch
+from clipspectra.data.downloads import fetch
 from clipspectra.jobs import job
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from clipspectra import demo
 from clipspectra.arrays import save_table
+from clipspectra.demo.world import FACTORS, World, describe
 from clipspectra.jobs import job, progress
 
 if TYPE_CHECKING:
@@ -21,9 +21,9 @@ def draw(folder, manifest, *, images, validation, agreement, seed):
     rows = []
     splits = {"train": ("train", images - images // 2), "test": ("test", images // 2)}
     splits["val"] = "validation", validation
-    for place, (split, (world, count)) in enumerate(splits.items()):
+    for place, (split, (part, count)) in enumerate(splits.items()):
         rng = np.random.default_rng([seed, place])
-        world = demo.World(world)
+        world = World(part)
         # The groups of the other rows are balanced: half of them agree.
         factors = world.draw_factors(rng, count, agreement=agreement if split == "train" or agreement is None else 0.5)
         for number, row in enumerate(progress(factors, f"drawing {split}", unit="image")):
@@ -32,8 +32,8 @@ def draw(folder, manifest, *, images, validation, agreement, seed):
             Image.fromarray(picture).save(folder / f"{name}.png")
             Image.fromarray(mask.astype(np.uint8)).save(folder / f"{name}-mask.png")
             files = {"image": f"{folder.name}/{name}.png", "mask": f"{folder.name}/{name}-mask.png", "split": split}
-            rows.append(files | demo.describe(row, agreement is not None))
-    columns = ["image", "label", "class", "group", "split", "mask", *demo.FACTORS]
+            rows.append(files | describe(row, agreement is not None))
+    columns = ["image", "label", "class", "group", "split", "mask", *FACTORS]
     save_table(manifest, pd.DataFrame(rows)[columns])
 
 

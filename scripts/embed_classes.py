@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from clipspectra.arrays import save_arrays, versions
-from clipspectra.datasets import read_manifest
+from clipspectra.data.datasets import read_manifest
 from clipspectra.jobs import job, model_arguments
 
 if TYPE_CHECKING:
@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 
 if __name__ == "__main__":
     with job(snakemake.log[0]) as log:
-        from clipspectra import models, texts
+        from clipspectra.data import texts
+        from clipspectra.towers import models
 
         manifest = read_manifest(snakemake.input.manifest)
         loaded = models.load(**model_arguments(snakemake), device=snakemake.resources.device)

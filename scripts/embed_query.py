@@ -18,7 +18,7 @@ def entry_of(wildcards):
 
 def picture_path(name, inputs):
     """Path of a picture: a file, or an image of the dataset as its manifest names it."""
-    from clipspectra.datasets import read_manifest
+    from clipspectra.data.datasets import read_manifest
 
     if "image" in inputs.keys():
         return Path(inputs.image)
@@ -32,7 +32,7 @@ def picture_path(name, inputs):
 
 def embedded_texts(loaded, pool, log):
     """{"features"} of texts, and the texts as metadata. Words that the model never learnt are warned of."""
-    from clipspectra.texts import embed, too_long, unknown_words
+    from clipspectra.data.texts import embed, too_long, unknown_words
 
     for text in too_long(loaded, pool):
         warn(log, f"'{text[:60]} …' is longer than the model's context; its end is cut off.")
@@ -44,9 +44,9 @@ def embedded_texts(loaded, pool, log):
 
 def embedded_picture(loaded, path):
     """Arrays of one picture as an extraction stores them, and the picture as the model sees it."""
-    from clipspectra.contributions import activations
-    from clipspectra.datasets import open_rgb
-    from clipspectra.geometry import seen_picture
+    from clipspectra.contributions.exact import activations
+    from clipspectra.data.geometry import seen_picture
+    from clipspectra.data.pictures import open_rgb
 
     found = activations(loaded.model, loaded.preprocess(open_rgb(path))[None].to(loaded.device))
     arrays = {name: getattr(found, name).float().cpu().numpy() for name in ("z", "scalars", "embedding")}
@@ -55,7 +55,8 @@ def embedded_picture(loaded, path):
 
 if __name__ == "__main__":
     with job(snakemake.log[0], entry_of(snakemake.wildcards)) as log:
-        from clipspectra import models, texts
+        from clipspectra.data import texts
+        from clipspectra.towers import models
 
         params, inputs = snakemake.params, snakemake.input
         loaded = models.load(**model_arguments(snakemake), device=snakemake.resources.device)

@@ -10,14 +10,16 @@ if TYPE_CHECKING:
 
 if __name__ == "__main__":
     with job(snakemake.log[0]) as log:
-        from clipspectra import demo, models, texts
+        from clipspectra.data import texts
+        from clipspectra.demo.world import text_pool
+        from clipspectra.towers import models
 
         if "words" in snakemake.input.keys():
             pool, dropped = texts.generated_pool(snakemake.input.words)
         elif "pool" in snakemake.input.keys():
             pool, dropped = texts.read_pool(snakemake.input.pool, snakemake.params.column)
         else:
-            pool, dropped = texts.clean_pool(demo.text_pool(), "of the demo")
+            pool, dropped = texts.clean_pool(text_pool(), "of the demo")
         loaded = models.load(**model_arguments(snakemake), device=snakemake.resources.device)
         pool, same_tokens = texts.different_texts(loaded, pool)
         dropped["double"] += same_tokens

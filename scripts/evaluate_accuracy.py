@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from clipspectra.activations import StoredActivations
 from clipspectra.arrays import load_arrays, load_table, save_table
-from clipspectra.datasets import places_of
-from clipspectra.evaluate import ablations, mean_ablated, members, zero_shot
+from clipspectra.contributions.stored import StoredActivations
+from clipspectra.data.datasets import places_of
+from clipspectra.evaluation.accuracy import ablations, mean_ablated, members, zero_shot
 from clipspectra.jobs import job
 
 if TYPE_CHECKING:

@@ -3,10 +3,10 @@
 import json
 from typing import TYPE_CHECKING
 
-from clipspectra.activations import StoredActivations
 from clipspectra.arrays import load_arrays, load_table, save_table
-from clipspectra.datasets import places_of
-from clipspectra.effects import effects
+from clipspectra.contributions.stored import StoredActivations
+from clipspectra.data.datasets import places_of
+from clipspectra.evaluation.effects import effects
 from clipspectra.jobs import job
 
 if TYPE_CHECKING:

@@ -6,23 +6,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from clipspectra.activations import StoredActivations
 from clipspectra.arrays import load_arrays, load_table, save_table
-from clipspectra.datasets import places_of
-from clipspectra.interventions import Intervention
+from clipspectra.concepts.interventions import Intervention
+from clipspectra.concepts.outcomes import by_value, check_about, curve, groups_of, made_ready, readings, settings, tried
+from clipspectra.concepts.retrieval import best_texts
+from clipspectra.contributions.stored import StoredActivations
+from clipspectra.data.datasets import places_of
+from clipspectra.explanations.methods import load_told
 from clipspectra.jobs import job
-from clipspectra.methods import load_told
-from clipspectra.outcomes import (
-    by_value,
-    check_about,
-    curve,
-    groups_of,
-    made_ready,
-    readings,
-    settings,
-    tried,
-)
-from clipspectra.retrieve import best_texts
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

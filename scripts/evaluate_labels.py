@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 
 from clipspectra.arrays import load_table, save_table
+from clipspectra.evaluation.labels import hit_rates
 from clipspectra.jobs import job
-from clipspectra.labels import hit_rates
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from clipspectra.activations import StoredActivations
 from clipspectra.arrays import load_arrays, load_table, save_table
-from clipspectra.datasets import places_of
+from clipspectra.contributions.stored import StoredActivations
+from clipspectra.data.datasets import places_of
+from clipspectra.evaluation.recovery import Recovery, recovered
+from clipspectra.explanations.methods import load_told
 from clipspectra.jobs import job
-from clipspectra.methods import load_told
-from clipspectra.recovery import Recovery, recovered
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 
 from clipspectra.arrays import load_arrays, load_table, save_table
+from clipspectra.evaluation.stability import compared, halves_compared
+from clipspectra.explanations.methods import load_told
 from clipspectra.jobs import job, progress
-from clipspectra.methods import load_told
-from clipspectra.stability import compared, halves_compared
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 
 from clipspectra import InputError
-from clipspectra.activations import EMBEDDING, StoredActivations
 from clipspectra.arrays import load_arrays, save_table, versions
+from clipspectra.contributions.stored import EMBEDDING, StoredActivations
+from clipspectra.explanations.methods import explained, save_told
 from clipspectra.jobs import job, progress
-from clipspectra.methods import explained, save_told
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from clipspectra.activations import EMBEDDING, StoredActivations
 from clipspectra.arrays import load_arrays, load_table, whole
-from clipspectra.datasets import places_of
+from clipspectra.contributions.stored import EMBEDDING, StoredActivations
+from clipspectra.data.datasets import places_of
+from clipspectra.evaluation.recovery import Recovery, recovered
+from clipspectra.explanations.methods import load_told
 from clipspectra.jobs import job
-from clipspectra.methods import load_told
-from clipspectra.recovery import Recovery, recovered
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 if __name__ == "__main__":
     with job(snakemake.log[0]) as log:
-        from clipspectra import models
-        from clipspectra.extraction import extract
+        from clipspectra.contributions.extraction import extract
+        from clipspectra.towers import models
 
         wildcards, params, resources = snakemake.wildcards, snakemake.params, snakemake.resources
         table = load_table(snakemake.input.images)

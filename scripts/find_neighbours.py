@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from clipspectra.activations import EMBEDDING, StoredActivations
 from clipspectra.arrays import load_arrays, load_table, save_table
-from clipspectra.interventions import check_units
+from clipspectra.concepts.interventions import check_units
+from clipspectra.concepts.retrieval import View, ends
+from clipspectra.contributions.stored import EMBEDDING, StoredActivations
+from clipspectra.explanations.methods import load_told
 from clipspectra.jobs import job
-from clipspectra.methods import load_told
-from clipspectra.retrieve import View, ends
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

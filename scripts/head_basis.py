@@ -10,9 +10,9 @@ if TYPE_CHECKING:
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):
-        from clipspectra import models
-        from clipspectra.contributions import head_basis, value_grams
-        from clipspectra.families import tower
+        from clipspectra.contributions.exact import head_basis, value_grams
+        from clipspectra.towers import models
+        from clipspectra.towers.families import tower
 
         loaded = models.load(**model_arguments(snakemake))
         found = tower(loaded.model.visual)

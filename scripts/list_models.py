@@ -14,7 +14,7 @@ if __name__ == "__main__":
     with job(snakemake.log[0]):
         import open_clip
 
-        from clipspectra.families import described
+        from clipspectra.towers.families import described
 
         names = sorted(open_clip.list_models(), key=str.lower)
         table = pd.DataFrame([described(name) for name in progress(names, "architectures", unit="model")])

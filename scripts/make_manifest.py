@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clipspectra.arrays import save_table
-from clipspectra.datasets import folder_manifest, left_out, own_manifest
+from clipspectra.data.datasets import folder_manifest, left_out, own_manifest
 from clipspectra.jobs import job, warn
 
 if TYPE_CHECKING:

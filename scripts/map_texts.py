@@ -12,12 +12,12 @@ if __name__ == "__main__":
     with job(snakemake.log[0]):
         import torch
 
-        from clipspectra import models
-        from clipspectra.datasets import open_rgb
-        from clipspectra.families import tower
-        from clipspectra.geometry import seen_picture
-        from clipspectra.segment import patch_evidence
-        from clipspectra.texts import embed
+        from clipspectra.data.geometry import seen_picture
+        from clipspectra.data.pictures import open_rgb
+        from clipspectra.data.texts import embed
+        from clipspectra.segmentation.maps import patch_evidence
+        from clipspectra.towers import models
+        from clipspectra.towers.families import tower
 
         params, path = snakemake.params, snakemake.input.image
         loaded = models.load(**model_arguments(snakemake), device=snakemake.resources.device)

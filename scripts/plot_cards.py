@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from clipspectra import plots
 from clipspectra.arrays import load_table
-from clipspectra.datasets import open_rgb
+from clipspectra.data.pictures import open_rgb
+from clipspectra.figures import drawing, heads
 from clipspectra.jobs import job
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def entry(component, texts, images, root):
-    """What plots.cards shows of one component, from its row of the factors table."""
+    """What heads.cards shows of one component, from its row of the factors table."""
     where = {name: int(component[name]) for name in ("layer", "head", "component")}
     heading = "layer {layer}, head {head}, component {component}".format(**where)
     heading += f": {100 * component['share']:.0f} % of the head's variance"
@@ -38,11 +38,11 @@ if __name__ == "__main__":
     with job(snakemake.log[0]):
         texts, images = load_table(snakemake.input.texts), load_table(snakemake.input.pole_images)
         root = Path(snakemake.input.manifest).parent
-        chosen = plots.clearest(load_table(snakemake.input.factors), snakemake.params.factors)
+        chosen = heads.clearest(load_table(snakemake.input.factors), snakemake.params.factors)
         wildcards = snakemake.wildcards
-        figure = plots.cards(
+        figure = heads.cards(
             [entry(component, texts, images, root) for _, component in chosen.iterrows()],
             title=f"The clearest components of {wildcards.model} on {wildcards.dataset}",
-            footer=plots.provenance(wildcards, load_table(snakemake.input.images), snakemake.params.protocol),
+            footer=drawing.provenance(wildcards, load_table(snakemake.input.images), snakemake.params.protocol),
         )
-        plots.save(figure, *snakemake.output)
+        drawing.save(figure, *snakemake.output)

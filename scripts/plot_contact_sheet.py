@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from clipspectra import plots
 from clipspectra.arrays import load_table
-from clipspectra.datasets import BadPicture, open_rgb
+from clipspectra.data.pictures import BadPicture, open_rgb
+from clipspectra.figures import drawing, heads
 from clipspectra.jobs import job
 
 if TYPE_CHECKING:
@@ -28,15 +28,15 @@ if __name__ == "__main__":
         pictures, captions = [], []
         for _, row in shown.iterrows():
             try:
-                picture, caption = open_rgb(root / row["image"]), plots.caption_of(row, factors)
+                picture, caption = open_rgb(root / row["image"]), heads.caption_of(row, factors)
             except BadPicture:  # for the extraction to refuse or to skip
                 picture, caption = UNREADABLE, "cannot be read"
             pictures.append(picture)
             captions.append(caption)
-        figure = plots.contact_sheet(
+        figure = heads.contact_sheet(
             pictures,
             captions,
             title=f"{len(shown)} of the {len(table)} images of {snakemake.wildcards.dataset}",
-            footer=plots.provenance(snakemake.wildcards, table),
+            footer=drawing.provenance(snakemake.wildcards, table),
         )
-        plots.save(figure, *snakemake.output)
+        drawing.save(figure, *snakemake.output)

@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from clipspectra import plots
 from clipspectra.arrays import load_table
+from clipspectra.figures import drawing, heads
 from clipspectra.jobs import job
 
 if TYPE_CHECKING:
@@ -14,10 +14,10 @@ if __name__ == "__main__":
         wildcards, table = snakemake.wildcards, load_table(snakemake.input.table)
         table = table[(table["model"] == wildcards.model) & (table["dataset"] == wildcards.dataset)]
         first = table.iloc[0]
-        figure = plots.effects_map(
+        figure = heads.effects_map(
             table,
             title=f"What each head of {wildcards.model} is worth on {wildcards.dataset}",
             footer=f"{wildcards.model} · {wildcards.dataset} · {first['images']} images ({first['split']}), seeds "
             f"{first['seeds']} · {first['accuracy']:.1f} % zero-shot accuracy with all heads",
         )
-        plots.save(figure, *snakemake.output)
+        drawing.save(figure, *snakemake.output)

@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from clipspectra import plots
 from clipspectra.arrays import load_table
+from clipspectra.figures import drawing, heads
 from clipspectra.jobs import job
 
 if TYPE_CHECKING:
@@ -11,10 +11,12 @@ if TYPE_CHECKING:
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):
-        figure = plots.heads_map(
+        figure = heads.heads_map(
             load_table(snakemake.input.factors),
             snakemake.params.factors,
             title=f"What the heads of {snakemake.wildcards.model} hold on {snakemake.wildcards.dataset}",
-            footer=plots.provenance(snakemake.wildcards, load_table(snakemake.input.images), snakemake.params.protocol),
+            footer=drawing.provenance(
+                snakemake.wildcards, load_table(snakemake.input.images), snakemake.params.protocol
+            ),
         )
-        plots.save(figure, *snakemake.output)
+        drawing.save(figure, *snakemake.output)

@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from clipspectra import concept_plots, plots
 from clipspectra.arrays import load_table
+from clipspectra.figures import concepts, drawing
 from clipspectra.jobs import job
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if __name__ == "__main__":
         units = [load_table(path) for path in snakemake.input.units]
         counts = [((of["edit"] == of["edit"].max()) & (of["chosen"] == "yes")).sum() for of in units]
         first = table[table["role"] == "eval"].iloc[0]
-        figure = concept_plots.intervention(
+        figure = concepts.intervention(
             table,
             np.mean(counts) if params.rule else None,
             units=params.units,
@@ -29,4 +29,4 @@ if __name__ == "__main__":
             footer=f"{wildcards.model} · {first['dataset']} · texts {first['texts']} · {first['images']:.0f} images "
             f"({first['split']}), seeds {first['seeds']}, {params.protocol}",
         )
-        plots.save(figure, *snakemake.output)
+        drawing.save(figure, *snakemake.output)

@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from clipspectra import concept_plots, plots
 from clipspectra.arrays import load_table
+from clipspectra.figures import concepts, drawing
 from clipspectra.jobs import job
 
 if TYPE_CHECKING:
@@ -13,11 +13,11 @@ if __name__ == "__main__":
     with job(snakemake.log[0]):
         wildcards, table = snakemake.wildcards, load_table(snakemake.input.table)
         first = table.iloc[0]
-        figure = concept_plots.intervention_values(
+        figure = concepts.intervention_values(
             table,
             title=f"{wildcards.intervention}: what moves in {wildcards.model} on {first['dataset']}",
             footer=f"{wildcards.model} · {first['dataset']} · texts {first['texts']} · "
             f"{table['images'].max():.0f} images ({first['split']}), seeds {first['seeds']}"
             + (" · orange: what it is about" if (table["meant"] == "yes").any() else ""),
         )
-        plots.save(figure, *snakemake.output)
+        drawing.save(figure, *snakemake.output)

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clipspectra import concept_plots, plots
 from clipspectra.arrays import load_arrays, load_table
-from clipspectra.datasets import open_rgb
+from clipspectra.data.pictures import open_rgb
+from clipspectra.figures import concepts, drawing
 from clipspectra.jobs import job
 
 if TYPE_CHECKING:
@@ -19,12 +19,12 @@ if __name__ == "__main__":
         for (kind, end), rows in table[table["kind"] != "picture"].groupby(["kind", "end"], sort=False):
             names = [open_rgb(root / name) for name in rows["name"]] if kind == "image" else list(rows["name"])
             shown.setdefault(kind, {})[end] = names, list(rows["score"])
-        figure = concept_plots.neighbours(
+        figure = concepts.neighbours(
             shown["image"],
             shown["text"],
             picture=load_arrays(snakemake.input.query)[0]["picture"] if params.image else None,
             heading=f"{itself.iloc[0]:+.3f}" if len(itself) else "the picture",
             title=params.title,
-            footer=plots.provenance(params.of, load_table(snakemake.input.chosen), params.protocol) + params.how,
+            footer=drawing.provenance(params.of, load_table(snakemake.input.chosen), params.protocol) + params.how,
         )
-        plots.save(figure, *snakemake.output)
+        drawing.save(figure, *snakemake.output)

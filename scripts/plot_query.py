@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clipspectra import concept_plots, plots
 from clipspectra.arrays import load_arrays, load_table
-from clipspectra.datasets import open_rgb
+from clipspectra.data.pictures import open_rgb
+from clipspectra.figures import concepts, drawing
 from clipspectra.jobs import job
 
 if TYPE_CHECKING:
@@ -25,11 +25,11 @@ if __name__ == "__main__":
         about = f"{len(table)} components rebuild it to {last['cosine']:.2f}, all to {last['reachable']:.2f}"
         unknown = json.loads(metadata.get("unknown", "[]"))
         about += f"\nnever learnt by the model: {', '.join(unknown)}" if unknown else ""
-        figure = concept_plots.query(
+        figure = concepts.query(
             table,
             shown,
             picture=asked.get("picture"),
             title=f"What carries {params.query} in {params.of['model']}",
-            footer=plots.provenance(params.of, load_table(snakemake.input.chosen), params.protocol) + f" · {about}",
+            footer=drawing.provenance(params.of, load_table(snakemake.input.chosen), params.protocol) + f" · {about}",
         )
-        plots.save(figure, *snakemake.output)
+        drawing.save(figure, *snakemake.output)

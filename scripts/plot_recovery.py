@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from clipspectra import plots
 from clipspectra.arrays import load_table
+from clipspectra.figures import drawing, heads
 from clipspectra.jobs import job
 
 if TYPE_CHECKING:
@@ -23,9 +23,9 @@ if __name__ == "__main__":
         about += (
             f" · {first['images']} images ({first['split']}), seeds {first['seeds']}, {PROTOCOLS[first['protocol']]}"
         )
-        figure = plots.recovery(
+        figure = heads.recovery(
             table,
             title=f"What explanations of {wildcards.model}'s heads recover on {wildcards.dataset}",
             footer=f"{wildcards.model} · {wildcards.dataset} · texts {wildcards.texts} · {about}",
         )
-        plots.save(figure, *snakemake.output)
+        drawing.save(figure, *snakemake.output)

@@ -3,8 +3,8 @@
 import json
 from typing import TYPE_CHECKING
 
-from clipspectra import map_plots, plots
 from clipspectra.arrays import load_arrays, load_table
+from clipspectra.figures import drawing, maps
 from clipspectra.jobs import job
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if __name__ == "__main__":
     with job(snakemake.log[0]):
         arrays, metadata = load_arrays(snakemake.input.examples)
         scores = load_table(snakemake.input.scores)
-        figure = map_plots.segmentation_examples(
+        figure = maps.segmentation_examples(
             arrays["pictures"],
             arrays["masks"],
             arrays["maps"],
@@ -24,7 +24,7 @@ if __name__ == "__main__":
             json.loads(metadata["kinds"]),
             scores[scores["resolution"] == "model"].to_dict("records"),
             title=f"Zero-shot segmentation with {snakemake.wildcards.model}: {metadata['method']}",
-            footer=plots.provenance(snakemake.wildcards, load_table(snakemake.input.images))
+            footer=drawing.provenance(snakemake.wildcards, load_table(snakemake.input.images))
             + f" · {CLASSES[metadata['target']]}",
         )
-        plots.save(figure, *snakemake.output)
+        drawing.save(figure, *snakemake.output)

@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from clipspectra import map_plots, plots
 from clipspectra.arrays import load_table
+from clipspectra.figures import drawing, maps
 from clipspectra.jobs import job
 
 if TYPE_CHECKING:
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 if __name__ == "__main__":
     with job(snakemake.log[0]):
         parts, wildcards = load_table(snakemake.input.parts), snakemake.wildcards
-        figure = map_plots.segmentation_parts(
+        figure = maps.segmentation_parts(
             parts[parts["component"] < 0],
             load_table(snakemake.input.together),
             title=f"Which heads of {wildcards.model} point at the object on {wildcards.dataset}",
             footer=f"model {wildcards.model} · dataset {wildcards.dataset} · seed {wildcards.seed} · "
             f"{parts['images'].iloc[0]} eval images, half to choose the best and half to score them",
         )
-        plots.save(figure, *snakemake.output)
+        drawing.save(figure, *snakemake.output)

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clipspectra import map_plots, plots
 from clipspectra.arrays import load_arrays
+from clipspectra.figures import drawing, maps
 from clipspectra.jobs import job
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if __name__ == "__main__":
         texts, minus = json.loads(metadata["texts"]), metadata["minus"]
         away = f"minus '{minus}'" if minus else "minus the mean of the texts" if len(texts) > 1 else "alone"
         model = Path(metadata["architecture"]).stem
-        figure = map_plots.spatial(
+        figure = maps.spatial(
             arrays["picture"],
             arrays["evidence"],
             texts,
@@ -25,4 +25,4 @@ if __name__ == "__main__":
             footer=f"{model}, weights {metadata['sha256'][:12]} · each text {away} · red: for the text, blue: against "
             "it, each panel on its own scale",
         )
-        plots.save(figure, *snakemake.output)
+        drawing.save(figure, *snakemake.output)

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from clipspectra.activations import StoredActivations
 from clipspectra.arrays import load_table, save_table
-from clipspectra.evaluate import component_scores, eta_squared, extreme_values
+from clipspectra.contributions.stored import StoredActivations
+from clipspectra.evaluation.accuracy import component_scores, eta_squared, extreme_values
+from clipspectra.explanations.methods import load_told
 from clipspectra.jobs import job, progress
-from clipspectra.methods import load_told
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from clipspectra.arrays import load_arrays, load_table, save_arrays, save_table, versions
-from clipspectra.datasets import masked_rows, places_of
+from clipspectra.data.datasets import masked_rows, places_of
 from clipspectra.jobs import job, model_arguments, progress
 
 if TYPE_CHECKING:
@@ -22,9 +22,9 @@ def evidence(model, images, classifier, classes, methods, found, log):
     """{method: values of the patches [image, patch]} of the decomposition, its variants and the rivals."""
     import torch
 
-    from clipspectra.families import Unsupported
-    from clipspectra.rivals import RIVALS
-    from clipspectra.segment import VARIANTS, patch_evidence, variants
+    from clipspectra.segmentation.baselines import RIVALS
+    from clipspectra.segmentation.maps import VARIANTS, patch_evidence, variants
+    from clipspectra.towers.families import Unsupported
 
     whole, classes = patch_evidence(model, images, classifier, classes=classes, found=found)
     values = {"decomposition": whole}
@@ -46,7 +46,8 @@ def scored(values, grid, masks, own):
 
     own: for each image (mask at its own resolution, box that the model saw), or None where that is what was seen.
     """
-    from clipspectra.segment import VOID, at_own_resolution, scores, upsample
+    from clipspectra.segmentation.maps import at_own_resolution, upsample
+    from clipspectra.segmentation.scoring import VOID, scores
 
     maps = upsample(values, grid, masks.shape[-2:]).cpu().numpy()
     tables = [scores(maps, masks).table.assign(resolution="model", place=range(len(masks)))]
@@ -62,7 +63,7 @@ def scored(values, grid, masks, own):
 
 def own_masks(files, places, preprocess, shape):
     """For each place (the mask as it is, the box seen of it), None where the model sees the picture as it is."""
-    from clipspectra.geometry import seen_box
+    from clipspectra.data.geometry import seen_box
 
     masks = [np.array(files.mask(place)) for place in places]
     return [None if mask.shape == shape else (mask, seen_box(mask.shape, preprocess)) for mask in masks]
@@ -73,7 +74,7 @@ def save_pictures(folder, names, pictures, masks, maps):
     from matplotlib import colormaps
     from PIL import Image
 
-    from clipspectra.segment import predictions
+    from clipspectra.segmentation.scoring import predictions
 
     for name, picture, mask, heat, found in zip(names, pictures, masks, maps, predictions(maps)):
         coloured = (255 * colormaps["cividis"](heat)[..., :3]).astype(np.uint8)
@@ -96,12 +97,13 @@ if __name__ == "__main__":
     with job(snakemake.log[0]) as log:
         import torch
 
-        from clipspectra import models
-        from clipspectra.datasets import ImageFiles, batches
-        from clipspectra.devices import enough_memory
-        from clipspectra.families import tower
-        from clipspectra.geometry import mask_transform, seen_picture
-        from clipspectra.segment import Scores, predictions, upsample
+        from clipspectra.data.geometry import mask_transform, seen_picture
+        from clipspectra.data.pictures import ImageFiles, batches
+        from clipspectra.segmentation.maps import upsample
+        from clipspectra.segmentation.scoring import Scores, predictions
+        from clipspectra.towers import models
+        from clipspectra.towers.devices import enough_memory
+        from clipspectra.towers.families import tower
 
         wildcards, resources, params = snakemake.wildcards, snakemake.resources, snakemake.params
         table = masked_rows(load_table(snakemake.input.images))

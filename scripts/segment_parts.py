@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from clipspectra.arrays import load_arrays, load_table, save_table
-from clipspectra.datasets import masked_rows, places_of
+from clipspectra.data.datasets import masked_rows, places_of
 from clipspectra.jobs import job, model_arguments, progress
 
 if TYPE_CHECKING:
@@ -20,7 +20,8 @@ COMPONENTS = 3  # first ones of each head
 
 def alone(of_parts, grid, coarse, kind):
     """Average precision of the map that each part gives alone, [part, image]. of_parts: [image, part, patch]."""
-    from clipspectra.segment import scores, stretch
+    from clipspectra.segmentation.maps import stretch
+    from clipspectra.segmentation.scoring import scores
 
     return np.stack(
         [
@@ -38,7 +39,8 @@ def together(of_parts, average_precision, grid, masks, kind):
     of_parts: evidence on the images that are scored, [image, part, patch]; average_precision: of each part on the
     images that they are chosen from, [part]; masks: [image, height, width]
     """
-    from clipspectra.segment import scores, upsample
+    from clipspectra.segmentation.maps import upsample
+    from clipspectra.segmentation.scoring import scores
 
     order, every = np.argsort(-average_precision, kind="stable"), of_parts.shape[1]
     counts = [2**power for power in range(every.bit_length()) if 2**power < every]
@@ -54,13 +56,14 @@ if __name__ == "__main__":
     with job(snakemake.log[0]) as log:
         import torch
 
-        from clipspectra import models
-        from clipspectra.datasets import ImageFiles, batches
-        from clipspectra.devices import enough_memory
-        from clipspectra.families import tower
-        from clipspectra.geometry import mask_transform
-        from clipspectra.methods import load_told
-        from clipspectra.segment import component_evidence, on_the_grid, patch_evidence
+        from clipspectra.data.geometry import mask_transform
+        from clipspectra.data.pictures import ImageFiles, batches
+        from clipspectra.explanations.methods import load_told
+        from clipspectra.segmentation.maps import component_evidence, patch_evidence
+        from clipspectra.segmentation.scoring import on_the_grid
+        from clipspectra.towers import models
+        from clipspectra.towers.devices import enough_memory
+        from clipspectra.towers.families import tower
 
         wildcards, resources, params = snakemake.wildcards, snakemake.resources, snakemake.params
         table = masked_rows(load_table(snakemake.input.images))

@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from clipspectra.activations import EMBEDDING, StoredActivations
 from clipspectra.arrays import load_arrays, load_table, save_table
-from clipspectra.evaluate import component_scores
+from clipspectra.concepts.retrieval import Components, View, best_texts, centred, ends, trace
+from clipspectra.contributions.stored import EMBEDDING, StoredActivations
+from clipspectra.evaluation.accuracy import component_scores
+from clipspectra.explanations.methods import load_told
 from clipspectra.jobs import job
-from clipspectra.methods import load_told
-from clipspectra.retrieve import Components, View, best_texts, centred, ends, trace
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

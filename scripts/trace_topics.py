@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from clipspectra.activations import EMBEDDING
 from clipspectra.arrays import load_arrays, over_seeds, save_latex, save_table
+from clipspectra.concepts.retrieval import Components, centred, trace
+from clipspectra.contributions.stored import EMBEDDING
+from clipspectra.explanations.methods import load_told
 from clipspectra.jobs import job, progress
-from clipspectra.methods import load_told
-from clipspectra.retrieve import Components, centred, trace
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

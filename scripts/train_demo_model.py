@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):
-        from clipspectra import demo_training
+        from clipspectra.demo import training
 
         recipe = snakemake.params.recipe
         config = json.loads(Path(snakemake.input.config).read_text())
-        state, history = demo_training.train(config, start=snakemake.input.get("start") or None, **recipe)
+        state, history = training.train(config, start=snakemake.input.get("start") or None, **recipe)
         arrays = {name: value.numpy() for name, value in state.items()}
         save_arrays(snakemake.output.weights, arrays, {"recipe": recipe} | versions("torch", "open_clip_torch"))
         save_table(snakemake.output.history, pd.DataFrame(history))

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clipspectra import InputError
-from clipspectra.archives import SOURCES, TERMS, check_complete
 from clipspectra.arrays import save_table
-from clipspectra.downloads import check_digest
+from clipspectra.data.archives import SOURCES, TERMS, check_complete
+from clipspectra.data.downloads import check_digest
 from clipspectra.jobs import job
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Digest of the code that a script depends on: itself and every module of the core that it reaches by its imports."""
+"""Digest of the code that a script depends on: every module of the core that it reaches by its imports."""
 
 import ast
 import functools
@@ -6,26 +6,29 @@ import hashlib
 from pathlib import Path
 
 CORE = Path(__file__).parent
-ASIDE = {"__init__", "jobs"}  # which change no number
+WITHOUT_NUMBERS = {CORE / "jobs.py"}  # logs and progress change no number
 
 
 def code_digest(script):
     """Digest of the core's modules that a script reaches, through other modules too: an edited import is noticed."""
-    reached, waiting = set(), set(imports(Path(script)))
+    reached, waiting = set(), set(imported_modules(Path(script)))
     while waiting:
         module = waiting.pop()
         reached.add(module)
-        waiting |= imports(CORE / f"{module}.py") - reached
+        waiting |= imported_modules(module) - reached
     digest = hashlib.sha256()
     for module in sorted(reached):
-        digest.update(module.encode() + (CORE / f"{module}.py").read_bytes())
+        digest.update(str(module.relative_to(CORE)).encode() + module.read_bytes())
     return digest.hexdigest()[:12]
 
 
 @functools.cache
-def imports(path):
-    """Modules of the core that a Python file imports, anywhere in it."""
-    result = set()
+def imported_modules(path):
+    """Files of the core's modules that a Python file imports, anywhere in it.
+
+    A name that a chapter offers (clipspectra.explanations.text_span) counts as all modules of the chapter.
+    """
+    modules = set()
     for node in ast.walk(ast.parse(path.read_bytes())):
         if isinstance(node, ast.ImportFrom) and node.module:
             names = [f"{node.module}.{alias.name}" for alias in node.names]
@@ -33,6 +36,19 @@ def imports(path):
             names = [alias.name for alias in node.names]
         else:
             continue
-        parts = [name.split(".") for name in names]
-        result |= {part[1] for part in parts if part[0] == "clipspectra" and (CORE / f"{part[1]}.py").exists()}
-    return frozenset(result - ASIDE)
+        for name in names:
+            package, *parts = name.split(".")
+            if package == "clipspectra":
+                modules |= _files_of(parts)
+    return frozenset(modules - WITHOUT_NUMBERS)
+
+
+def _files_of(parts):
+    """Files that a dotted name below the core stands for: those of the longest part of it that is a module or folder."""
+    for length in range(len(parts), 0, -1):
+        path = CORE.joinpath(*parts[:length])
+        if path.with_suffix(".py").is_file():
+            return {path.with_suffix(".py")}
+        if path.is_dir():
+            return {file for file in path.glob("*.py") if file.stem != "__init__"}
+    return set()  # a name of the package itself

@@ -6,12 +6,12 @@ import numpy as np
 import torch
 from towers_small import pictures, small
 
-from clipspectra.activations import EMBEDDING, StoredActivations
 from clipspectra.arrays import save_arrays
-from clipspectra.contributions import activations, contributions, head_basis, heads_sum, value_grams
-from clipspectra.families import tower
-from clipspectra.methods import Told
-from clipspectra.spectral import principal_components
+from clipspectra.contributions.exact import activations, contributions, head_basis, heads_sum, value_grams
+from clipspectra.contributions.stored import EMBEDDING, StoredActivations
+from clipspectra.explanations.methods import Told
+from clipspectra.explanations.spectral import principal_components
+from clipspectra.towers.families import tower
 
 IMAGES = 40
 ROLES = {"fit": np.arange(IMAGES) % 2, "eval": np.arange(IMAGES) % 4 == 0}  # the rest is for validation

@@ -17,10 +17,11 @@ from archives_small import COLOURS, SYNSETS, add
 from PIL import Image
 
 from clipspectra import InputError
-from clipspectra.archives import cifar, imagenet, imagenet_segmentation, pascal_voc, waterbirds
 from clipspectra.arrays import save_table
-from clipspectra.datasets import BadPicture, choose_rows, open_mask, open_rgb, read_manifest
-from clipspectra.downloads import check_digest, fetch
+from clipspectra.data.archives import cifar, imagenet, imagenet_segmentation, pascal_voc, waterbirds
+from clipspectra.data.datasets import choose_rows, read_manifest
+from clipspectra.data.downloads import check_digest, fetch
+from clipspectra.data.pictures import BadPicture, open_mask, open_rgb
 from clipspectra.jobs import job
 
 

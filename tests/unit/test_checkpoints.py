@@ -18,8 +18,9 @@ import transformers
 from open_clip import CLIP, CustomTextCLIP
 from safetensors.torch import load_file, save_file
 
-from clipspectra import InputError, layouts, models
-from clipspectra.checkpoints import read_checkpoint
+from clipspectra import InputError
+from clipspectra.towers import layouts, models
+from clipspectra.towers.checkpoints import read_checkpoint
 
 ROOT = Path(__file__).parents[2]
 CONFIG, WEIGHTS = ROOT / "tests/golden/model_config.json", ROOT / "tests/golden/model.safetensors"

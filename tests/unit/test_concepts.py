@@ -6,10 +6,19 @@ import pytest
 from stored_small import stored_small
 
 from clipspectra import InputError
-from clipspectra.concepts import carried, carriers, component_table, directions_of, enough
-from clipspectra.evaluate import change
-from clipspectra.interventions import Intervention
-from clipspectra.outcomes import accuracy, by_value, check_about, grid, groups_of, random_pool, readings, units_of
+from clipspectra.concepts.carriers import carried, carriers, component_table, directions_of, enough
+from clipspectra.concepts.interventions import Intervention
+from clipspectra.concepts.outcomes import (
+    accuracy,
+    by_value,
+    check_about,
+    grid,
+    groups_of,
+    random_pool,
+    readings,
+    units_of,
+)
+from clipspectra.evaluation.accuracy import change
 
 rng = np.random.default_rng(7)
 TEXTS, CLASSIFIER = rng.normal(size=(3, 24)), rng.normal(size=(24, 4))

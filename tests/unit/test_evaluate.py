@@ -4,9 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from clipspectra.evaluate import ablations, component_scores, eta_squared, in_top, mean_ablated, zero_shot
-from clipspectra.plots import clearest, head_factors
-from clipspectra.segment import predictions, scores, stretch
+from clipspectra.evaluation.accuracy import ablations, component_scores, eta_squared, in_top, mean_ablated, zero_shot
+from clipspectra.figures.heads import clearest, head_factors
+from clipspectra.segmentation.maps import stretch
+from clipspectra.segmentation.scoring import predictions, scores
 
 rng = np.random.default_rng(0)
 

@@ -9,11 +9,12 @@ import torch.nn.functional as F
 from towers_small import pictures, small
 
 from clipspectra import InputError
-from clipspectra.activations import StoredActivations, layer_sums
 from clipspectra.arrays import save_arrays
-from clipspectra.contributions import activations, contributions, head_basis, sum_error
-from clipspectra.families import tower
-from clipspectra.spectral import Moments, Reduced, explain_components, principal_components
+from clipspectra.contributions.exact import activations, contributions, head_basis, sum_error
+from clipspectra.contributions.moments import Moments, Reduced
+from clipspectra.contributions.stored import StoredActivations, layer_sums
+from clipspectra.explanations.spectral import explain_components, principal_components
+from clipspectra.towers.families import tower
 
 
 @pytest.fixture

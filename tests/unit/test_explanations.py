@@ -6,15 +6,16 @@ import pytest
 import torch
 from towers_small import SMALL, small
 
-from clipspectra.activations import StoredActivations
 from clipspectra.arrays import save_arrays, save_latex
-from clipspectra.contributions import head_basis, value_grams
-from clipspectra.families import tower
-from clipspectra.labels import hit_rates, names_any
-from clipspectra.methods import CONTROLS, METHODS, explained, load_told, save_told
-from clipspectra.sparse import explain_sparsely, matching_pursuit
-from clipspectra.spectral import Moments, explain_components, highest, orthonormal
-from clipspectra.stability import compared, halves_compared
+from clipspectra.contributions.exact import head_basis, value_grams
+from clipspectra.contributions.moments import Moments
+from clipspectra.contributions.stored import StoredActivations
+from clipspectra.evaluation.labels import hit_rates, names_any
+from clipspectra.evaluation.stability import compared, halves_compared
+from clipspectra.explanations.methods import CONTROLS, METHODS, explained, load_told, save_told
+from clipspectra.explanations.sparse import explain_sparsely, matching_pursuit
+from clipspectra.explanations.spectral import explain_components, highest, orthonormal
+from clipspectra.towers.families import tower
 
 rng = np.random.default_rng(11)
 DATA = rng.normal(size=(120, 9)) * 1.5 ** -np.arange(9) @ np.linalg.qr(rng.normal(size=(16, 16)))[0][:9]

@@ -12,12 +12,13 @@ import torch
 from PIL import Image
 from safetensors.numpy import load_file
 
-from clipspectra import InputError, devices, models
-from clipspectra.activations import StoredActivations
+from clipspectra import InputError
 from clipspectra.arrays import load_arrays, save_arrays
-from clipspectra.contributions import activations, contributions, head_basis
-from clipspectra.extraction import extract
-from clipspectra.families import tower
+from clipspectra.contributions.exact import activations, contributions, head_basis
+from clipspectra.contributions.extraction import extract
+from clipspectra.contributions.stored import StoredActivations
+from clipspectra.towers import devices, models
+from clipspectra.towers.families import tower
 
 MODEL = ("tests/golden/model_config.json", "tests/golden/model.safetensors")
 
@@ -162,7 +163,7 @@ def test_too_little_memory_names_the_batch_to_try():
 def test_two_jobs_take_two_gpus(request):
     """Locks of GPUs, by processes that live side by side."""
     uuids = [f"test-{os.getpid()}-{number}" for number in range(2)]
-    code = f"from clipspectra.devices import free_gpu; print(free_gpu({uuids}), flush=True); input()"
+    code = f"from clipspectra.towers.devices import free_gpu; print(free_gpu({uuids}), flush=True); input()"
     options = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     environment = {"PYTHONPATH": str(request.config.rootpath / "scripts"), "PATH": ""}
     jobs = [subprocess.Popen([sys.executable, "-c", code], env=environment, **options) for _ in range(2)]

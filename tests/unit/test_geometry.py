@@ -8,9 +8,10 @@ from open_clip.transform import image_transform
 from PIL import Image
 
 from clipspectra import InputError
-from clipspectra.datasets import ImageFiles
-from clipspectra.geometry import mask_transform, seen_box, seen_picture
-from clipspectra.segment import Scores, at_own_resolution, predictions, scores, upsample
+from clipspectra.data.geometry import mask_transform, seen_box, seen_picture
+from clipspectra.data.pictures import ImageFiles
+from clipspectra.segmentation.maps import at_own_resolution, upsample
+from clipspectra.segmentation.scoring import Scores, predictions, scores
 
 SIZE = (32, 32)
 

@@ -9,9 +9,10 @@ import torch
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 from safetensors.torch import load_file
 
-from clipspectra.contributions import contributions
-from clipspectra.segment import patch_maps, predictions, scores
-from clipspectra.spectral import explain_components
+from clipspectra.contributions.exact import contributions
+from clipspectra.explanations.spectral import explain_components
+from clipspectra.segmentation.maps import patch_maps
+from clipspectra.segmentation.scoring import predictions, scores
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 

@@ -13,20 +13,16 @@ import torch
 from open_clip.transformer import QuickGELU
 from PIL import Image
 
-from clipspectra import InputError, demo, models, texts
+from clipspectra import InputError
 from clipspectra.arrays import load_table, save_table, whole
-from clipspectra.datasets import (
-    ImageFiles,
-    batches,
-    choose_rows,
-    folder_manifest,
-    open_mask,
-    own_manifest,
-    read_manifest,
-)
-from clipspectra.demo_training import vocabulary
-from clipspectra.geometry import mask_transform
+from clipspectra.data import texts
+from clipspectra.data.datasets import choose_rows, folder_manifest, own_manifest, read_manifest
+from clipspectra.data.geometry import mask_transform
+from clipspectra.data.pictures import ImageFiles, batches, open_mask
+from clipspectra.demo import world
+from clipspectra.demo.training import vocabulary
 from clipspectra.jobs import job
+from clipspectra.towers import models
 from draw_demo_images import draw
 
 ROLES = {"fit": "train", "eval": "test", "validation": "val"}
@@ -288,14 +284,14 @@ def test_a_job_says_one_sentence_and_logs_the_traceback(tmp_path, capsys):
 
 
 def test_the_demo_world_keeps_its_splits_and_groups_apart():
-    train, test = demo.World("train"), demo.World("test")
+    train, test = world.World("train"), world.World("test")
     pictures = [np.stack([np.asarray(digit) for digit in world.digits]) for world in (train, test)]
     assert len(pictures[0]) + len(pictures[1]) == 1797
-    fitting, validation = demo.World("fitting"), demo.World("validation")
+    fitting, validation = world.World("fitting"), world.World("validation")
     assert len(fitting.digits) + len(validation.digits) == len(train.digits)
     rng = np.random.default_rng(0)
     factors = train.draw_factors(rng, 400, agreement=0.95)
-    groups = pd.Series([demo.describe(row, spurious=True)["group"] for row in factors]).value_counts()
+    groups = pd.Series([world.describe(row, spurious=True)["group"] for row in factors]).value_counts()
     assert groups.to_dict() == {"low on ground": 190, "high on sky": 190, "low on sky": 10, "high on ground": 10}
     picture, mask = test.render(factors[0], rng)
     again, _ = test.render(factors[0], np.random.default_rng(3))
@@ -322,9 +318,9 @@ def test_the_demo_texts_fit_the_context():
     from open_clip import SimpleTokenizer
 
     tokenizer = SimpleTokenizer(context_length=77)
-    longest = demo.caption([0, 5, 7, 1, 3], prefix="a close photo of", phrasing=(1,) * 5)
+    longest = world.caption([0, 5, 7, 1, 3], prefix="a close photo of", phrasing=(1,) * 5)
     assert longest == "a close photo of a tiny purple 0 on a clear sky in the lower part"
-    pool = [*demo.text_pool(), longest]
+    pool = [*world.text_pool(), longest]
     assert len(set(pool)) == len(pool) > 400
     tokens = tokenizer(pool).numpy()
     assert (tokens > 0).sum(1).max() <= 24

@@ -5,7 +5,7 @@ import pytest
 from stored_small import stored_small
 
 from clipspectra import InputError
-from clipspectra.interventions import Edits, Intervention, check_units
+from clipspectra.concepts.interventions import Edits, Intervention, check_units
 
 rng = np.random.default_rng(11)
 HEADS = [(1, 0), (2, 3)]

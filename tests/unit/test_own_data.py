@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from clipspectra import InputError, models, strict_yaml, texts
+from clipspectra import InputError
 from clipspectra.arrays import load_table, save_table
-from clipspectra.datasets import (
+from clipspectra.data import strict_yaml, texts
+from clipspectra.data.datasets import (
     choose_rows,
     folder_manifest,
     left_out,
@@ -19,7 +20,8 @@ from clipspectra.datasets import (
     read_manifest,
     shared_images,
 )
-from clipspectra.files import manifest_files, stamp
+from clipspectra.data.files import manifest_files, stamp
+from clipspectra.towers import models
 
 ROOT = Path(__file__).parents[2]
 HEADER = "image,label,class,group,split,mask"

@@ -16,7 +16,7 @@ from PIL import Image, PngImagePlugin
 from torchvision import transforms
 
 from clipspectra import InputError
-from clipspectra.pictures import TURNS, BadPicture, ImageFiles, batches, open_rgb, upright_mask
+from clipspectra.data.pictures import TURNS, BadPicture, ImageFiles, batches, open_rgb, upright_mask
 
 ROOT = Path(__file__).parents[2]
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
@@ -189,7 +189,7 @@ def test_little_shared_memory_is_enough(many):
     _, root = many
     code = (
         "import sys, pandas as pd; from pathlib import Path; from torchvision import transforms as t\n"
-        "from clipspectra.pictures import ImageFiles, batches\n"
+        "from clipspectra.data.pictures import ImageFiles, batches\n"
         f"files = ImageFiles(pd.DataFrame({{'image': ['a.png'] * 300}}), Path({str(root)!r}), "
         "t.Compose([t.Resize(64), t.CenterCrop(64), t.ToTensor()]))\n"
         "print(sum(len(rows) for rows, _ in batches(files, 100, workers=2, patience=60)))"
@@ -235,7 +235,7 @@ def test_no_worker_outlives_its_parent(many, tmp_path):
     _, root = many
     code = (
         "import os, time, pandas as pd; from pathlib import Path; from torchvision import transforms as t\n"
-        "from clipspectra.pictures import ImageFiles, batches\n"
+        "from clipspectra.data.pictures import ImageFiles, batches\n"
         f"files = ImageFiles(pd.DataFrame({{'image': ['a.png'] * 900}}), Path({str(root)!r}), t.ToTensor())\n"
         "for _ in batches(files, 100, workers=2): print('batch', flush=True); time.sleep(600)"
     )

@@ -12,9 +12,10 @@ from safetensors.torch import load_file, save_file
 from siglip_small import SIGLIP
 from tokenizers_small import cached, tokenizer_files
 
-from clipspectra import InputError, models
-from clipspectra.architectures import CONFIG, LIKE, described_by_name
-from clipspectra.transformers_configs import preprocessing_of
+from clipspectra import InputError
+from clipspectra.towers import models
+from clipspectra.towers.architectures import CONFIG, LIKE, described_by_name
+from clipspectra.towers.transformers_configs import preprocessing_of
 
 ROOT = Path(__file__).parents[2]
 ARCHITECTURE, WEIGHTS = ROOT / "tests/golden/model_config.json", ROOT / "tests/golden/model.safetensors"

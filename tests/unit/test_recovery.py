@@ -5,11 +5,11 @@ import pytest
 import torch
 from stored_small import stored_small
 
-from clipspectra.effects import effects
-from clipspectra.evaluate import cosine, in_top
-from clipspectra.methods import CONTROLS, METHODS, explained
-from clipspectra.recovery import Recovery, recovered
-from clipspectra.spectral import Moments
+from clipspectra.contributions.moments import Moments
+from clipspectra.evaluation.accuracy import cosine, in_top
+from clipspectra.evaluation.effects import effects
+from clipspectra.evaluation.recovery import Recovery, recovered
+from clipspectra.explanations.methods import CONTROLS, METHODS, explained
 
 rng = np.random.default_rng(5)
 TEXTS, CLASSIFIER = rng.normal(size=(50, 24)), rng.normal(size=(24, 9))

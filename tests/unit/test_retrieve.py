@@ -7,11 +7,12 @@ import pandas as pd
 import pytest
 from stored_small import stored_small
 
-from clipspectra import InputError, models
-from clipspectra.activations import EMBEDDING
-from clipspectra.methods import save_told
-from clipspectra.retrieve import Components, View, best_texts, centred, ends, trace
-from clipspectra.texts import unknown_words
+from clipspectra import InputError
+from clipspectra.concepts.retrieval import Components, View, best_texts, centred, ends, trace
+from clipspectra.contributions.stored import EMBEDDING
+from clipspectra.data.texts import unknown_words
+from clipspectra.explanations.methods import save_told
+from clipspectra.towers import models
 
 rng = np.random.default_rng(3)
 

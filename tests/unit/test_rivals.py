@@ -5,9 +5,9 @@ import torch
 import torch.nn.functional as F
 from towers_small import pictures, small
 
-from clipspectra.families import Unsupported, tower
-from clipspectra.rivals import RIVALS, traced
-from clipspectra.segment import component_evidence, patch_evidence, variants
+from clipspectra.segmentation.baselines import RIVALS, traced
+from clipspectra.segmentation.maps import component_evidence, patch_evidence, variants
+from clipspectra.towers.families import Unsupported, tower
 
 BRIGHT = 6  # of 16 patches
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clipspectra.spectral import Moments, Reduced
-from clipspectra.textspan import text_span
+from clipspectra.contributions.moments import Moments, Reduced
+from clipspectra.explanations.textspan import text_span
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "algorithms.npz")
 

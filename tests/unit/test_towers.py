@@ -13,10 +13,10 @@ from torch import nn
 from towers_small import SMALL, TEXT, pictures, small
 
 from clipspectra import InputError
-from clipspectra.contributions import contributions
-from clipspectra.families import described, tower
-from clipspectra.hooks import observe
-from clipspectra.segment import patch_evidence
+from clipspectra.contributions.exact import contributions
+from clipspectra.segmentation.maps import patch_evidence
+from clipspectra.towers.families import described, tower
+from clipspectra.towers.hooks import observe
 
 ATTENTION = F.scaled_dot_product_attention
 IMAGES = 2

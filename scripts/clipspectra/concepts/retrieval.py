@@ -1,0 +1,172 @@
+"""From a text or a picture to the components that carry it, and from a head or a component to images and texts.
+
+A query is a vector of the joint space less the mean of its kind (texts: of the pool; pictures: of the fit images). Its
+score on a component is its projection. The first k components rebuild it as the sum of its projections on them, as the
+reference implementation's reconstruct_top_embedding does; components of different heads overlap, so only the direction
+of that sum counts: its cosine with the query.
+
+Search is exact: every image is compared, a chunk at a time, and one number an image is kept.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from safetensors import safe_open
+
+from clipspectra import InputError
+from clipspectra.contributions.stored import EMBEDDING
+
+BLOCK = 64  # components that are added up at a time
+
+
+@dataclass
+class Components:
+    """The components of all heads of a model, one after another.
+
+    where: layer, head and number of each, [component, 3]; directions: of unit length, float32 [component, d_embed]
+    """
+
+    where: np.ndarray
+    directions: np.ndarray
+
+    @classmethod
+    def load(cls, path):
+        """All components of heads in a file that methods.save_told wrote, by layer, head and number."""
+        with safe_open(path, "np") as file:
+            names = [name.split(".")[1:] for name in file.keys() if name.startswith("components.")]
+            heads = sorted((int(layer), int(head)) for layer, head in names)
+            found = [(place, file.get_tensor("components.{}.{}".format(*place))) for place in heads if place[0] >= 0]
+        where = [(layer, head, number) for (layer, head), of_head in found for number in range(len(of_head))]
+        return cls(np.array(where, int).reshape(-1, 3), np.concatenate([of_head for _, of_head in found]))
+
+    def rows(self, rows):
+        """Some of the components, by their places."""
+        return Components(self.where[rows], self.directions[rows])
+
+
+def centred(asked, features, mean):
+    """Queries less the mean of their kind, [query, d_embed].
+
+    asked: {"features": texts [query, d_embed]}, or {"embedding": pictures [query, d_embed], not normalised}
+    features: the text pool's [text, d_embed]; mean: of the normalised embeddings of the fit images, [d_embed]
+    """
+    if "features" in asked:
+        return asked["features"].astype(np.float64) - features.mean(0, dtype=np.float64)
+    embedding = asked["embedding"].astype(np.float64)
+    return embedding / np.linalg.norm(embedding, axis=1, keepdims=True) - mean
+
+
+def best_texts(path):
+    """The first text at either end of each component, of a table that explain_heads wrote.
+
+    Columns top, bottom and strength, its share of its head's singular values; by layer, head and component.
+    """
+    columns = ["layer", "head", "component", "pole", "strength", "text"]
+    first = pd.read_parquet(path, columns=columns, filters=[("place", "==", 0)])
+    table = first.pivot(index=columns[:3], columns="pole", values="text")
+    return table.assign(strength=first.groupby(columns[:3])["strength"].first())
+
+
+@dataclass
+class Trace:
+    """The components that carry a query, largest |score| first, as many as it takes.
+
+    order: rows of Components [k]; score: projections of the query on them [k]
+    cosine: of the query with what the first 1, 2, … of them rebuild [k]; reachable: the same with all components
+    control: the same with random components in random order [draw, k]
+    """
+
+    order: np.ndarray
+    score: np.ndarray
+    cosine: np.ndarray
+    reachable: float
+    control: np.ndarray
+
+
+def trace(query, components, *, share=0.9, most=200, draws=20, rng):
+    """The components that carry a query [d_embed], centred, to `share` of the reachable cosine, at most `most`: Trace.
+
+    Raises InputError for a query that no component can tell from the mean.
+    """
+    query = np.asarray(query, np.float64)
+    score = (components.directions @ query.astype(np.float32)).astype(np.float64)
+    length = np.linalg.norm(query)
+    everything = score.astype(np.float32) @ components.directions
+    reachable = float(everything @ query / max(np.linalg.norm(everything) * length, np.finfo(float).tiny))
+    if not reachable > 0:
+        raise InputError("The query is the mean of all texts or images, so that no component can carry it; change it.")
+    order = np.argsort(-np.abs(score), kind="stable")[:most]
+    cosine, rebuilt = [], np.zeros(len(query))
+    while len(cosine) < len(order) and not (cosine and max(cosine) >= share * reachable):
+        rows = order[len(cosine) : len(cosine) + BLOCK]
+        some, rebuilt = rebuilt_cosines(query, score[rows], components.directions[rows], rebuilt)
+        cosine += some.tolist()
+    enough = np.flatnonzero(np.array(cosine) >= share * reachable)
+    count = enough[0] + 1 if len(enough) else len(cosine)
+    control = np.zeros((draws, count))
+    for draw in range(draws):
+        rows = rng.choice(len(score), count, replace=False)
+        control[draw] = rebuilt_cosines(query, score[rows], components.directions[rows])[0]
+    return Trace(order[:count], score[order[:count]], np.array(cosine[:count]), reachable, control)
+
+
+def rebuilt_cosines(query, score, directions, before=0.0):
+    """(cosines of a query with `before` plus its first 1, 2, … projections [k], the last such sum [d_embed])."""
+    sums = before + np.cumsum(score[:, None] * directions.astype(np.float64), axis=0)
+    lengths = np.linalg.norm(sums, axis=1) * np.linalg.norm(query)
+    return sums @ query / np.maximum(lengths, np.finfo(float).tiny), sums[-1]
+
+
+def ends(values, count):
+    """Places of the highest, evenly spread and the lowest values [item]: {"top", "spread", "bottom"}, [count] each.
+
+    Spread as the reference implementation does: from the highest to the lowest by rank, denser at both ends, the ranks
+    being (1 - cos) / 2 of equal steps. With fewer items than count, all of them.
+    """
+    falling = np.argsort(-values, kind="stable")
+    count = min(count, len(values))
+    ranks = (0.5 * (1 - np.cos(np.pi * np.linspace(0, 1, count))) * (len(values) - 1)).astype(int)
+    return {"top": falling[:count], "spread": falling[ranks], "bottom": falling[::-1][:count]}
+
+
+class View:
+    """Images as a head, or the whole embedding, tells them apart: rows about their mean, chunk by chunk.
+
+    stored: StoredActivations; layer, head: of the head, or EMBEDDING for both; mean: over the fit images, [d_embed]
+    Rows of a head are in an orthonormal frame of its basis, so that lengths and angles are those of its contributions.
+    """
+
+    def __init__(self, stored, layer, head, mean):
+        self.stored, self.layer, self.head = stored, layer, head
+        if layer == EMBEDDING:
+            self.frame, self.triangle = None, None
+            self.mean = np.asarray(mean, np.float64)
+        else:
+            self.frame, self.triangle = np.linalg.qr(stored.basis[layer, head].astype(np.float64))
+            self.mean = mean @ self.frame
+
+    def rows(self):
+        """Rows of all images about the mean, chunk by chunk [image, width]."""
+        chunks = self.stored.embeddings() if self.frame is None else self.stored.reduced(self.layer, self.head)
+        return (self.of(chunk) for chunk in chunks)
+
+    def of(self, rows):
+        """Embeddings [image, d_embed], or a head's q [image, coordinate], as rows about the mean."""
+        return (rows if self.frame is None else rows @ self.triangle.T) - self.mean
+
+    def seen(self, directions):
+        """Directions of the joint space [direction, d_embed] in the coordinates of the rows."""
+        return directions if self.frame is None else directions @ self.frame
+
+    def cosines(self, row):
+        """Cosine of every image with a row [width], in the view: [image]."""
+        unit = row / max(np.linalg.norm(row), np.finfo(float).tiny)
+        return np.concatenate(
+            [rows @ unit / np.maximum(np.linalg.norm(rows, axis=1), np.finfo(float).tiny) for rows in self.rows()]
+        )
+
+    def scores(self, direction):
+        """Projection of every image on a direction of the joint space [d_embed]: [image]."""
+        seen = self.seen(direction)
+        return np.concatenate([rows @ seen for rows in self.rows()])

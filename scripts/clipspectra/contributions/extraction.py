@@ -1,0 +1,92 @@
+"""Activations of many images, streamed to disk, with the proof that all contributions add up to the embedding."""
+
+from dataclasses import replace
+
+import torch
+
+from clipspectra import InputError
+from clipspectra.arrays import ArrayStream
+from clipspectra.contributions.exact import activations, head_basis, heads_sum, sum_error
+from clipspectra.data.pictures import ImageFiles, batches
+from clipspectra.jobs import progress
+from clipspectra.towers.devices import LARGEST_ERROR, enough_memory
+from clipspectra.towers.families import tower
+
+CHECKED = 8  # images of the first batch that also go through the bare model
+
+
+@torch.no_grad()
+def extract(loaded, table, root, folder, *, batch_size, workers, layers="all", dtype="float32", on_bad_image="fail"):
+    """(ArrayStream in `folder`, proof) over the images of a table, in its order.
+
+    layers: how many of the last layers to keep, or "all". Of the rest, each image keeps
+      the sum, `early` [image, d_embed]
+    dtype: of what is stored, "float32" or "float16"; scalars and embedding stay float32
+    on_bad_image: "fail" or "skip"
+
+    The proof, as a dict: first_layer, the first one kept; sum_error, the largest |sum of parts - e/n|;
+    stored_sum_error, the same with what was rounded to dtype; model_error, the largest difference of e/n from that of
+    the bare model, over the first images; skipped, rows that could not be read with the reason.
+    Raises InputError where an error is above LARGEST_ERROR, and naming an image whose activations are not numbers.
+    """
+    found, device = tower(loaded.model.visual), loaded.device
+    every = len(found.layers)
+    if layers != "all" and layers > every:
+        raise InputError(f"'layers' asks for the last {layers} layers; the model has {every}.")
+    first = 0 if layers == "all" else every - layers
+    basis = head_basis(found)
+    basis = basis.double() if device.type != "mps" else basis.cpu().double()
+    stream, skipped = ArrayStream(folder), []
+    proof = {"first_layer": first, "sum_error": 0.0, "stored_sum_error": 0.0, "model_error": None}
+    files = ImageFiles(table, root, loaded.preprocess)
+    with progress(None, "activations", total=len(table), unit="image") as bar, enough_memory(batch_size):
+        for rows, (images,) in batches(files, batch_size, workers=workers, on_bad_image=on_bad_image, skipped=skipped):
+            images = images.to(device, non_blocking=True)
+            with loaded.autocast():
+                seen = activations(loaded.model, images, found=found)
+                if proof["model_error"] is None:
+                    bare = loaded.model.encode_image(images[:CHECKED], normalize=False).to(seen.embedding)
+                    unit = torch.nn.functional.normalize
+                    proof["model_error"] = float((unit(bare) - unit(seen.embedding[:CHECKED])).abs().max())
+            _check_numbers(seen, table["image"].iloc[rows])
+            proof["sum_error"] = max(proof["sum_error"], sum_error(seen, basis))
+            _check_error(max(proof["sum_error"], proof["model_error"]), loaded.precision)
+            if first:
+                early = heads_sum(seen.z[:, :first], seen.scalars, basis[:first].to(seen.z))
+                selves = None if seen.class_self is None else seen.class_self[:, first:]
+                seen = replace(seen, z=seen.z[:, first:], class_self=selves, early=early)
+            stored = {"z": seen.z, "mlps": seen.mlps, "class_self": seen.class_self, "early": seen.early}
+            stored = {name: part.to(getattr(torch, dtype)) for name, part in stored.items() if part is not None}
+            rounded = replace(seen, **{name: part.to(seen.z) for name, part in stored.items()})
+            proof["stored_sum_error"] = max(proof["stored_sum_error"], sum_error(rounded, basis[first:]))
+            stored |= {"scalars": seen.scalars, "embedding": seen.embedding}
+            arrays = {name: part.cpu().numpy() for name, part in stored.items()}
+            arrays |= {"label": table["label"].to_numpy()[rows], "row": table["row"].to_numpy()[rows]}
+            roles = table["role"].to_numpy()[rows]
+            stream.append(arrays | {role: (roles == role).astype("uint8") for role in ("fit", "eval")})
+            bar.update(len(images))
+    if len(skipped) == len(table):
+        raise InputError(
+            f"None of the {len(table)} images can be read; the first, {table['image'].iloc[0]}: {skipped[0]['reason']}."
+        )
+    names = table["image"].to_numpy()
+    return stream, proof | {"skipped": [bad | {"image": names[bad["image"]]} for bad in skipped]}
+
+
+def _check_numbers(seen, names):
+    """Raise InputError naming the first image with an activation that is not a finite number."""
+    for part in (seen.embedding, seen.z, seen.mlps, seen.scalars):
+        broken = (~torch.isfinite(part.flatten(1)).all(1)).nonzero().flatten().tolist()
+        if broken:
+            raise InputError(
+                f"The model's activations of {names.iloc[broken[0]]} are not finite numbers; look at the picture, and "
+                "at the precision if it is not fp32."
+            )
+
+
+def _check_error(error, precision):
+    if error > LARGEST_ERROR[precision]:
+        raise InputError(
+            f"The contributions miss the model's embedding by {error:.1e}, more than {LARGEST_ERROR[precision]:.0e} "
+            f"(precision {precision}): this model is not decomposed exactly."
+        )

@@ -1,0 +1,316 @@
+"""The published archives of datasets, each brought to a folder of pictures and a manifest.
+
+Archives are not trusted: entries that point outside their folder are refused, and pickles may hold plain data only.
+"""
+
+import pickle
+import tarfile
+import zipfile
+from contextlib import contextmanager
+from typing import ClassVar
+
+import h5py
+import numpy as np
+import pandas as pd
+from PIL import Image
+from scipy.io import loadmat
+
+from clipspectra import InputError
+from clipspectra.data.own_tables import read_own_table
+from clipspectra.jobs import progress
+
+COLUMNS = {"group": "", "split": "all", "mask": ""}
+
+
+def imagenet(files, folder):
+    """ILSVRC2012's validation set: files "images" (tar of JPEGs) and "devkit" (tar.gz).
+
+    The devkit's ground truth numbers the pictures, in the order of their names, by its own ids; classes are numbered by
+    sorted wnid here, as everywhere else.
+    """
+    kit = "ILSVRC2012_devkit_t12/data"
+    with opened(files["devkit"]) as tar:
+        names = set(tar.getnames())
+        truth, meta = f"{kit}/ILSVRC2012_validation_ground_truth.txt", f"{kit}/meta.mat"
+        for name in (truth, meta):
+            if name not in names:
+                raise InputError(f"{files['devkit']} is not the devkit of ILSVRC2012: it lacks {name}.")
+        ids = [int(line) for line in tar.extractfile(truth).read().split()]
+        synsets = loadmat(tar.extractfile(meta), squeeze_me=True)["synsets"]
+    wnids = {int(synset[0]): str(synset[1]) for synset in synsets if int(synset[4]) == 0}  # those without children
+    label_of = {wnid: label for label, wnid in enumerate(sorted(wnids.values()))}
+    with opened(files["images"]) as tar:
+        pictures = sorted(extracted(tar, files["images"], folder, ending=".JPEG"))
+    if len(pictures) != len(ids) or not set(ids) <= set(wnids):
+        raise InputError(
+            f"{files['devkit']} does not fit {files['images']}: it has {len(ids)} labels of {len(wnids)} classes for "
+            f"{len(pictures)} pictures."
+        )
+    classes = [wnids[number] for number in ids]
+    return pd.DataFrame({"image": pictures, "label": [label_of[name] for name in classes], "class": classes}).assign(
+        **COLUMNS | {"split": "val"}
+    )
+
+
+def imagenet_segmentation(files, folder):
+    """ImageNet-segmentation (Guillaumin et al. 2014): file "archive", gtsegs_ijcv.mat, MATLAB 7.3, which is HDF5.
+
+    It names no classes: every picture is of class "".
+    """
+    rows, path = [], files["archive"]
+    for kind in ("images", "masks"):
+        (folder / kind).mkdir(parents=True)
+    try:
+        with h5py.File(path) as file:
+            count = len(file["/value/img"])
+            for number in progress(range(count), "pictures", unit="picture"):
+                picture = np.array(file[file["/value/img"][number, 0]])
+                mask = np.array(file[file[file["/value/gt"][number, 0]][0, 0]]).T
+                picture = picture.transpose(2, 1, 0) if picture.ndim == 3 else picture.T
+                if picture.shape[:2] != mask.shape or not np.isin(mask, (0, 1)).all():
+                    raise InputError(
+                        f"Picture {number} of {path} has {picture.shape[:2]} pixels, its mask {mask.shape} with values"
+                        f" {np.unique(mask)[:5].tolist()}; they must be of one size, with 0 and 1."
+                    )
+                row = {kind[:-1]: f"{folder.name}/{kind}/{number:04d}.png" for kind in ("images", "masks")}
+                Image.fromarray(picture.astype(np.uint8)).save(folder / "images" / f"{number:04d}.png")
+                Image.fromarray(mask.astype(np.uint8)).save(folder / "masks" / f"{number:04d}.png")
+                rows.append(row)
+    except (OSError, KeyError, AttributeError) as error:
+        if getattr(error, "errno", None):
+            raise  # of this machine, such as a full disk
+        raise InputError(f"{path} is no gtsegs_ijcv.mat, or it is damaged: {error}.") from error
+    return pd.DataFrame(rows).assign(**COLUMNS | {"label": 0, "class": "", "mask": [row["mask"] for row in rows]})
+
+
+def waterbirds(files, folder):
+    """Waterbirds (Sagawa et al. 2020): file "archive", a tar.gz with metadata.csv. Groups are class on place."""
+    with opened(files["archive"]) as tar:
+        names = extracted(tar, files["archive"], folder)
+    tables = [name for name in names if name.endswith("/metadata.csv")]
+    if len(tables) != 1:
+        raise InputError(f"{files['archive']} is not the archive of Waterbirds: it has {len(tables)} metadata.csv.")
+    metadata, root = f"metadata.csv of {files['archive']}", tables[0].removesuffix("metadata.csv")
+    table = read_own_table((folder.parent / tables[0]).read_bytes(), metadata)
+    missing = [column for column in ("img_filename", *WATERBIRDS) if column not in table.columns]
+    if missing:
+        raise InputError(
+            f"{metadata} lacks the column {missing[0]}; it has {', '.join(table.columns)}. Only the columns and codes "
+            "of the published archive are known here: write a manifest of your own from it."
+        )
+    coded = {column: _decoded(table[column], codes, metadata) for column, codes in WATERBIRDS.items()}
+    result = pd.DataFrame({"image": root + table["img_filename"], "class": coded["y"], "place": coded["place"]})
+    result["label"] = result["class"].map(list(WATERBIRDS["y"].values()).index)
+    result["group"] = result["class"] + " on " + result["place"]
+    absent = sorted(set(result["image"]) - set(names))
+    if absent:
+        raise InputError(f"{files['archive']} lacks {len(absent)} pictures of its metadata.csv, the first {absent[0]}.")
+    return result.assign(split=coded["split"], mask="")[["image", "label", "class", "place", "group", "split", "mask"]]
+
+
+# What the codes of Waterbirds' metadata.csv stand for; the words themselves are taken too.
+WATERBIRDS = {
+    "y": {"0": "landbird", "1": "waterbird"},
+    "place": {"0": "land", "1": "water"},
+    "split": {"0": "train", "1": "val", "2": "test"},
+}
+
+
+def _decoded(values, codes, name):
+    """A column's values by their codes. Raises InputError naming the first one that is none."""
+    known = codes | {f"{code}.0": word for code, word in codes.items()} | {word: word for word in codes.values()}
+    values = values.str.strip()
+    unknown = values[~values.isin(list(known))]
+    if len(unknown):
+        listed = ", ".join(f"{code} ({word})" for code, word in codes.items())
+        raise InputError(
+            f"{name}, line {unknown.index[0]}, has {values.name} {unknown.iloc[0]!r}; it must be one of {listed}."
+        )
+    return values.map(known)
+
+
+def cifar(files, folder):
+    """CIFAR-10 or CIFAR-100 for Python (Krizhevsky 2009): file "archive", a tar.gz of pickles with plain arrays."""
+    path, batches = files["archive"], {}
+    with opened(path) as tar:
+        for member in tar:
+            file = tar.extractfile(member) if member.isfile() else None
+            if file is not None and file.read(1) == b"\x80":  # a pickle; others are notes
+                file.seek(0)
+                batches[member.name.rsplit("/", 1)[-1]] = _plain_data(file, path)
+    meta = batches.get("meta", batches.get("batches.meta"))
+    if meta is None:
+        raise InputError(f"{path} is no archive of CIFAR for Python: it lacks its file of class names.")
+    fine, rows = "meta" in batches, []
+    classes = _names(meta, "fine_label_names" if fine else "label_names", path)
+    for name, batch in progress(sorted(batches.items()), "batches", unit="batch"):
+        if "data" not in batch:
+            continue
+        split = "test" if name.startswith("test") else "train"
+        (folder / split).mkdir(parents=True, exist_ok=True)
+        data, labels = (
+            np.asarray(batch["data"]),
+            _labels(batch, "fine_labels" if fine else "labels", classes, name, path),
+        )
+        if data.shape != (len(labels), 3072) or data.dtype != np.uint8:
+            raise InputError(f"{name} of {path} is no batch of CIFAR: it must hold a picture of 32 × 32 px a label.")
+        if fine:
+            superclasses = _names(meta, "coarse_label_names", path)
+            above = _labels(batch, "coarse_labels", superclasses, name, path)
+        for number, picture in enumerate(data.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)):
+            image = f"{folder.name}/{split}/{name}-{number:05d}.png"
+            Image.fromarray(picture).save(folder.parent / image)
+            row = {"image": image, "label": labels[number], "class": classes[labels[number]], "split": split}
+            rows.append(row | ({"superclass": superclasses[above[number]]} if fine else {}))
+    return pd.DataFrame(rows).assign(group="", mask="")
+
+
+def _names(meta, key, path):
+    """Names of classes in CIFAR's meta file."""
+    names = meta.get(key)
+    if not isinstance(names, list) or len(set(names)) != len(names) or not all(isinstance(name, str) for name in names):
+        raise InputError(f"{path} is no archive of CIFAR for Python: its {key} are no list of different names.")
+    return names
+
+
+def _labels(batch, key, names, name, path):
+    """Labels of a batch of CIFAR, each the place of a name."""
+    labels = batch.get(key)
+    if not isinstance(labels, list) or not set(labels) <= set(range(len(names))):
+        raise InputError(
+            f"{name} of {path} is no batch of CIFAR: its {key} must be numbers from 0 to {len(names) - 1}."
+        )
+    return labels
+
+
+VOC_CLASSES = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "dining table", "dog",
+    "horse", "motorbike", "person", "potted plant", "sheep", "sofa", "train", "tv monitor",
+)  # fmt: skip
+
+
+def pascal_voc(files, folder):
+    """Pascal VOC 2012, segmentation: file "archive", VOCtrainval_11-May-2012.tar. Foreground is any object, void stays.
+
+    A picture's class is that of the object with the most pixels.
+    """
+    root, path = f"{folder.name}/VOCdevkit/VOC2012", files["archive"]
+    with opened(path) as tar:
+        names = set(extracted(tar, path, folder, ending=(".jpg", ".png", ".txt")))
+    rows = []
+    (folder / "masks").mkdir()
+    for split in ("train", "val"):
+        listed = f"{root}/ImageSets/Segmentation/{split}.txt"
+        if listed not in names:
+            raise InputError(
+                f"{path} is not the archive of Pascal VOC 2012: it lacks {listed.removeprefix('images/')}."
+            )
+        for name in progress((folder.parent / listed).read_text().split(), split, unit="picture"):
+            absent = {f"{root}/SegmentationClass/{name}.png", f"{root}/JPEGImages/{name}.jpg"} - names
+            if absent:
+                raise InputError(f"{path} lacks {sorted(absent)[0].removeprefix('images/')}, which {listed} names.")
+            # of the palette, whose places are the classes
+            classes = np.array(Image.open(folder.parent / f"{root}/SegmentationClass/{name}.png"))
+            counts = np.bincount(classes[(classes > 0) & (classes < 255)], minlength=21)[1:]
+            if classes.ndim != 2 or len(counts) > len(VOC_CLASSES) or not counts.any():
+                raise InputError(
+                    f"{path} is another archive than Pascal VOC 2012: the mask of {name} holds "
+                    f"{np.unique(classes)[:5].tolist()}, where the classes are 1 to {len(VOC_CLASSES)}."
+                )
+            label = int(counts.argmax())
+            mask = np.where(classes == 255, 255, classes > 0).astype(np.uint8)
+            Image.fromarray(mask).save(folder / "masks" / f"{name}.png")
+            row = {"image": f"{root}/JPEGImages/{name}.jpg", "mask": f"{folder.name}/masks/{name}.png", "split": split}
+            rows.append(row | {"label": label, "class": VOC_CLASSES[label]})
+    return pd.DataFrame(rows).assign(group="")
+
+
+SOURCES = {
+    "imagenet": imagenet,
+    "imagenet_segmentation": imagenet_segmentation,
+    "pascal_voc": pascal_voc,
+    "waterbirds": waterbirds,
+    "cifar10": cifar,
+    "cifar100": cifar,
+}
+
+# Where an archive is to be had that may not be fetched by everybody.
+TERMS = {
+    "imagenet": " ImageNet is for non-commercial research: ask for access at https://image-net.org, and fetch "
+    "ILSVRC2012_img_val.tar and ILSVRC2012_devkit_t12.tar.gz."
+}
+
+
+def check_complete(table, source):
+    """Raise InputError if some rows of a source's table have a class, group or split and others have none."""
+    for column in ("class", "group", "split"):
+        blank = table[column].isna() | (table[column] == "")
+        if blank.any() and not (blank.all() and column != "split"):
+            row = table[blank].iloc[0]
+            raise InputError(f"{source}: {blank.sum()} pictures have no {column}, the first {row['image']}.")
+
+
+@contextmanager
+def opened(path):
+    """A tar archive; InputError that names it if it is none, damaged or cut off."""
+    try:
+        with tarfile.open(path) as tar:
+            yield tar
+    except (tarfile.TarError, EOFError) as error:
+        if zipfile.is_zipfile(path):
+            raise InputError(f"The archive {path} is a zip archive; the published one is a tar.") from error
+        reason = str(error).splitlines()[0].rstrip(":")
+        raise InputError(f"The archive {path} is damaged or cut off: {reason}. Fetch it again.") from error
+
+
+def extracted(tar, path, folder, ending=""):
+    """Write the files of an archive below a folder and list them, as paths from the folder above.
+
+    Raises InputError for an entry that would leave the folder or is no plain file.
+    """
+    names = []
+    folder.mkdir(parents=True, exist_ok=True)
+    with progress(tar, "unpacking", unit="file") as members:
+        for member in members:
+            if member.isdir():
+                continue
+            if not member.isfile():
+                raise InputError(f"The archive {path} holds {member.name}, which is no plain file; it is not trusted.")
+            if not member.name.endswith(ending):
+                continue
+            if member.name.startswith("/") or ".." in member.name.split("/"):
+                raise InputError(
+                    f"The archive {path} holds {member.name}, which points outside its folder; it is not trusted."
+                )
+            tar.extract(member, folder, filter="data")
+            names.append(f"{folder.name}/{member.name.removeprefix('./')}")
+    return names
+
+
+class _PlainData(pickle.Unpickler):
+    """Reads pickles of dicts, lists, numbers, texts and numpy arrays; anything else is refused before it runs."""
+
+    ALLOWED: ClassVar = {
+        ("numpy.core.multiarray", "_reconstruct"): np._core.multiarray._reconstruct,
+        ("numpy._core.multiarray", "_reconstruct"): np._core.multiarray._reconstruct,
+        ("numpy", "ndarray"): np.ndarray,
+        ("numpy", "dtype"): np.dtype,
+        ("_codecs", "encode"): lambda text, encoding: text.encode(encoding),
+    }
+
+    def find_class(self, module, name):
+        if (module, name) not in self.ALLOWED:
+            raise InputError(f"it holds a pickle that calls {module}.{name}, which is no plain data; refused")
+        return self.ALLOWED[module, name]
+
+
+def _plain_data(file, path):
+    try:
+        content = _PlainData(file, encoding="latin1").load()
+        if not isinstance(content, dict):
+            raise ValueError(f"it holds a {type(content).__name__}")
+        return {key.decode() if isinstance(key, bytes) else key: value for key, value in content.items()}
+    except InputError as error:
+        raise InputError(f"The archive {path} is not trusted: {error}.") from error
+    except (pickle.UnpicklingError, ValueError, IndexError, KeyError, TypeError, EOFError) as error:
+        raise InputError(f"The archive {path} holds a file that is no CIFAR batch: {error}.") from error

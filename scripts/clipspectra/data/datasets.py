@@ -1,0 +1,314 @@
+"""A dataset is its manifest: a table with one row an image. Everything after it is the same for all datasets.
+
+Columns: image and mask (paths relative to the manifest's folder), label (whole numbers that order the classes), class
+(its name), group, split, and any number of factor columns. All but label are texts. mask and group may be empty.
+"""
+
+import hashlib
+import mimetypes
+import os
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from clipspectra import InputError
+from clipspectra.data.files import as_stored, is_visible, visible_files
+from clipspectra.data.own_tables import invisible_blank, read_own_table
+
+REQUIRED = ["image", "label", "class", "group", "split", "mask"]
+# Names of splits, such as train, val2017, seg_test and test_set.
+SPLIT = re.compile(
+    r"([a-z]+[_-])?(train|training|val|valid|validation|dev|test|testing|eval|holdout)"
+    r"([_-]?(set|split|data|images)|\d+)?",
+    re.IGNORECASE,
+)
+# What Pillow knows by name and cannot decode by itself.
+UNREADABLE = {"BUFR", "GRIB", "HDF5", "MPEG", "WMF", "EPS", "PDF"}
+
+
+def read_manifest(path):
+    """A manifest as a pandas table, checked. Raises InputError that names the line, the column and the value.
+
+    Refused: missing columns, labels that are no whole numbers, labels and classes that do not belong to each other one
+    to one, classes that only some rows have, an image named twice, values that end in blanks that cannot be seen.
+    """
+    table = read_own_table(path)
+    missing = [column for column in REQUIRED if column not in table.columns]
+    if missing:
+        raise InputError(
+            f"The manifest {path} lacks the columns {', '.join(missing)}; it has {', '.join(table.columns)}. Values of "
+            "group, split and mask may be empty."
+        )
+    if table.empty:
+        raise InputError(f"The manifest {path} has no rows.")
+    for column in sorted({"row", "role"} & set(table.columns)):
+        raise InputError(f"The manifest {path} has a column '{column}', a name that the workflow needs; rename it.")
+    for column in table.columns.drop(["image", "mask", "label"]):
+        if blank := invisible_blank(table[column]):
+            raise InputError(
+                f"The manifest {path}, line {blank[0]}, has {column} {blank[1]!r}, which begins or ends with a blank "
+                "that cannot be seen; take it out."
+            )
+    for column in table.columns.drop(["image", "mask"]):
+        table[column] = table[column].map(partial(unicodedata.normalize, "NFC"))  # ä is one letter, however written
+    for line, label in table["label"].items():
+        if not re.fullmatch(r"[+-]?\d+(\.0*)?", label.strip()):
+            raise InputError(
+                f"The manifest {path} has labels that are no whole numbers, the first in line {line}: {label!r}."
+            )
+    table["label"] = table["label"].map(lambda label: int(label.strip().split(".")[0]))
+    pairs = table[["label", "class"]].drop_duplicates()
+    for one, other in (("label", "class"), ("class", "label")):
+        several = pairs[pairs[one].duplicated(keep=False)]
+        if len(several):
+            value = several[one].tolist()[0]
+            others = ", ".join(map(repr, several.loc[several[one] == value, other].tolist()))
+            raise InputError(f"The manifest {path} gives {one} {value!r} more than one {other}: {others}.")
+    if (nameless := table.index[table["image"] == ""]).any():
+        raise InputError(f"The manifest {path} names no image in line {nameless[0]}.")
+    blank = table.index[table["class"] == ""]
+    if 0 < len(blank) < len(table):
+        raise InputError(f"The manifest {path} has no class in {len(blank)} rows, the first in line {blank[0]}.")
+    twice = table["image"][table["image"].duplicated()]
+    if len(twice):
+        raise InputError(f"The manifest {path} names {twice.iloc[0]} twice.")
+    return table.reset_index(drop=True)
+
+
+def folder_manifest(folder):
+    """Manifest of a folder of class folders: a class a subfolder, numbered in sorted order; absolute paths.
+
+    Hidden files and folders, and __MACOSX, are no part of it. Raises InputError for a folder that holds splits, or one
+    that has no pictures.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"The image folder {folder} is not there; set the dataset's 'folder' in the config.")
+    by_class = _by_class(folder)
+    pictures = {name: [path for path in paths if is_picture(path)] for name, paths in by_class.items()}
+    if not any(pictures.values()):
+        raise InputError(f"The image folder {folder} has no class folders with images.")
+    _refuse_splits(folder, pictures)
+    empty = [name for name, paths in pictures.items() if not paths]
+    if empty:
+        others = {path.suffix.lower() or "files without ending" for path in by_class[empty[0]]}
+        holds = f" that are read here (it holds {', '.join(sorted(others))})" if others else ""
+        raise InputError(f"The class folder {folder / empty[0]} has no images{holds}; fill it or take it away.")
+    rows = [
+        {"image": os.path.abspath(path), "label": label, "class": unicodedata.normalize("NFC", name)}
+        for label, (name, paths) in enumerate(sorted(pictures.items()))
+        for path in paths
+    ]
+    for row in rows:
+        if "\r" in row["image"] or not _is_text(row["image"]):
+            raise InputError(f"The picture {row['image']!r} has a name that no table can hold; rename it.")
+    return pd.DataFrame(rows).assign(group="", split="all", mask="")
+
+
+def _is_text(name):
+    """Whether a file's name is UTF-8."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def left_out(folder):
+    """What a folder's manifest leaves out: (files that are pictures by their ending, {ending: count} of all files).
+
+    These are pictures that Pillow cannot read, and pictures that lie beside the class folders.
+    """
+    folder = Path(folder)
+    inside = [path for paths in _by_class(folder).values() for path in paths if not is_picture(path)]
+    beside = [path for path in visible_files(folder) if path.parent == folder]
+    paths = inside + beside
+    guessed = [path for path in paths if (mimetypes.guess_type(path.name)[0] or "").startswith("image/")]
+    raw = [path for path in paths if path.suffix.lower() in {".heic", ".heif", ".jxl", ".dng", ".cr2", ".nef", ".arw"}]
+    return sorted({*guessed, *raw}), dict(Counter(path.suffix.lower() or "no ending" for path in paths))
+
+
+def is_picture(path):
+    """Whether Pillow reads files of this ending."""
+    Image.init()
+    kind = Image.registered_extensions().get(Path(path).suffix.lower())
+    return kind in Image.OPEN and kind not in UNREADABLE
+
+
+def _by_class(folder):
+    """{class: its files} of a folder, sorted; classes are the folders in it that are the user's."""
+    folders = sorted(entry for entry in folder.iterdir() if entry.is_dir() and is_visible(entry.name))
+    return {entry.name: visible_files(entry, (os.path.realpath(folder),)) for entry in folders}
+
+
+def _refuse_splits(folder, pictures):
+    """Raise InputError for folders of splits: by their names, or where all hold the same folders and no pictures."""
+    inner = {
+        name: {parts[0] for path in paths if len(parts := path.relative_to(folder / name).parts) > 1}
+        for name, paths in pictures.items()
+    }
+    direct = any(path.parent == folder / name for name, paths in pictures.items() for path in paths)
+    splits = [name for name in pictures if SPLIT.fullmatch(name)]
+    alike = not direct and len(set(map(frozenset, inner.values()))) == 1
+    if alike or len(splits) > 1:
+        names = splits if len(splits) > 1 else list(pictures)
+        first = "train" if inner.get("train") else next((name for name in names if inner[name]), names[0])
+        inside = f", each with the folders {', '.join(sorted(inner[first])[:5])}" if inner[first] else ""
+        raise InputError(
+            f"The folders {', '.join(names)} of {folder} look like splits, not classes{inside}. Set folder to one of "
+            f"them, such as {folder / first}, if it has class folders, or write a manifest with a split column."
+        )
+
+
+def own_manifest(path):
+    """A manifest of one's own, its files by absolute path. Raises InputError for files that are not there."""
+    table = read_manifest(path)
+    for column in ("image", "mask"):
+        paths = [os.path.abspath(Path(path).parent / name) if name else "" for name in table[column]]
+        table[column] = [as_stored(name) if name else "" for name in paths]
+        absent = [name for name in table[column] if name and not Path(name).is_file()]
+        if absent:
+            raise InputError(
+                f"The manifest {path} names {len(absent)} files that are not there, the first {absent[0]!r}."
+                + (" Write / between folders, not a backslash." if "\\" in absent[0] else "")
+            )
+    twice = table["image"][table["image"].duplicated()]
+    if len(twice):
+        raise InputError(f"The manifest {path} names {twice.iloc[0]} twice.")
+    return table
+
+
+def choose_rows(manifest, roles, seed):
+    """Rows that one seed uses: a copy of the manifest's rows with columns row and role.
+
+    roles: {"fit": {"split": name or None, "per_class": n}, "eval": …}. From each class n images, or "all" that the
+    other role leaves, are drawn without replacement; no image has two roles, and a class too small for both is shared
+    in the proportion asked for. The draw of a class depends on the seed and on the names of the class and its images,
+    not on the manifest's order.
+    """
+    table = manifest.reset_index(names="row")
+    splits = {role: rule.get("split") for role, rule in roles.items()}
+    chosen = []
+    for name, members in table.groupby("class"):
+        members = members.sort_values("image")
+        members = members.iloc[np.random.default_rng([seed, *str(name).encode()]).permutation(len(members))]
+        # Named splits first: a role without one draws from all that is left.
+        for split in sorted(set(splits.values()), key=lambda split: (split is None, split)):
+            left = members if split is None else members[members["split"] == split]
+            asked = {role: roles[role]["per_class"] for role in sorted(roles) if splits[role] == split}
+            rest = len(left) - sum(wanted for wanted in asked.values() if wanted != "all")
+            rest = max(rest, 0) // max(list(asked.values()).count("all"), 1)
+            asked = {role: rest if wanted == "all" else wanted for role, wanted in asked.items()}
+            total = sum(asked.values())
+            for role, wanted in asked.items():
+                count = wanted if total <= len(left) else wanted * len(left) // total
+                total -= wanted
+                chosen.append(left[:count].assign(role=role))
+                members = members.drop(left.index[:count])
+                left = left[count:]
+    result = pd.concat(chosen)
+    for role in roles:
+        if role not in set(result["role"]):
+            raise InputError(
+                f"No images are left for role '{role}' (split '{splits[role]}', of {len(table)} rows in the manifest)."
+            )
+    return result.sort_values(["role", "row"], ascending=[False, True], ignore_index=True)
+
+
+def check_asked(chosen, factors, masks, dataset):
+    """Raise InputError with all that the config asks of a seed's images and the manifest lacks.
+
+    factors: columns that must be there and filled; masks: whether the eval images must have masks
+    """
+    lacks = []
+    for factor in factors:
+        if factor not in chosen.columns:
+            lacks.append(f"The config has '{factor}' under factors, but the manifest has no such column.")
+            continue
+        blank = chosen["image"][chosen[factor] == ""]
+        if len(blank):
+            lacks.append(f"The factor '{factor}' is blank in {len(blank)} rows, the first of {blank.iloc[0]}.")
+    bare = masked_rows(chosen)["image"][masked_rows(chosen)["mask"] == ""]
+    if masks and len(bare):
+        lacks.append(
+            f"{len(bare)} eval images of {dataset} have no mask in the manifest, the first {bare.iloc[0]}; add their "
+            "masks, or set masks: false in the config."
+        )
+    if lacks:
+        raise InputError(" ".join(lacks))
+
+
+def masked_rows(chosen):
+    """The rows of a seed's table that segmentation is scored on."""
+    return chosen[chosen["role"] == "eval"].reset_index(drop=True)
+
+
+def places_of(table, column, values, dataset):
+    """Place of each row's class, or factor value, among a classifier's columns, int [image]: by name, not by label.
+
+    values: the column's values in the classifier's order. Raises InputError for a row whose value has no text.
+    """
+    unknown = sorted(set(table[column]) - set(values))
+    if unknown:
+        name = f"{column} {unknown[0]!r}" if unknown[0] else f"{column} names"
+        raise InputError(f"The texts of {dataset} have no {name}, so it is not known which one is a row's own.")
+    places = {value: place for place, value in enumerate(values)}
+    return np.array([places[value] for value in table[column]], dtype=int)
+
+
+def shared_images(chosen, root):
+    """Rows of a seed that are the same picture, byte by byte, as one of another role: image, role, same_as, its role.
+
+    Files are compared by size, then by their ends, then whole, so that few are read.
+    """
+    alike = {(): [(role, Path(root) / name) for role, name in zip(chosen["role"], chosen["image"])]}
+    for about in (_size, _ends, _digest):
+        finer = defaultdict(list)
+        for key, members in alike.items():
+            for role, path in members:
+                finer[*key, about(path)].append((role, path))
+        alike = {
+            key: members
+            for key, members in finer.items()
+            if key[-1] is not None and len({role for role, _ in members}) > 1
+        }
+    names = {Path(root) / name: name for name in chosen["image"]}
+    rows = []
+    for (first_role, first), *others in alike.values():
+        rows += [
+            {"image": names[path], "role": role, "same_as": names[first], "its_role": first_role}
+            for role, path in others
+            if role != first_role
+        ]
+    return pd.DataFrame(rows, columns=["image", "role", "same_as", "its_role"])
+
+
+def _size(path):
+    try:
+        return path.stat().st_size
+    except OSError:  # for the extraction to refuse or to skip
+        return None
+
+
+def _ends(path):
+    try:
+        with open(path, "rb") as file:
+            start = file.read(2048)
+            file.seek(max(path.stat().st_size - 2048, 0))
+            return start + file.read()
+    except OSError:
+        return None
+
+
+def _digest(path):
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError:
+        return None

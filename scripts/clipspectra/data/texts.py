@@ -1,0 +1,272 @@
+"""Texts in CLIP's joint space: pools of candidate texts, and classifiers from prompts."""
+
+import io
+import json
+import re
+import string
+import unicodedata
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+
+from clipspectra import InputError
+from clipspectra.data import strict_yaml
+from clipspectra.data.own_tables import INVISIBLE, decoded, read_own_table
+from clipspectra.jobs import progress
+
+
+def read_pool(path, column=None):
+    """(texts, what was dropped) of a UTF-8 file with one text a line; blank lines and doubles are dropped.
+
+    column: of a table (.csv, .tsv, .jsonl, .json, .parquet), the column that holds the texts; needless where the only
+    column is one of TEXT_COLUMNS. Lines end at \\n, \\r\\n or \\r alone, as in the reference; other marks stay inside.
+    """
+    kind = Path(path).suffix.lower()
+    if kind in (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet"):
+        lines = _column(path, kind, column)
+    elif column is not None:
+        raise InputError(f"The text pool {path} has no columns; 'column' goes with .csv, .tsv and .jsonl.")
+    else:
+        lines = io.StringIO(decoded(Path(path).read_bytes(), path), newline=None).read().split("\n")
+        if not lines[-1]:
+            lines.pop()  # what ends with a line end has no line after it
+    return clean_pool(lines, path)
+
+
+# Headers of a column of texts that need not be named, where it is the only one.
+TEXT_COLUMNS = {"text", "texts", "caption", "captions", "title", "sentence", "description", "prompt", "word", "name"}
+
+
+def _column(path, kind, column):
+    """The texts of one column of a table file."""
+    if kind in (".csv", ".tsv"):
+        table = read_own_table(path, separator="\t" if kind == ".tsv" else ",")
+    elif kind == ".parquet":
+        try:
+            table = pd.read_parquet(path)
+        except Exception as error:
+            raise InputError(f"The text pool {path} cannot be read as Parquet: {error}.") from error
+    else:
+        table = _json_lines(path)
+    if column is None and len(table.columns) == 1 and str(table.columns[0]).lower() in TEXT_COLUMNS:
+        column = table.columns[0]
+    if column not in table.columns:
+        wanted = f"has no column '{column}'" if column else "is a table"
+        raise InputError(
+            f"The text pool {path} {wanted}; say with 'column' in the config which one holds the texts: "
+            f"{', '.join(map(str, table.columns))}. A list of texts without a header is a .txt."
+        )
+    values = table[column].tolist()
+    for row, value in enumerate(values, 1):
+        if isinstance(value, list | tuple | dict | bytes | np.ndarray):
+            raise InputError(f"The text pool {path} holds a {type(value).__name__} in row {row}, not a text.")
+    return ["" if pd.isna(value) else str(value) for value in values]
+
+
+def _json_lines(path):
+    """A table of JSON lines, or of a JSON list: of objects, or of texts."""
+    text = io.StringIO(decoded(Path(path).read_bytes(), path), newline=None).read()
+    parts, rows = [text] if text.lstrip().startswith("[") else text.split("\n"), []
+    for line, part in enumerate(parts):
+        try:
+            content = json.loads(part) if part.strip() else []
+        except json.JSONDecodeError as error:
+            raise InputError(f"The text pool {path}, line {line + error.lineno}, is no JSON: {error.msg}.") from error
+        rows += content if isinstance(content, list) else [content]
+    if all(isinstance(row, str) for row in rows):
+        rows = [{"text": row} for row in rows]
+    if not rows or not all(isinstance(row, dict) for row in rows):
+        raise InputError(f"The text pool {path} is no list of texts, and no lines of JSON objects.")
+    return pd.DataFrame(rows, dtype=object)
+
+
+def generated_pool(path):
+    """(texts, what was dropped) of every template of a YAML file, filled with every word of the lists it names.
+
+    The file has `templates`, texts with {name}, and `words`, a list for each name.
+    """
+    content = strict_yaml.load(path, as_written=True)
+    templates, words = (content.get(key) if isinstance(content, dict) else None for key in ("templates", "words"))
+    lists = [templates, *words.values()] if isinstance(words, dict) else [None]
+    if not all(isinstance(part, list) for part in lists):
+        raise InputError(
+            f"{path} cannot be read as templates and lists of words: it needs 'templates', a list, and 'words', a list "
+            "for each name."
+        )
+    words, texts = {name: [*map(_word, members)] for name, members in words.items()}, []
+    for template in map(_word, templates):
+        try:
+            names = [name for _, name, *_ in string.Formatter().parse(template) if name is not None]
+            unknown = sorted(set(names) - set(words))
+            if unknown:
+                raise InputError(
+                    f"The template '{template}' of {path} needs the words '{unknown[0]}', which are not there."
+                )
+            for chosen in product(*(words[name] for name in names)):
+                texts.append(template.format(**dict(zip(names, chosen))))
+        except InputError:
+            raise
+        except (ValueError, IndexError, KeyError, AttributeError) as error:
+            raise InputError(f"The template '{template}' of {path} cannot be filled: {error}.") from error
+    return clean_pool(texts, path)
+
+
+def _word(value):
+    """A template or a word of a list, which must be a text."""
+    if not isinstance(value, str):
+        raise InputError(f"Templates and words must be texts; there is {value}.")
+    return value
+
+
+def clean_pool(lines, name):
+    """(texts, {"blank": n, "double": n}) of a list of lines, first occurrences kept in order."""
+    filled = [line for line in (line.strip(INVISIBLE) for line in lines) if line]
+    texts = list(dict.fromkeys(filled))
+    if len(texts) < 2:
+        raise InputError(f"The text pool {name} has {len(texts)} different texts; it needs two or more.")
+    return texts, {"blank": len(lines) - len(filled), "double": len(filled) - len(texts)}
+
+
+def different_texts(loaded, texts, batch=1000):
+    """(texts, how many were dropped): of those that are the same tokens to a model, the first."""
+    first = {}
+    for start in range(0, len(texts), batch):
+        for text, tokens in zip(texts[start : start + batch], loaded.tokenizer(texts[start : start + batch])):
+            first.setdefault(tokens.numpy().tobytes(), text)
+    return list(first.values()), len(texts) - len(first)
+
+
+@torch.no_grad()
+def embed(loaded, texts, *, batch=256, bar=True):
+    """Normalised embeddings of texts, float32 [text, d_embed]. loaded: models.LoadedModel."""
+    batches = [texts[start : start + batch] for start in range(0, len(texts), batch)]
+    parts, known = [], getattr(getattr(loaded.model, "text", loaded.model), "token_embedding", None)
+    for part in progress(batches, "texts", unit="batch", leave=False) if bar and len(batches) > 4 else batches:
+        tokens = loaded.tokenizer(part).to(loaded.device)
+        if known is not None and int(tokens.max()) >= known.num_embeddings:
+            raise InputError(
+                f"The tokenizer makes token {int(tokens.max())}, but the model knows {known.num_embeddings} only: it "
+                "needs the tokenizer that it was trained with (hf_tokenizer_name in its config)."
+            )
+        parts.append(loaded.model.encode_text(tokens, normalize=True).float().cpu())
+    return torch.cat(parts)
+
+
+def too_long(loaded, texts):
+    """Those of the texts that do not fit the model's context: their end is cut off."""
+    context = loaded.tokenizer.context_length
+    pad = int(loaded.tokenizer([texts[0][:1]], context_length=context)[0, -1])
+    wide = [
+        loaded.tokenizer(texts[start : start + 1000], context_length=context + 2)
+        for start in range(0, len(texts), 1000)
+    ]
+    beyond = (torch.cat(wide)[:, context:] != pad).any(1)
+    return [text for text, cut in zip(texts, beyond) if cut]
+
+
+def unknown_words(loaded, texts):
+    """Parts of the texts that the model has never learnt: tokens whose embedding is zero, as they are written.
+
+    The demo's models know the words of their captions only. Empty where the tokens' embedding is not open_clip's own.
+    """
+    tower = getattr(loaded.model, "text", loaded.model)
+    embedding = getattr(tower, "token_embedding", None)
+    if embedding is None or not hasattr(loaded.tokenizer, "decode"):
+        return []
+    known = embedding.weight.abs().sum(1).cpu() > 0
+    tokens = loaded.tokenizer(texts).unique()
+    return [loaded.tokenizer.decode([int(token)]).strip() for token in tokens if token and not known[token]]
+
+
+def check_apart(loaded, names):
+    """Raise InputError if two of the names, phrases or lists of them, are the same tokens to a model."""
+    first = {}
+    for phrases in names:
+        phrases = [phrases] if isinstance(phrases, str) else phrases
+        same = first.setdefault(frozenset(row.numpy().tobytes() for row in loaded.tokenizer(phrases)), phrases)
+        if same is not phrases:
+            raise InputError(
+                f"{same[0]!r} and {phrases[0]!r} stand for two classes, but are the same tokens to the model; say them "
+                "apart under 'names'."
+            )
+
+
+def zero_shot_classifier(loaded, names, templates):
+    """Zero-shot weights [d_embed, class]: the mean embedding of a class's prompts, normalised (Radford et al. 2021).
+
+    names: for each class its phrase, or a list of phrases; templates: texts with {} for the phrase.
+    """
+    for template in templates:
+        if "{}" not in template:
+            raise InputError(f"The prompt template '{template}' lacks {{}}, the place of the class name.")
+    weights = []
+    for phrases in names:
+        phrases = [phrases] if isinstance(phrases, str) else phrases
+        prompts = [template.replace("{}", phrase) for template in templates for phrase in phrases]
+        weights.append(F.normalize(embed(loaded, prompts, bar=False).mean(0), dim=0))
+    return torch.stack(weights, dim=1)
+
+
+def values_of(manifest, column, names):
+    """The values of a manifest's column in the order of a classifier's columns; classes by their labels.
+
+    Of a manifest that names no classes, with "imagenet" as names: ImageNet's 1,000 names.
+    """
+    if column not in manifest.columns:
+        raise InputError(f"The config has prompts for '{column}', but the manifest has no such column.")
+    if column == "class" and names == "imagenet" and not manifest["class"].any():
+        from open_clip import IMAGENET_CLASSNAMES
+
+        return IMAGENET_CLASSNAMES
+    blank = (manifest[column] == "").sum()
+    if blank:
+        raise InputError(
+            f"The manifest's column '{column}' is blank in {blank} rows; its prompts need a value in every row."
+        )
+    if manifest[column].nunique() < 2:
+        raise InputError(f"The manifest's column '{column}' has one value only; zero-shot needs two or more.")
+    if column != "class":
+        return sorted(manifest[column].astype(str).unique())
+    return manifest[["label", "class"]].drop_duplicates().sort_values("label")["class"].astype(str).tolist()
+
+
+def phrases_of(values, names, column):
+    """How each value is said in a prompt: by `names` (value -> phrase or phrases), else as it is written.
+
+    "imagenet" as names: the values are the 1,000 wnids in sorted order, said by open_clip's class names.
+    """
+    if names == "imagenet":
+        from open_clip import IMAGENET_CLASSNAMES
+
+        if len(values) != len(IMAGENET_CLASSNAMES):
+            raise InputError(
+                f"prompts.{column}.names is 'imagenet', which has 1000 classes, but the manifest has {len(values)}."
+            )
+        if values is IMAGENET_CLASSNAMES:
+            return values
+        if not all(re.fullmatch(r"n\d{8}", value) for value in values):
+            raise InputError(
+                f"prompts.{column}.names is 'imagenet', but the manifest's values are no wnids (n01440764)."
+            )
+        said = dict(zip(sorted(values), IMAGENET_CLASSNAMES))
+        return [said[value] for value in values]
+    names = {unicodedata.normalize("NFC", value): phrases for value, phrases in names.items()}
+    unknown = set(names) - set(values)
+    if unknown:
+        raise InputError(
+            f"The config names '{sorted(unknown)[0]}' under prompts.{column}.names, but the manifest has no such value."
+        )
+    return [names.get(value, value.replace("_", " ")) for value in values]
+
+
+def templates_of(templates):
+    """Prompt templates as a list; "openai" stands for the 80 ImageNet templates that open_clip carries."""
+    if templates != "openai":
+        return templates
+    from open_clip import OPENAI_IMAGENET_TEMPLATES
+
+    return [template("{}") for template in OPENAI_IMAGENET_TEMPLATES]

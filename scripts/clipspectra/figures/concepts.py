@@ -1,0 +1,179 @@
+"""Figures of what texts and pictures find, and of what taking it out does, drawn as `plots` draws."""
+
+import textwrap
+
+import numpy as np
+from matplotlib.ticker import MaxNLocator
+
+from clipspectra.figures.drawing import new_figure, show_picture
+
+BLUE, ORANGE, GREY, GREEN = "#0072B2", "#D55E00", "#777777", "#009E73"
+SIDES = {"nearest": "nearest", "top": "highest", "spread": "spread\nbetween", "bottom": "lowest"}
+
+
+def query(table, images, *, picture=None, bars=12, title, footer):
+    """The components that carry a query: their scores and texts; the cosine of what they rebuild; images along it.
+
+    table: rows of a trace; images: {end: (pictures, scores)}; picture: the query, if it is one
+    """
+    shown = table.head(bars)
+    tall = 0.9 + 0.2 * max(len(shown), 6), 0.75 * len(images)
+    figure = new_figure(0.7 + sum(tall), footer)
+    figure.suptitle(title, fontsize=10)
+    upper, lower = figure.subfigures(2, 1, height_ratios=tall)
+    left, right = upper.subplots(1, 2, width_ratios=[1, 1.2])
+    place = np.arange(len(shown))
+    if "own_score" in shown:
+        left.plot(
+            shown["own_score"], place, "D", color="black", markersize=3, zorder=3, label="put there by its own head"
+        )
+        left.legend(frameon=False, fontsize=7, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    left.barh(place, shown["score"], color=np.where(shown["score"] > 0, BLUE, ORANGE), height=0.7)
+    names = [f"L{row.layer} H{row.head} c{row.component}:  {_short(row.text, 40)}" for row in shown.itertuples()]
+    left.set_yticks(place, names, fontsize=7)
+    left.set(ylim=(len(shown) - 0.4, -0.6), xlabel="projection of the query on it; text: at that end")
+    left.xaxis.set_major_locator(MaxNLocator(5))
+    left.axvline(0, color="black", linewidth=0.6)
+    left.spines[["top", "right", "left"]].set_visible(False)
+    left.tick_params(axis="y", length=0)
+    count = np.arange(1, len(table) + 1)
+    spread = table["random_cosine_sd"]
+    low, high = table["random_cosine"] - spread, table["random_cosine"] + spread
+    right.fill_between(count, low, high, color=GREY, alpha=0.25, linewidth=0)
+    right.plot(count, table["random_cosine"], "--", color=GREY, linewidth=1.2, label="random components, ± sd")
+    right.plot(
+        count, table["cosine"], color=BLUE, marker="o", markersize=2.5, linewidth=1.2, label="largest |score| first"
+    )
+    right.axhline(table["reachable"].iloc[0], color="black", linestyle=":", linewidth=1, label="all components")
+    right.set(xlabel="number of components", ylabel="cosine with the query")
+    right.xaxis.set_major_locator(MaxNLocator(integer=True))
+    right.set_xlim(0, len(table) + 1)
+    right.set_ylim(min(0.0, low.min()), 1.02)
+    right.spines[["top", "right"]].set_visible(False)
+    right.legend(frameon=False, fontsize=7, loc="lower right")
+    _rows(lower, images, picture)
+    return figure
+
+
+def neighbours(images, texts, *, picture=None, heading="the picture", title, footer):
+    """Images and texts at each end: a row of pictures with their scores, and columns of texts with theirs below.
+
+    images: {end: (pictures, scores)}; texts: {end: (texts, scores)}; picture: whose neighbours they are, or None
+    heading: of that picture
+    """
+    columns = {"texts, " + SIDES[end].replace("\n", " "): of for end, of in texts.items()}
+    if len(columns) == 1:  # one long list as two short ones
+        ((end, (names, scores)),) = columns.items()
+        half = (len(names) + 1) // 2
+        columns = {end: (names[:half], scores[:half]), " ": (names[half:], scores[half:])}
+    lines = max(len(names) for names, _ in columns.values())
+    rows = _broken(images)
+    wide = max(len(pictures) for _, pictures, _ in rows) + (picture is not None)
+    heights = (0.2 + 6.4 / max(wide, 8)) * len(rows), 0.35 + 0.14 * lines
+    figure = new_figure(0.6 + sum(heights), footer)
+    figure.suptitle(title, fontsize=10)
+    upper, lower = figure.subfigures(2, 1, height_ratios=heights)
+    _rows(upper, images, picture, heading)
+    for axes, (end, (names, scores)) in zip(lower.subplots(1, len(columns), squeeze=False)[0], columns.items()):
+        axes.set_axis_off()
+        axes.set_title(end, fontsize=8, loc="left")
+        listed = [f"{score:+.3f}  {_short(name, 120 // len(columns))}" for name, score in zip(names, scores)]
+        axes.text(0, 1, "\n".join(listed), va="top", fontsize=7, linespacing=1.3, transform=axes.transAxes)
+    return figure
+
+
+def intervention(table, chosen, *, units, what, rule, title, footer):
+    """Accuracy against the number of units, beside random ones: of the worst group, where there is one, and of all.
+
+    table: rows of the averaged curve; units: what they are called, and `what` with what was done to them
+    chosen: mean number of units that a rule, said by `rule`, picks; None without one
+    """
+    groups = [group for group in ("worst", "all") if (table["group"] == group).any()]
+    figure = new_figure(3.3, footer)
+    figure.suptitle(title, fontsize=10)
+    names = {"worst": "accuracy of the worst group (%)", "all": "accuracy (%)"}
+    places = figure.subplot_mosaic([["legend"] * len(groups), groups], height_ratios=[1, 6])
+    for group in groups:
+        axes, rows = places[group], table[table["group"] == group].sort_values("units")
+        scored, checked = rows[rows["role"] == "eval"], rows[rows["role"] == "validation"]
+        if scored["random"].notna().any():
+            at, label = scored["units"], f"random {units}: mean, 95 % of 20 draws"
+            axes.fill_between(at, scored["random_low"], scored["random_high"], color=GREY, alpha=0.25, linewidth=0)
+            axes.plot(at, scored["random"], ":", color=GREY, linewidth=1.4, label=label)
+        low, high = scored["accuracy"] - scored["accuracy_sd"], scored["accuracy"] + scored["accuracy_sd"]
+        axes.fill_between(scored["units"], low, high, color=BLUE, alpha=0.2, linewidth=0)
+        line = {"color": BLUE, "marker": "o", "markersize": 2.5, "linewidth": 1.2}
+        axes.plot(scored["units"], scored["accuracy"], **line, label=f"{what}, eval images")
+        if len(checked):
+            label = f"{what}, validation images"
+            axes.plot(checked["units"], checked["accuracy"], "--", color=GREEN, linewidth=1.2, label=label)
+        if chosen is not None:
+            axes.axvline(chosen, color="black", linewidth=0.8, linestyle="-.", label=f"number: {rule}")
+        axes.set(xlabel=f"number of {units}", ylabel=names[group])
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.spines[["top", "right"]].set_visible(False)
+    places["legend"].set_axis_off()
+    places["legend"].legend(*axes.get_legend_handles_labels(), loc="center", ncols=2, frameon=False)
+    return figure
+
+
+def intervention_values(table, *, most=30, title, footer):
+    """How much the accuracy of each value of each factor changes, with its 95 % interval; in orange what is meant.
+
+    table: rows of the table of values; of many values, those that change most are shown.
+    """
+    whole = table["value"].isin(["all", "all others"])
+    single = table[~whole]
+    kept = single["change"].abs().sort_values(ascending=False, kind="stable").index[:most]
+    every, table = len(table), table[whole | table.index.isin(kept) | (table["meant"] == "yes")].reset_index(drop=True)
+    if len(table) < every:
+        footer += f"\n{len(table)} of {every} rows: the {most} values that change most, and the sums"
+    figure = new_figure(1.1 + 0.17 * len(table), footer)
+    figure.suptitle(title, fontsize=10)
+    axes, place = figure.subplots(), np.arange(len(table))
+    for row, of in enumerate(table.itertuples()):
+        colour = ORANGE if of.meant == "yes" else "black" if of.value in ("all", "all others") else GREY
+        axes.plot([of.change_low, of.change_high], [row, row], color=colour, linewidth=1.2, solid_capstyle="butt")
+        axes.plot(of.change, row, "o", color=colour, markersize=4)
+    axes.axvline(0, color="black", linewidth=0.6)
+    names = [f"{row.factor}: {_short(row.value)}  ({row.before:.1f} → {row.after:.1f} %)" for row in table.itertuples()]
+    axes.set_yticks(place, names, fontsize=7)
+    for label, meant in zip(axes.get_yticklabels(), table["meant"]):
+        label.set_color(ORANGE if meant == "yes" else "black")
+    axes.set(ylim=(len(table) - 0.4, -0.6), xlabel="change in accuracy, points (95 % interval)")
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    return figure
+
+
+def _broken(images, most=12):
+    """{end: (pictures, scores)} as rows (label, pictures, scores) of so many pictures at most."""
+    rows = []
+    for end, (pictures, scores) in images.items():
+        for start in range(0, max(len(pictures), 1), most):
+            part = slice(start, start + most)
+            rows.append((SIDES[end] if start == 0 else "", pictures[part], scores[part]))
+    return rows
+
+
+def _rows(figure, images, picture, heading="the picture"):
+    """Rows of pictures with their scores for each end; before the first, the picture they are about."""
+    rows = _broken(images)
+    wide = max(8, max(len(pictures) for _, pictures, _ in rows) + (picture is not None))
+    for row, (line, (label, pictures, scores)) in enumerate(zip(figure.subplots(len(rows), wide, squeeze=False), rows)):
+        for axes in line:
+            axes.set_axis_off()
+        if picture is not None and row == 0:
+            line[0].set_axis_on()
+            show_picture(line[0], picture, frame="black")
+            line[0].set_title(heading, fontsize=6.5, pad=2)
+        for axes, one, score in zip(line[picture is not None :], pictures, scores):
+            axes.set_axis_on()
+            show_picture(axes, one)
+            axes.set_title(f"{score:+.3f}", fontsize=6.5, pad=2)
+        line[int(picture is not None)].set_ylabel(label, fontsize=7.5)
+
+
+def _short(text, width=34):
+    """A text cut to a width at a word."""
+    return textwrap.shorten(str(text), width, placeholder=" …")

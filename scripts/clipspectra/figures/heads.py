@@ -1,0 +1,201 @@
+"""Figures of heads and their components, each from one small table; no figure computes a result."""
+
+import numpy as np
+from matplotlib.patches import Rectangle
+
+from clipspectra.figures.drawing import OKABE_ITO, new_figure, show_picture
+
+
+def caption_of(row, factors):
+    """A picture's factors in lines of two, or its class where the dataset has no factors."""
+    words = [str(row[factor]) for factor in factors] or [str(row["class"])]
+    return "\n".join(" ".join(words[start : start + 2]) for start in range(0, len(words), 2))
+
+
+def contact_sheet(pictures, captions, *, title, footer, columns=8):
+    """Pictures in a grid with a short caption below each."""
+    rows = -(-len(pictures) // columns)
+    figure = new_figure(0.5 + 1.25 * rows, footer)
+    figure.suptitle(title, fontsize=10)
+    for axes, picture, caption in zip(figure.subplots(rows, columns).flat, pictures, captions):
+        show_picture(axes, picture)
+        axes.set_xlabel(caption, fontsize=6.5, labelpad=2)
+    for axes in figure.axes[len(pictures) :]:
+        axes.set_axis_off()
+    return figure
+
+
+def head_factors(table, factors):
+    """Share of each head's variance between the values of each factor: {factor: [layer, head]}, from the first layer.
+
+    The components are orthogonal, so it is the mean of their η² weighted by their variance.
+    """
+    return {
+        factor: by_head(table, lambda rows, of=f"eta2_{factor}": (rows[of] * rows["share"]).sum()) for factor in factors
+    }
+
+
+def by_head(table, value):
+    """value(rows of a head) as an array [layer, head] that starts at the table's first layer; 0 for absent heads."""
+    first, last = table["layer"].min(), table["layer"].max()
+    values = np.zeros((last - first + 1, table["head"].max() + 1))
+    for (layer, head), rows in table.groupby(["layer", "head"]):
+        values[layer - first, head] = value(rows)
+    return values
+
+
+def heads_map(table, factors, *, first=3, title, footer):
+    """Layers by heads: how much of a head's variance its first components hold, and what moves it."""
+    table = table[table["layer"] >= 0]
+    held = by_head(table, lambda rows: 100 * rows.loc[rows["component"] < first, "share"].sum())
+    grid, start = held.shape, table["layer"].min()
+    small = grid[1] <= 6
+    figure = new_figure(1.4 + max(1.8, 0.42 * grid[0] if small else 0.14 * grid[0]), footer)
+    figure.suptitle(title, fontsize=10)
+    left, right = figure.subplots(1, 2) if factors else (figure.subplots(), None)
+    image = left.imshow(held, cmap="cividis", vmin=0, vmax=100, aspect="auto")
+    figure.colorbar(image, ax=left, label="% of the head's variance", shrink=0.9)
+    left.set_title(f"Variance in the first {first} components")
+    label_heads(left, grid, start)
+    if small:
+        for (layer, head), value in np.ndenumerate(held):
+            left.text(head, layer, f"{value:.0f}", ha="center", va="center", color="black" if value > 55 else "white")
+    if factors:
+        shares = np.stack(list(head_factors(table, factors).values()))
+        winner = shares.argmax(0)
+        right.set(xlim=(-0.5, grid[1] - 0.5), ylim=(grid[0] - 0.5, -0.5), title="Factor that explains most of it")
+        for (layer, head), index in np.ndenumerate(winner):
+            share = shares[index, layer, head]
+            colour = OKABE_ITO[index % len(OKABE_ITO)]
+            right.add_patch(
+                Rectangle(
+                    (head - 0.5, layer - 0.5), 1, 1, facecolor=colour, alpha=0.15 + 0.85 * share, edgecolor="white"
+                )
+            )
+            if small:
+                right.text(
+                    head, layer, f"{factors[index]}\n{100 * share:.0f} %", ha="center", va="center", fontsize=7.5
+                )
+        label_heads(right, grid, start)
+        if not small:
+            colours = [OKABE_ITO[index % len(OKABE_ITO)] for index in range(len(factors))]
+            handles = [Rectangle((0, 0), 1, 1, facecolor=colour) for colour in colours]
+            right.legend(handles, factors, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3, frameon=False)
+    return figure
+
+
+def effects_map(table, *, title, footer):
+    """Layers by heads: points of accuracy lost with a head at its mean, and its share of the margin."""
+    table = table[table["kind"] == "head"]
+    panels = {
+        "accuracy_lost": ("Accuracy lost if held at its mean", "points of accuracy"),
+        "margin_share": ("Share of the right class's margin", "% of the margin"),
+    }
+    shown = {name: by_head(table, lambda rows, name=name: rows[name].iloc[0]) for name in panels}
+    grid, start = shown["margin_share"].shape, table["layer"].min()
+    small = grid[1] <= 6
+    figure = new_figure(1.4 + max(1.8, 0.42 * grid[0] if small else 0.14 * grid[0]), footer)
+    figure.suptitle(title, fontsize=10)
+    for axes, (name, (heading, unit)) in zip(figure.subplots(1, 2), panels.items()):
+        most = max(np.abs(shown[name]).max(), 1e-9)
+        image = axes.imshow(shown[name], cmap="PuOr_r", vmin=-most, vmax=most, aspect="auto")
+        figure.colorbar(image, ax=axes, label=unit, shrink=0.9)
+        axes.set_title(heading)
+        label_heads(axes, grid, start)
+        if small:
+            for (layer, head), value in np.ndenumerate(shown[name]):
+                colour = "white" if abs(value) > 0.75 * most else "black"
+                axes.text(head, layer, f"{value:.1f}", ha="center", va="center", color=colour)
+    return figure
+
+
+def label_heads(axes, grid, start):
+    axes.set(xlabel="head", ylabel="layer")
+    axes.set_xticks(range(0, grid[1], 1 if grid[1] <= 16 else 4))
+    layers = range(0, grid[0], 1 if grid[0] <= 16 else 4)
+    axes.set_yticks(layers, [start + layer for layer in layers])
+
+
+def clearest(table, factors, *, count=5, least_share=0.05):
+    """Rows of the components to show first: those that one factor explains best, at most two a factor.
+
+    Without factors: those that hold the largest share of their head's variance, one a head.
+    """
+    shown = table[(table["share"] >= least_share) & (table["layer"] >= 0)].copy()
+    if not factors:
+        return shown.sort_values("share", ascending=False).drop_duplicates(["layer", "head"]).head(count)
+    eta = shown[[f"eta2_{factor}" for factor in factors]].to_numpy()
+    shown["factor"] = np.array(factors)[eta.argmax(1)]
+    shown["eta2"] = eta.max(1)
+    shown = shown.sort_values("eta2", ascending=False).drop_duplicates(["layer", "head", "factor"])
+    shown["place"] = shown.groupby("factor").cumcount()
+    return shown[shown["place"] < 2].sort_values(["place", "eta2"], ascending=[True, False]).head(count)
+
+
+def cards(entries, *, title, footer):
+    """One card a component: its texts and images at the top pole (left) and the bottom pole (right).
+
+    entries: dicts with "heading", and for "top" and "bottom" a dict with "texts" and "pictures" (four or more).
+    """
+    figure = new_figure(0.5 + 1.62 * len(entries), footer)
+    figure.suptitle(title, fontsize=10)
+    for part, entry in zip(np.atleast_1d(figure.subfigures(len(entries), 1)), entries):
+        part.suptitle(entry["heading"], fontsize=8.5, fontweight="bold", x=0.01, ha="left")
+        grid = part.add_gridspec(1, 2)
+        for side, (pole, sign, colour) in enumerate((("top", "+", "#0072B2"), ("bottom", "−", "#D55E00"))):
+            inner = grid[side].subgridspec(2, 4, height_ratios=[1, 0.62])
+            for place, picture in enumerate(entry[pole]["pictures"][:4]):
+                show_picture(part.add_subplot(inner[0, place]), picture, frame=colour)
+            text = part.add_subplot(inner[1, :])
+            text.set_axis_off()
+            lines = "\n".join(f"{sign} {line}" for line in entry[pole]["texts"][:3])
+            text.text(
+                0.02,
+                1,
+                lines,
+                va="top",
+                ha="left",
+                fontsize=7.5,
+                color=colour,
+                linespacing=1.3,
+                transform=text.transAxes,
+            )
+    return figure
+
+
+RECOVERY_LINES = {
+    "components": ("components, a text each", "#0072B2", "-"),
+    "textspan": ("TextSpan, centred", "#D55E00", "-"),
+    "textspan_paper": ("TextSpan as in the paper's code", "#E69F00", "-"),
+    "sparse": ("sparse sums of texts", "#009E73", "-"),
+    "sparse_coherent": ("sparse sums of like texts", "#56B4E9", "-"),
+    "weights": ("components of the weights", "#CC79A7", "-"),
+    "random_texts": ("components, random pool", "#0072B2", "--"),
+    "random_texts_sparse": ("sparse, random pool", "#009E73", "--"),
+    "random_directions": ("random directions (floor)", "#777777", "--"),
+    "components_without_text": ("components without text (ceiling)", "#000000", ":"),  # last: on top
+}
+
+
+def recovery(table, *, title, footer):
+    """Accuracy against the number of texts a head, one line a method, sd over seeds as a band; top-1 and variance."""
+    figure = new_figure(4.0, footer)
+    figure.suptitle(title, fontsize=10)
+    panels = {"top1": "zero-shot top-1 accuracy (%)", "explained_variance": "explained variance of the heads (%)"}
+    places = figure.subplot_mosaic([["legend", "legend"], list(panels)], height_ratios=[1.5, 7])
+    for score, label in panels.items():
+        axes = places[score]
+        for method, (name, colour, style) in RECOVERY_LINES.items():
+            rows = table[table["method"] == method].sort_values("budget")
+            if rows.empty:
+                continue
+            low, high = rows[score] - rows[f"{score}_sd"], rows[score] + rows[f"{score}_sd"]
+            axes.fill_between(rows["budget"], low, high, color=colour, alpha=0.2, linewidth=0)
+            axes.plot(
+                rows["budget"], rows[score], style, color=colour, label=name, marker="o", markersize=2.5, linewidth=1.2
+            )
+        axes.set(xlabel="texts a head", ylabel=label)
+        axes.spines[["top", "right"]].set_visible(False)
+    places["legend"].set_axis_off()
+    places["legend"].legend(*axes.get_legend_handles_labels(), loc="center", ncols=3, frameon=False)
+    return figure

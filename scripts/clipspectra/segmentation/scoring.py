@@ -1,0 +1,97 @@
+"""Scores of maps against masks: pixel accuracy, mean IoU and mean AP, pooled as the reference pools them."""
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from sklearn.metrics import average_precision_score
+
+VOID = 255  # mask value of pixels that count neither way
+
+
+class Scores(NamedTuple):
+    """Segmentation scores over a dataset, in [0, 1], and `table`, one row an image."""
+
+    pixel_accuracy: float
+    mean_iou: float
+    mean_ap: float
+    table: pd.DataFrame
+
+    @classmethod
+    def of(cls, table):
+        """Scores over the images of such a table: pixels and overlaps are pooled, average precision is averaged."""
+        pixels = table.sum()
+        iou = [
+            pixels[f"intersection_{side}"] / max(pixels[f"union_{side}"], 1) for side in ("background", "foreground")
+        ]
+        accuracy = pixels["correct_pixels"] / max(pixels["labelled_pixels"], 1)
+        return cls(float(accuracy), float(np.mean(iou)), float(table["average_precision"].mean()), table)
+
+    def intervals(self, rng, draws=1000):
+        """95 % intervals of the three scores over images drawn with replacement: {score: (low, high)}."""
+        count = len(self.table)
+        times = rng.multinomial(count, np.full(count, 1 / count), size=draws)  # how often each image is drawn
+        pixels = {name: times @ self.table[name].to_numpy(float) for name in self.table.columns[:-1]}
+        iou = [
+            pixels[f"intersection_{side}"] / np.maximum(pixels[f"union_{side}"], 1)
+            for side in ("background", "foreground")
+        ]
+        precision = self.table["average_precision"].to_numpy()
+        defined = ~np.isnan(precision)
+        found = {
+            "pixel_accuracy": pixels["correct_pixels"] / np.maximum(pixels["labelled_pixels"], 1),
+            "mean_iou": np.mean(iou, axis=0),
+            "mean_ap": times[:, defined] @ precision[defined] / np.maximum(times[:, defined].sum(1), 1),
+        }
+        return {name: tuple(np.quantile(values, (0.025, 0.975))) for name, values in found.items()}
+
+
+def on_the_grid(masks, grid):
+    """Masks [image, height, width] at the resolution of the patches [image, row, column], by the majority of pixels."""
+    labelled = torch.from_numpy((masks != VOID).astype(np.float32))[:, None]
+    share, known = (
+        F.adaptive_avg_pool2d(part, grid)[:, 0]
+        for part in (labelled * torch.from_numpy(masks)[:, None].eq(1), labelled)
+    )
+    return torch.where(known > 0, (2 * share > known).int(), VOID).numpy().astype(np.uint8)
+
+
+def predictions(maps, seen=None):
+    """Foreground, where a map exceeds its own mean (over the pixels `seen`, a bool array, all by default)."""
+    maps = np.asarray(maps)
+    if seen is None:
+        return maps > maps.mean((1, 2), keepdims=True, dtype=np.float64)
+    return seen & (maps > maps.mean((1, 2), keepdims=True, dtype=np.float64, where=seen))
+
+
+def scores(maps, masks, seen=None):
+    """Score maps [image, height, width] in [0, 1] against masks of 0, 1 and 255 (not labelled).
+
+    The reference's protocol: the foreground is where a map exceeds its mean; pixel accuracy and IoU (mean of both
+    sides) are pooled over the dataset; average precision is per image, over both channels' scores together.
+    seen: pixels that a map has a value for, bool, all by default; the others must be unlabelled.
+    """
+    maps, masks = np.asarray(maps), np.asarray(masks)
+    if maps.shape != masks.shape:
+        raise ValueError(f"maps have shape {maps.shape}, masks {masks.shape}; they must be equal")
+    rows = []
+    for values, found, mask in zip(maps, predictions(maps, seen), masks):
+        labelled = mask != VOID
+        values, found, mask = values[labelled], found[labelled], mask[labelled] == 1
+        # Both channels in the maps' own precision: 1 - x in float32 makes ties, and average precision sees them.
+        channels = np.r_[~mask, mask], np.r_[1 - values, values]
+        rows.append(
+            {
+                "flat": int(len(values) == 0 or values.min() == values.max()),
+                "correct_pixels": (found == mask).sum(),
+                "labelled_pixels": mask.size,
+                "intersection_background": (~found & ~mask).sum(),
+                "intersection_foreground": (found & mask).sum(),
+                "union_background": (~found | ~mask).sum(),
+                "union_foreground": (found | mask).sum(),
+                "average_precision": average_precision_score(*channels) if mask.size else float("nan"),
+            }
+        )
+    return Scores.of(pd.DataFrame(rows))

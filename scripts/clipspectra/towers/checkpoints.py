@@ -1,0 +1,291 @@
+"""Tensors out of checkpoints as people have them: told by what a file holds, not by its name; no code is ever run."""
+
+import argparse
+import collections
+import json
+import pathlib
+import pickle
+import re
+import struct
+import zipfile
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from clipspectra import InputError
+from clipspectra.towers.model_files import shards_of
+
+# Wrappers that training leaves in the names of weights: DDP, torch.compile, FSDP, activation checkpointing.
+WRAPPERS = re.compile(
+    r"(?:(?<=\.)|^)(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_forward_module)\."
+)
+# Where a CLIP's image tower begins, in open_clip's and OpenAI's names and in those of transformers.
+TOWER = re.compile(
+    r"(?:(?<=\.)|^)(?:vision_model\.(?:embeddings|encoder|head|p(?:re|ost)_layr?e?r?norm)"
+    r"|visual\.(?:conv\d|class_emb|positional|proj$|ln_|transformer|trunk|attn_?pool|layer\d|bn\d|head))"
+)
+# What OpenAI's own models keep beside their weights.
+OPENAI_SIZES = {"input_resolution", "context_length", "vocab_size"}
+# Plain data that training scripts keep beside the weights.
+PLAIN = [
+    *((np._core.multiarray.scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    *((np._core.multiarray._reconstruct, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
+    *(kind for kind in vars(np.dtypes).values() if isinstance(kind, type)),
+    *(np.ndarray, np.dtype, argparse.Namespace, pathlib.PosixPath, pathlib.PurePosixPath),
+    *(collections.defaultdict, dict, list, set, int, float, bool, str),
+]  # fmt: skip
+
+# Types of TorchScript's stored numbers.
+STORAGES = {"FloatStorage": torch.float32, "HalfStorage": torch.float16, "DoubleStorage": torch.float64}
+STORAGES |= {"BFloat16Storage": torch.bfloat16, "LongStorage": torch.int64, "IntStorage": torch.int32}
+STORAGES |= {"ByteStorage": torch.uint8, "BoolStorage": torch.bool}
+
+
+@dataclass
+class Checkpoint:
+    """Tensors of one model by name, on the CPU, floating-point numbers as float32.
+
+    openai: whether it is of OpenAI's own layout, with its sizes among the weights
+    left_out: what else the file holds: other sets of weights, weights outside the model
+    """
+
+    tensors: dict
+    openai: bool
+    left_out: list
+
+
+def read_checkpoint(path, state_dict=None):
+    """The Checkpoint in a file, or in the shards of an index.
+
+    state_dict: which of the file's sets of weights, where it holds several (of a training run: "state_dict", "ema")
+
+    Raises InputError that says what the file is where it is no checkpoint, or damaged, or holds more than plain data.
+    """
+    content = {}
+    for shard in shards_of(path):
+        part = _content(shard)
+        if not isinstance(part, dict):
+            raise InputError(f"{shard} holds a {type(part).__name__} and no weights by name.")
+        content |= part
+    named, others = _chosen(content, state_dict, path)
+    tensors = {}
+    for key, tensor in named.items():
+        short = WRAPPERS.sub("", key)
+        if short in tensors and not torch.equal(tensors[short], tensor):
+            raise InputError(f"{path} holds {short} twice, once as {key}, and the two differ. Save one model alone.")
+        tensors[short] = tensor
+    prefix, *twins = _prefixes(tensors, path)
+    inside = {key for key in tensors if key.startswith(prefix) and not key.startswith(tuple(twins))}
+    left_out = others + _shortened(key for key in tensors if key not in inside)
+    tensors = {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key in inside}
+    openai = set(tensors) >= OPENAI_SIZES
+    return Checkpoint({key: _float32(key, tensor, path) for key, tensor in tensors.items()}, openai, left_out)
+
+
+def _prefixes(tensors, path):
+    """What stands before a model's names, and before those of twins with the same numbers, such as a compiled one."""
+    prefixes = sorted({key[: match.start()] for key in tensors if (match := TOWER.search(key))}, key=len)
+    for other in prefixes[1:]:
+        twins = [key for key in tensors if key.startswith(other) and TOWER.match(key[len(other) :])]
+        first = [prefixes[0] + key[len(other) :] for key in twins]
+        if not all(name in tensors and torch.equal(tensors[name], tensors[key]) for name, key in zip(first, twins)):
+            listed = ", ".join(f"'{prefix}'" for prefix in prefixes)
+            raise InputError(f"{path} holds several models, whose names begin with {listed}. Save one of them alone.")
+    return prefixes or [""]
+
+
+def _shortened(names):
+    """Names, those of many with one beginning as one."""
+    groups = collections.defaultdict(list)
+    for name in names:
+        groups[name.split(".")[0]].append(name)
+    return [members[0] if len(members) == 1 else f"{first}.* ({len(members)})" for first, members in groups.items()]
+
+
+def _float32(name, tensor, path):
+    if tensor.is_floating_point() and tensor.element_size() > 1:
+        return tensor.float()
+    if tensor.is_floating_point() or (name.endswith("weight") and tensor.ndim):
+        raise InputError(f"{path} holds {name} as {tensor.dtype}: quantised weights are not exact. Save them in float.")
+    return tensor
+
+
+def _content(path):
+    """What a file holds, read as plain data. Raises InputError that says what it is otherwise."""
+    with open(path, "rb") as file:
+        head = file.read(1024)
+    if len(head) > 8 and head[8:9] == b"{" and struct.unpack("<Q", head[:8])[0] < 2**32:
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise InputError(f"{path} is damaged or cut off: {error}. Fetch it again.") from error
+    if head[:4] == b"PK\x03\x04":
+        return _zipped(path)
+    if head[:1] == b"\x80":
+        return _unpickled(path)
+    raise InputError(f"{path} is no checkpoint: {_what_it_is(head)}.")
+
+
+def _what_it_is(head):
+    """What a file is that holds no weights, by its first bytes, and what to do."""
+    text = head.lstrip().lower()
+    if not head.strip(b"\0"):
+        return "it is empty or holds zeros; fetch it again"
+    if head.startswith(b"version https://git-lfs") or b"/annex/objects/" in head[:200]:
+        return "it is a pointer of Git LFS or git-annex that stands for the file; fetch the file itself (git lfs pull)"
+    if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
+        return "it is a web page, most likely of a download that needs a login; fetch the file itself"
+    kinds = {b"\x89HDF": "HDF5, as Keras writes it", b"GGUF": "GGUF", b"\x1f\x8b": "a gzip archive; unpack it first"}
+    kinds |= {b"BZh": "a bzip2 archive; unpack it first", b"\xfd7zXZ": "an xz archive; unpack it first"}
+    for start, kind in kinds.items():
+        if head.startswith(start):
+            return f"it is {kind}"
+    if head[257:262] == b"ustar":
+        return "it is a tar archive; unpack it first"
+    if text.startswith((b"{", b"[")):
+        return "it is JSON; of sharded weights, name the file that ends in .index.json"
+    printable = all(byte >= 32 or byte in b"\t\r\n" for byte in head)
+    return "it is text" if printable else "its first bytes are of no kind that is known here"
+
+
+def _zipped(path):
+    """A file of torch.save, or OpenAI's TorchScript archive."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except zipfile.BadZipFile as error:
+        raise InputError(f"{path} is damaged or cut off: {error}. Fetch it again.") from error
+    if any(name.endswith("/constants.pkl") for name in names):
+        return _script_tensors(path)
+    if any(name.endswith("/data.pkl") for name in names):
+        return _unpickled(path)
+    raise InputError(f"{path} is a zip archive without weights of torch; unpack it first.")
+
+
+def _unpickled(path):
+    """What torch.save wrote, with numbers, texts and numpy scalars beside tensors; nothing else is unpickled."""
+    try:
+        with torch.serialization.safe_globals(PLAIN), open(path, "rb") as file:  # by content, not by its name
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        named = re.findall(r"(?:GLOBAL|class|function|global) [`']?([A-Za-z_][\w.]*\.[\w.]+)", str(error))
+        objects = f" ({named[0]})" if named else ""
+        if any(name.startswith("torch._utils.") for name in named):
+            raise InputError(f"{path} is a pickle of tensors; write it with torch.save instead.") from error
+        raise InputError(
+            f"{path} holds Python objects{objects} besides weights, and only plain data is read: loading them would "
+            "run code. Save its state_dict() alone."
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise InputError(f"{path} is damaged or cut off: {reason}. Fetch it again.") from error
+
+
+class _ScriptData(pickle.Unpickler):
+    """Reads the attributes of TorchScript modules as plain data: their code is neither compiled nor run."""
+
+    def __init__(self, archive, root):
+        super().__init__(archive.open(f"{root}/data.pkl"))
+        self.archive, self.root = archive, root
+
+    class Module:
+        def __setstate__(self, state):
+            self.attributes = state
+
+    def find_class(self, module, name):
+        if module.startswith("__torch__"):
+            return self.Module
+        if module == "torch" and name in STORAGES:
+            return STORAGES[name]
+        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+            return lambda storage, offset, size, stride, *rest: storage.as_strided(size, stride, offset)
+        if (module, name) == ("collections", "OrderedDict"):
+            return collections.OrderedDict
+        if module == "torch.jit._pickle":  # lists with the type of their items
+            return lambda value, *rest: value
+        raise InputError(f"it holds Python objects ({module}.{name}) besides weights")
+
+    def persistent_load(self, storage):
+        _, dtype, key, _, count = storage
+        raw = bytearray(self.archive.read(f"{self.root}/data/{key}"))
+        return torch.frombuffer(raw, dtype=dtype, count=count) if count else torch.empty(0, dtype=dtype)
+
+
+def _script_tensors(path):
+    """The tensors of a TorchScript archive by name, as its state_dict() would give them."""
+
+    def walk(module, prefix):
+        for name, value in module.attributes.items():
+            if isinstance(value, torch.Tensor):
+                tensors[prefix + name] = value
+            elif isinstance(value, _ScriptData.Module):
+                walk(value, f"{prefix}{name}.")
+            elif name in OPENAI_SIZES and isinstance(value, int):
+                tensors[prefix + name] = torch.tensor(value)
+
+    tensors = {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            root = next(name for name in archive.namelist() if name.endswith("/data.pkl")).removesuffix("/data.pkl")
+            walk(_ScriptData(archive, root).load(), "")
+            order = archive.open(f"{root}/byteorder").read() if f"{root}/byteorder" in archive.namelist() else b"little"
+    except InputError as error:
+        raise InputError(f"{path} is a TorchScript archive that cannot be read: {error}.") from error
+    except (pickle.UnpicklingError, zipfile.BadZipFile, KeyError, ValueError, StopIteration, EOFError) as error:
+        raise InputError(f"{path} is a TorchScript archive that is damaged: {error}. Fetch it again.") from error
+    if order != b"little":
+        raise InputError(f"{path} is a TorchScript archive of a machine with another byte order.")
+    return tensors
+
+
+def _chosen(content, state_dict, path):
+    """(tensors, names of the others) of the set of weights to take from a checkpoint's content."""
+    sets = dict(_sets(content))
+    models = {name: part for name, part in sets.items() if any(TOWER.search(WRAPPERS.sub("", key)) for key in part)}
+    sets = sets if state_dict in sets else models or sets  # heads and optimizers beside a model are no second one
+    if not sets:
+        keys = ", ".join(map(str, list(content)[:8])) or "none"
+        raise InputError(f"{path} holds no weights of a CLIP; its keys are {keys}.")
+    if state_dict is None:
+        averaged = {name for name in sets if {"ema", "swa", "averaged"} & set(re.split(r"[._]", name.lower()))}
+        names = [name for name in sets if name not in averaged] or list(sets)
+        if len(names) > 1:
+            raise InputError(
+                f"{path} holds several sets of weights: {', '.join(names)}. Say with 'state_dict' in the config which."
+            )
+        state_dict = names[0]
+    elif state_dict not in sets:
+        known = ", ".join(filter(None, sets)) or "none with a name"
+        raise InputError(f"{path} has no weights under '{state_dict}'; there is {known}.")
+    return sets[state_dict], [name for name in sets if name != state_dict]
+
+
+def _sets(content, name=""):
+    """(name, tensors) of each dict of weights inside nested dicts; optimizers hold none by such names."""
+    arrays = {key: value for key, value in content.items() if isinstance(key, str)}
+    arrays = {key: torch.tensor(value) if _is_numbers(value) else value for key, value in arrays.items()}
+    tensors = {key: value for key, value in arrays.items() if isinstance(value, torch.Tensor)}
+    if any(key.endswith("weight") and tensor.ndim > 1 for key, tensor in tensors.items()):
+        yield name, tensors
+        return
+    for key, value in content.items():
+        if isinstance(value, dict):
+            yield from _sets(value, f"{name}.{key}" if name else str(key))
+
+
+def _is_numbers(value):
+    return isinstance(value, np.ndarray) and value.dtype.kind in "fiub"
+
+
+def read_json(path):
+    """A JSON file's dict. Raises InputError naming the file."""
+    try:
+        content = json.loads(pathlib.Path(path).read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"The model config {path} cannot be read: {error}.") from error
+    if not isinstance(content, dict):
+        raise InputError(f"The model config {path} holds no keys.")
+    return content

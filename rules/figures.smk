@@ -150,7 +150,7 @@ rule plot_cards:
         protocol=lookup("protocol", within=config),
         code=code("plot_cards"),
     message:
-        "Figure: clearest components of {wildcards.model} on {wildcards.dataset}"
+        "Figure: clearest_components components of {wildcards.model} on {wildcards.dataset}"
     script:
         "../scripts/plot_cards.py"
 

@@ -24,10 +24,10 @@ from tqdm import tqdm
 from clipspectra.contributions.exact import activations, head_basis, sum_error
 from clipspectra.contributions.extraction import extract
 from clipspectra.data.pictures import ImageFiles
-from clipspectra.segmentation.baselines import RIVALS
+from clipspectra.segmentation.baselines import BASELINES
 from clipspectra.segmentation.maps import patch_maps
 from clipspectra.towers import models
-from clipspectra.towers.families import tower
+from clipspectra.towers.families import adapt
 
 
 @torch.no_grad()
@@ -76,18 +76,18 @@ def timed(call, device):
 @torch.no_grad()
 def measure(loaded, batch, repeats, rivals=False):
     """{what: median seconds an image over `repeats` rounds, the candidates in turn; the first round warms up}."""
-    model, found = loaded.model, tower(loaded.model.visual)
+    model, tower = loaded.model, adapt(loaded.model.visual)
     images = torch.randn(batch, 3, *loaded.image_size, device=loaded.device)
     classifier = torch.randn(model.visual.output_dim, 1000, device=loaded.device)
-    basis = head_basis(found).double()
+    basis = head_basis(tower).double()
     work = {
         "plain forward": lambda: model.encode_image(images, normalize=True),
-        "extraction, with its proof": lambda: sum_error(activations(model, images, found=found), basis),
-        "patch maps, 1,000 classes": lambda: patch_maps(model, images, classifier, found=found),
+        "extraction, with its proof": lambda: sum_error(activations(model, images, tower=tower), basis),
+        "patch maps, 1,000 classes": lambda: patch_maps(model, images, classifier, tower=tower),
     }
     if rivals:
         texts = F.normalize(classifier.T[:batch], dim=-1)
-        work |= {name: lambda rival=rival: rival(model, images, texts, found) for name, rival in RIVALS.items()}
+        work |= {name: lambda rival=rival: rival(model, images, texts, tower) for name, rival in BASELINES.items()}
     seconds = {name: [] for name in work}
     for number in tqdm(range(repeats + 1), desc=f"batch {batch}", leave=False):
         for name, call in work.items():
@@ -109,9 +109,9 @@ def measure_dense(loaded):
 
 def stored(loaded):
     """What an extraction stores: text on sizes, and the largest error of its sum."""
-    model, found = loaded.model, tower(loaded.model.visual)
+    model, tower = loaded.model, adapt(loaded.model.visual)
     with loaded.autocast():
-        seen = activations(model, torch.randn(4, 3, *loaded.image_size, device=loaded.device), found=found)
+        seen = activations(model, torch.randn(4, 3, *loaded.image_size, device=loaded.device), tower=tower)
     heads = seen.z[0].numel() + seen.scalars[0].numel()
     every = heads + seen.mlps[0].numel() + seen.class_self[0].numel() + seen.embedding[0].numel()
     dense = seen.z.shape[1] * seen.z.shape[2] * seen.embedding.shape[1]
@@ -119,7 +119,7 @@ def stored(loaded):
         f"stored an image, float32 (float16): heads {4 * heads / 1024:.0f} ({2 * heads / 1024:.0f}) KiB, "
         f"1/{dense / heads:.2f} (1/{2 * dense / heads:.2f}) of dense float32 heads; with MLPs, class-to-self terms and "
         f"embedding {4 * every / 1024:.0f} ({2 * every / 1024:.0f}) KiB; "
-        f"sum error {sum_error(seen, head_basis(found).double()):.1e}"
+        f"sum error {sum_error(seen, head_basis(tower).double()):.1e}"
     )
 
 
@@ -157,8 +157,8 @@ def extraction_memory(count):
 def show_memory(counts):
     for count in counts:
         command = [sys.executable, __file__, "--memory-of", str(count)]
-        found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-        print(f"peak memory of an extraction of {found['images']:,} images: {found['MiB']:.0f} MiB", flush=True)
+        peak = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        print(f"peak memory of an extraction of {peak['images']:,} images: {peak['MiB']:.0f} MiB", flush=True)
 
 
 def main():

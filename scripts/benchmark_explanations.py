@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from clipspectra.contributions.moments import Moments, Reduced
 from clipspectra.evaluation.recovery import Recovery
-from clipspectra.explanations.methods import explained
+from clipspectra.explanations.methods import explain
 from clipspectra.explanations.textspan import text_span
 
 D_HEAD, D_EMBED = 64, 768
@@ -68,8 +68,8 @@ def memory_of(heads, count):
     """Components of many heads with many texts, one after another, in this process; prints its peak in MiB."""
     rng = np.random.default_rng(0)
     texts, q = rng.normal(size=(count, D_EMBED)).astype(np.float32), head(1000, rng)
-    moments = Moments.of(q)
-    told = [explained("components", moments, texts, budget=STEPS, rng=rng) for _ in range(heads)]
+    moments = Moments.from_data(q)
+    told = [explain("components", moments, texts, budget=STEPS, rng=rng) for _ in range(heads)]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
     print(json.dumps({"heads": len(told), "MiB": peak}))
 
@@ -92,7 +92,7 @@ def main():
     rng = np.random.default_rng(0)
     texts = rng.normal(size=(arguments.texts, D_EMBED)).astype(np.float32)
     q = head(arguments.images, rng)
-    moments, dense = Moments.of(q), q.dense().astype(np.float32)
+    moments, dense = Moments.from_data(q), q.dense().astype(np.float32)
     print(f"\n{arguments.images:,} images, {arguments.texts:,} texts, d_head {D_HEAD}, d_embed {D_EMBED}; seconds\n")
     print("| work | ours | dense | times faster | |\n|---|---|---|---|---|")
     with threadpool_limits(1):
@@ -104,7 +104,7 @@ def main():
     for method in ("components", "textspan", "sparse", "sparse_coherent"):
         start = time.perf_counter()
         for number in tqdm(range(arguments.heads), desc=method, leave=False):
-            told[method, number] = explained(method, Moments.of(q), texts, budget=STEPS, rng=rng)
+            told[method, number] = explain(method, Moments.from_data(q), texts, budget=STEPS, rng=rng)
         seconds[method] = time.perf_counter() - start
     heads = f"{arguments.heads} heads: "
     row(heads + "components with texts", seconds["components"], slow * arguments.heads, "dense: one head, counted up")

@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 
 from clipspectra.arrays import ArrayStream, load_arrays, save_arrays
-from clipspectra.concepts.retrieval import Components, View, best_texts, centred, ends, trace
+from clipspectra.concepts.retrieval import Components, View, best_texts, centred_queries, ends, trace
 from clipspectra.contributions.stored import EMBEDDING, StoredActivations
-from clipspectra.explanations.methods import Told, save_told
+from clipspectra.explanations.methods import HeadExplanation, save_explanations
 
 CHUNK = 10000  # images written at a time
 
@@ -25,7 +25,9 @@ def store_components(folder, heads, components, texts, width, rng):
     told, tables = {}, []
     for number in range(heads):
         frame = np.linalg.qr(rng.normal(size=(width, components)))[0].T
-        told[number // 16, number % 16] = Told(np.zeros(width), components, frame, np.arange(components), None, frame)
+        told[number // 16, number % 16] = HeadExplanation(
+            np.zeros(width), components, frame, np.arange(components), None, frame
+        )
         where = {"layer": number // 16, "head": number % 16, "component": np.repeat(np.arange(components), 10)}
         where |= {
             "pole": np.tile(np.repeat(["top", "bottom"], 5), components),
@@ -37,7 +39,7 @@ def store_components(folder, heads, components, texts, width, rng):
         rng.integers(0, texts, len(table))
     ]
     table.to_parquet(folder / "components.parquet", index=False)
-    save_told(folder / "components.safetensors", told, {})
+    save_explanations(folder / "components.safetensors", told, {})
     save_arrays(folder / "texts.safetensors", {"features": rng.normal(size=(texts, width)).astype(np.float32)}, {})
 
 
@@ -45,7 +47,7 @@ def answer(folder, query, rng):
     """A text query from the stored files: its components, and the texts that name them."""
     features = load_arrays(folder / "texts.safetensors", "features")[0]["features"]
     components = Components.load(folder / "components.safetensors")
-    found = trace(centred({"features": query}, features, None)[0], components, rng=rng)
+    found = trace(centred_queries({"features": query}, features, None)[0], components, rng=rng)
     return found, best_texts(folder / "components.parquet").loc[list(map(tuple, components.where[found.order]))]
 
 

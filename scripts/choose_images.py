@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clipspectra.arrays import save_table
-from clipspectra.data.datasets import check_asked, choose_rows, read_manifest, shared_images
+from clipspectra.data.datasets import check_requirements, choose_rows, read_manifest, shared_images
 from clipspectra.jobs import job, warn
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if __name__ == "__main__":
         params, dataset, seed = snakemake.params, snakemake.wildcards.dataset, snakemake.wildcards.seed
         manifest = read_manifest(snakemake.input.manifest)
         rows = choose_rows(manifest, params.roles, int(seed))
-        check_asked(rows, params.factors, params.masks, dataset)  # hours before it is needed
+        check_requirements(rows, params.factors, params.masks, dataset)  # hours before it is needed
         shared = shared_images(rows, Path(snakemake.input.manifest).parent)
         if len(shared):
             warn(

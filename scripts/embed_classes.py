@@ -18,12 +18,12 @@ if __name__ == "__main__":
         loaded = models.load(**model_arguments(snakemake), device=snakemake.resources.device)
         arrays, values = {}, {}
         for column, prompt in snakemake.params.prompts.items():
-            values[column] = texts.values_of(manifest, column, prompt["names"])
-            phrases = texts.phrases_of(values[column], prompt["names"], column)
+            values[column] = texts.classifier_values(manifest, column, prompt["names"])
+            phrases = texts.prompt_phrases(values[column], prompt["names"], column)
             if prompt["names"] != "imagenet":  # where two classes are sunglasses, and two missiles
-                texts.check_apart(loaded, phrases)
+                texts.check_distinct(loaded, phrases)
             arrays[column] = texts.zero_shot_classifier(
-                loaded, phrases, texts.templates_of(prompt["templates"])
+                loaded, phrases, texts.prompt_templates(prompt["templates"])
             ).numpy()
             log(f"{column}: {len(values[column])} values")
         metadata = {"model": snakemake.wildcards.model, "dataset": snakemake.wildcards.dataset, "values": values}

@@ -32,25 +32,25 @@ def picture_path(name, inputs):
 
 def embedded_texts(loaded, pool, log):
     """{"features"} of texts, and the texts as metadata. Words that the model never learnt are warned of."""
-    from clipspectra.data.texts import embed, too_long, unknown_words
+    from clipspectra.data.texts import embed_texts, too_long, unknown_words
 
     for text in too_long(loaded, pool):
         warn(log, f"'{text[:60]} …' is longer than the model's context; its end is cut off.")
     unknown = unknown_words(loaded, pool)
     if unknown:
         warn(log, f"The model has never learnt {', '.join(map(repr, unknown))}; the texts with it say little to it.")
-    return {"features": embed(loaded, pool).numpy()}, {"texts": pool, "unknown": unknown}
+    return {"features": embed_texts(loaded, pool).numpy()}, {"texts": pool, "unknown": unknown}
 
 
 def embedded_picture(loaded, path):
     """Arrays of one picture as an extraction stores them, and the picture as the model sees it."""
     from clipspectra.contributions.exact import activations
-    from clipspectra.data.geometry import seen_picture
+    from clipspectra.data.geometry import model_view
     from clipspectra.data.pictures import open_rgb
 
     found = activations(loaded.model, loaded.preprocess(open_rgb(path))[None].to(loaded.device))
     arrays = {name: getattr(found, name).float().cpu().numpy() for name in ("z", "scalars", "embedding")}
-    return arrays | {"picture": seen_picture(path, loaded.preprocess)}
+    return arrays | {"picture": model_view(path, loaded.preprocess)}
 
 
 if __name__ == "__main__":

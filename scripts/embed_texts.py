@@ -21,12 +21,12 @@ if __name__ == "__main__":
         else:
             pool, dropped = texts.clean_pool(text_pool(), "of the demo")
         loaded = models.load(**model_arguments(snakemake), device=snakemake.resources.device)
-        pool, same_tokens = texts.different_texts(loaded, pool)
+        pool, same_tokens = texts.distinct_texts(loaded, pool)
         dropped["double"] += same_tokens
         log(f"{len(pool)} texts; dropped {dropped['blank']} blank lines and {dropped['double']} doubles")
         cut = texts.too_long(loaded, pool)
         log(f"{len(cut)} texts are longer than the context of {loaded.tokenizer.context_length} tokens", *cut, sep="\n")
-        features = texts.embed(loaded, pool).numpy()
+        features = texts.embed_texts(loaded, pool).numpy()
         metadata = {
             "model": snakemake.wildcards.model,
             "texts": pool,

@@ -8,8 +8,8 @@ import pandas as pd
 
 from clipspectra.arrays import load_arrays, load_table, save_table
 from clipspectra.contributions.stored import StoredActivations
-from clipspectra.data.datasets import places_of
-from clipspectra.evaluation.accuracy import ablations, mean_ablated, members, zero_shot
+from clipspectra.data.datasets import class_indices
+from clipspectra.evaluation.accuracy import ablations, group_masks, mean_ablated, zero_shot
 from clipspectra.jobs import job
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ def predictions(stored, classifiers):
 def accuracies(found, table, values, dataset):
     """One row an ablation, factor and group ("all", and each group of the manifest), over the rows of `table`."""
     for (ablation, factor), predicted in found.items():
-        right = predicted == places_of(table, factor, values[factor], dataset)
-        for group, inside in members(table).items():
+        right = predicted == class_indices(table, factor, values[factor], dataset)
+        for group, inside in group_masks(table).items():
             accuracy = 100 * right[inside].mean()
             yield {"factor": factor, "group": group, "at_mean": ablation, "images": inside.sum(), "accuracy": accuracy}
 
@@ -41,7 +41,7 @@ if __name__ == "__main__":
     with job(snakemake.log[0]):
         stored = StoredActivations(snakemake.input.shards, snakemake.input.basis, snakemake.params.protocol)
         classifiers, metadata = load_arrays(snakemake.input.classes)
-        table = stored.of_table(load_table(snakemake.input.images))
+        table = stored.extracted_rows(load_table(snakemake.input.images))
         found = {key: predicted[stored.scored] for key, predicted in predictions(stored, classifiers).items()}
         values, dataset = json.loads(metadata["values"]), snakemake.wildcards.dataset
         rows = pd.DataFrame(accuracies(found, table[stored.scored], values, dataset))

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 from clipspectra.arrays import load_arrays, load_table, save_table
 from clipspectra.contributions.stored import StoredActivations
-from clipspectra.data.datasets import places_of
-from clipspectra.evaluation.effects import effects
+from clipspectra.data.datasets import class_indices
+from clipspectra.evaluation.effects import direct_effects
 from clipspectra.jobs import job
 
 if TYPE_CHECKING:
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 if __name__ == "__main__":
     with job(snakemake.log[0]):
         stored = StoredActivations(snakemake.input.shards, snakemake.input.basis, snakemake.params.protocol)
-        images = stored.of_table(load_table(snakemake.input.images))
+        images = stored.extracted_rows(load_table(snakemake.input.images))
         classes, metadata = load_arrays(snakemake.input.classes, "class")
-        labels = places_of(images, "class", json.loads(metadata["values"])["class"], snakemake.wildcards.dataset)
-        found = effects(stored, classes["class"].astype("float64"), labels)
+        labels = class_indices(images, "class", json.loads(metadata["values"])["class"], snakemake.wildcards.dataset)
+        found = direct_effects(stored, classes["class"].astype("float64"), labels)
         about = {key: snakemake.wildcards[key] for key in ("model", "dataset", "seed")}
         about |= {"split": "+".join(sorted(set(images["split"][stored.scored]))), "images": int(stored.scored.sum())}
         for place, (key, value) in enumerate(about.items()):

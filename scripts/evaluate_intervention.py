@@ -8,11 +8,20 @@ import pandas as pd
 
 from clipspectra.arrays import load_arrays, load_table, save_table
 from clipspectra.concepts.interventions import Intervention
-from clipspectra.concepts.outcomes import by_value, check_about, curve, groups_of, made_ready, readings, settings, tried
+from clipspectra.concepts.outcomes import (
+    check_about,
+    curve,
+    evaluate,
+    prepare,
+    readings,
+    role_groups,
+    settings,
+    value_changes,
+)
 from clipspectra.concepts.retrieval import best_texts
 from clipspectra.contributions.stored import StoredActivations
-from clipspectra.data.datasets import places_of
-from clipspectra.explanations.methods import load_told
+from clipspectra.data.datasets import class_indices
+from clipspectra.explanations.methods import load_explanations
 from clipspectra.jobs import job
 
 if TYPE_CHECKING:
@@ -45,27 +54,27 @@ if __name__ == "__main__":
     ) as log:
         params, inputs, seed = snakemake.params, snakemake.input, int(snakemake.wildcards.seed)
         stored = StoredActivations(inputs.shards, inputs.basis, params.of["protocol"])
-        told, images = load_told(inputs.components), stored.of_table(load_table(inputs.images))
+        told, images = load_explanations(inputs.components), stored.extracted_rows(load_table(inputs.images))
         classifiers, metadata = load_arrays(inputs.classes)
         classifiers = {name: classifier.astype(np.float64) for name, classifier in classifiers.items()}
         values = json.loads(metadata["values"])
         check_about(params.about, values)
-        truths = {name: places_of(images, name, of, params.of["dataset"]) for name, of in values.items()}
+        truths = {name: class_indices(images, name, of, params.of["dataset"]) for name, of in values.items()}
         roles = {"eval": stored.scored, "validation": stored.validation}
         roles = {role: inside for role, inside in roles.items() if inside.any()}
-        groups = groups_of(images, roles, load_table(inputs.manifest), params.groups, params.of["dataset"])
+        groups = role_groups(images, roles, load_table(inputs.manifest), params.groups, params.of["dataset"])
 
         pool_mean = load_arrays(inputs.texts, "features")[0]["features"].mean(0, dtype=np.float64)
         features = load_arrays(inputs.concepts)[0]["features"] if "concepts" in inputs.keys() else []
-        ready = made_ready(params.edits, stored, told, features, pool_mean, classifiers["class"])
+        ready = prepare(params.edits, stored, told, features, pool_mean, classifiers["class"])
         log(f"{ready.wanted} of {len(ready.units)} units; random ones are out of {len(ready.pool)}")
-        found = tried(ready, stored, told, classifiers["class"], truths["class"], np.random.default_rng(seed))
+        found = evaluate(ready, stored, told, classifiers["class"], truths["class"], np.random.default_rng(seed))
         both = [Intervention(), ready.made(ready.units[: ready.wanted], stored)]
         read = readings(both, stored, told, classifiers, truths)
         tables = {
             "summary": settings(ready, found, groups),
             "curve": curve(found, groups),
-            "values": by_value(*read, truths, stored.scored, values, params.about),
+            "values": value_changes(*read, truths, stored.scored, values, params.about),
         }
         for name, rows in tables.items():
             table = pd.DataFrame(rows)

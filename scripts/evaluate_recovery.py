@@ -7,9 +7,9 @@ import pandas as pd
 
 from clipspectra.arrays import load_arrays, load_table, save_table
 from clipspectra.contributions.stored import StoredActivations
-from clipspectra.data.datasets import places_of
-from clipspectra.evaluation.recovery import Recovery, recovered
-from clipspectra.explanations.methods import load_told
+from clipspectra.data.datasets import class_indices
+from clipspectra.evaluation.recovery import Recovery, recovered_accuracy
+from clipspectra.explanations.methods import load_explanations
 from clipspectra.jobs import job
 
 if TYPE_CHECKING:
@@ -20,16 +20,16 @@ if __name__ == "__main__":
     with job(snakemake.log[0]):
         params, wildcards = snakemake.params, snakemake.wildcards
         stored = StoredActivations(snakemake.input.shards, snakemake.input.basis, params.protocol)
-        images = stored.of_table(load_table(snakemake.input.images))
+        images = stored.extracted_rows(load_table(snakemake.input.images))
         classes, metadata = load_arrays(snakemake.input.classes, "class")
         values = json.loads(metadata["values"])["class"]
-        right = places_of(images, "class", values, snakemake.wildcards.dataset)
+        right = class_indices(images, "class", values, snakemake.wildcards.dataset)
         layers = stored.layers[-params.last_layers :]
         heads = [(layer, head) for layer in layers for head in range(stored.heads)]
         tables = []
         for method, path in zip(params.methods, snakemake.input.told):
-            recovery = Recovery(load_told(path, heads), stored.basis, params.budgets)
-            table = recovered(stored, recovery, layers, classes["class"], right, mlps=params.mlps)
+            recovery = Recovery(load_explanations(path, heads), stored.basis, params.budgets)
+            table = recovered_accuracy(stored, recovery, layers, classes["class"], right, mlps=params.mlps)
             tables.append(table.assign(method=method))
         found = pd.concat(tables, ignore_index=True)
         found.insert(0, "method", found.pop("method"))

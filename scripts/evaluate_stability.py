@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from clipspectra.arrays import load_arrays, load_table, save_table
-from clipspectra.evaluation.stability import compared, halves_compared
-from clipspectra.explanations.methods import load_told
+from clipspectra.evaluation.stability import compare_components, compare_halves
+from clipspectra.explanations.methods import load_explanations
 from clipspectra.jobs import job, progress
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if __name__ == "__main__":
         features = features - features.mean(0)
         features /= np.linalg.norm(features, axis=1, keepdims=True)
         places = {text: place for place, text in enumerate(json.loads(metadata["texts"]))}
-        told = [load_told(path) for path in snakemake.input.components]
+        told = [load_explanations(path) for path in snakemake.input.components]
         named = [best_texts(path, places) for path in snakemake.input.tables]
         rows = []
         for layer, head in progress(told[0], "stability", unit="head"):
@@ -41,11 +41,11 @@ if __name__ == "__main__":
             texts = [of_seed.get((layer, head)) for of_seed in named]
             for one, other in combinations(range(len(seeds)), 2):
                 if min(len(heads[one]), len(heads[other])):
-                    found = compared(heads[one], heads[other], texts[one], texts[other], features)
+                    found = compare_components(heads[one], heads[other], texts[one], texts[other], features)
                     rows.append(where | {"of": "seeds", "which": f"{seeds[one]} and {seeds[other]}"} | found)
             if len(heads[0]):
                 rng = np.random.default_rng([seeds[0], layer + 1, head + 1])
-                found = halves_compared(heads[0], features, rng)
+                found = compare_halves(heads[0], features, rng)
                 rows.append(where | {"of": "halves of the pool", "which": f"seed {seeds[0]}"} | found)
         table = pd.DataFrame(rows)
         about = {key: wildcards[key] for key in ("model", "dataset", "texts")}

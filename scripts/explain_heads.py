@@ -9,7 +9,7 @@ import pandas as pd
 from clipspectra import InputError
 from clipspectra.arrays import load_arrays, save_table, versions
 from clipspectra.contributions.stored import EMBEDDING, StoredActivations
-from clipspectra.explanations.methods import explained, save_told
+from clipspectra.explanations.methods import explain, save_explanations
 from clipspectra.jobs import job, progress
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ OF_ALL_LAYERS = ("components", "weights")
 
 
 def told(stored, method, texts, layers, *, seed, budget, options):
-    """(layer, head, methods.Told) of every head of the layers, and of the whole embedding as layer and head -1."""
+    """(layer, head, methods.HeadExplanation) of every head of the layers, and of the whole embedding as layer and head -1."""
     for layer in progress([*layers, EMBEDDING], method, unit="layer"):
         if layer == EMBEDDING and method == "weights":
             continue  # no head, no value-output map
@@ -28,7 +28,7 @@ def told(stored, method, texts, layers, *, seed, budget, options):
         for number, moments in enumerate(stored.fit_moments(layer)):
             head = EMBEDDING if layer == EMBEDDING else number
             more = {"rng": np.random.default_rng([seed, layer + 1, number]), "options": options, "budget": budget}
-            yield layer, head, explained(method, moments, texts, **more, weights=weights and weights[number])
+            yield layer, head, explain(method, moments, texts, **more, weights=weights and weights[number])
 
 
 def note(rank):
@@ -62,4 +62,4 @@ if __name__ == "__main__":
         save_table(snakemake.output.heads, pd.DataFrame(heads))
         about = {key: wildcards[key] for key in ("model", "dataset", "seed", "texts", "method")}
         about |= {"fit_images": int(np.sum(stored.fit)), "sha256": stored.sha256, "code": params.code}
-        save_told(snakemake.output.directions, found, about | versions("numpy", "scipy"))
+        save_explanations(snakemake.output.directions, found, about | versions("numpy", "scipy"))

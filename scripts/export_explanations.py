@@ -11,9 +11,9 @@ import numpy as np
 
 from clipspectra.arrays import load_arrays, load_table, whole
 from clipspectra.contributions.stored import EMBEDDING, StoredActivations
-from clipspectra.data.datasets import places_of
-from clipspectra.evaluation.recovery import Recovery, recovered
-from clipspectra.explanations.methods import load_told
+from clipspectra.data.datasets import class_indices
+from clipspectra.evaluation.recovery import Recovery, recovered_accuracy
+from clipspectra.explanations.methods import load_explanations
 from clipspectra.jobs import job
 
 if TYPE_CHECKING:
@@ -68,13 +68,13 @@ if __name__ == "__main__":
         stored = StoredActivations(snakemake.input.shards, snakemake.input.basis, params.protocol)
         layers = stored.layers[-params.last_layers :]
         heads = [(layer, head) for layer in layers for head in range(stored.heads)] + [(EMBEDDING, EMBEDDING)]
-        told, table = load_told(snakemake.input.directions, heads), load_table(snakemake.input.table)
+        told, table = load_explanations(snakemake.input.directions, heads), load_table(snakemake.input.table)
         mean_of_texts = load_arrays(snakemake.input.texts, "features")[0]["features"].astype(np.float64).mean(0)
         classes, metadata = load_arrays(snakemake.input.classes, "class")
-        images = stored.of_table(load_table(snakemake.input.images))
-        right = places_of(images, "class", json.loads(metadata["values"])["class"], wildcards.dataset)
+        images = stored.extracted_rows(load_table(snakemake.input.images))
+        right = class_indices(images, "class", json.loads(metadata["values"])["class"], wildcards.dataset)
         everything = Recovery(told, stored.basis, [len(mean_of_texts)])
-        accuracy = recovered(stored, everything, layers, classes["class"], right, mlps="kept")["top1"].iloc[0]
+        accuracy = recovered_accuracy(stored, everything, layers, classes["class"], right, mlps="kept")["top1"].iloc[0]
         tell = of_components if wildcards.algorithm == "svd_data_approx" else of_text_span
         in_layers = table["layer"].isin(list(layers))
         with whole(snakemake.output[0]) as part, open(part, "w", encoding="utf-8") as file:

@@ -11,7 +11,7 @@ from clipspectra.arrays import load_arrays, load_table, save_table
 from clipspectra.concepts.interventions import check_units
 from clipspectra.concepts.retrieval import View, ends
 from clipspectra.contributions.stored import EMBEDDING, StoredActivations
-from clipspectra.explanations.methods import load_told
+from clipspectra.explanations.methods import load_explanations
 from clipspectra.jobs import job
 
 if TYPE_CHECKING:
@@ -48,11 +48,11 @@ if __name__ == "__main__":
     with job(snakemake.log[0], f"neighbours.{snakemake.wildcards.neighbours}"):
         params, inputs = snakemake.params, snakemake.input
         stored = StoredActivations(inputs.shards, inputs.basis, params.protocol)
-        images = stored.of_table(load_table(inputs.images))[stored.scored].rename(columns={"image": "name"})
+        images = stored.extracted_rows(load_table(inputs.images))[stored.scored].rename(columns={"image": "name"})
         pool, about = load_arrays(inputs.texts, "features")
         texts = pd.DataFrame({"name": json.loads(about["texts"]), "class": "", "group": ""})
         features = pool["features"] - pool["features"].mean(0, dtype=np.float64)
-        told, place, direction = load_told(inputs.components), (EMBEDDING, EMBEDDING), None
+        told, place, direction = load_explanations(inputs.components), (EMBEDDING, EMBEDDING), None
         if params.layer is not None:
             place = (params.layer, params.head)
             check_units([place if params.component is None else (*place, params.component)], told)

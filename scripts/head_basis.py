@@ -12,12 +12,12 @@ if __name__ == "__main__":
     with job(snakemake.log[0]):
         from clipspectra.contributions.exact import head_basis, value_grams
         from clipspectra.towers import models
-        from clipspectra.towers.families import tower
+        from clipspectra.towers.families import adapt
 
         loaded = models.load(**model_arguments(snakemake))
-        found = tower(loaded.model.visual)
-        arrays = {"basis": head_basis(found).numpy(), "value_gram": value_grams(found).numpy()}
+        tower = adapt(loaded.model.visual)
+        arrays = {"basis": head_basis(tower).numpy(), "value_gram": value_grams(tower).numpy()}
         metadata = {"model": snakemake.wildcards.model, "sha256": loaded.sha256 or "", "code": snakemake.params.code}
-        heads = {"layers": len(found.layers), "heads": found.layers[0].heads}
-        metadata["used"] = loaded.used | heads | {"adapter": found.family}
+        heads = {"layers": len(tower.layers), "heads": tower.layers[0].heads}
+        metadata["used"] = loaded.used | heads | {"adapter": tower.family}
         save_arrays(snakemake.output.basis, arrays, metadata | versions("torch", "open_clip_torch"))

@@ -12,17 +12,17 @@ if __name__ == "__main__":
     with job(snakemake.log[0]):
         import torch
 
-        from clipspectra.data.geometry import seen_picture
+        from clipspectra.data.geometry import model_view
         from clipspectra.data.pictures import open_rgb
-        from clipspectra.data.texts import embed
+        from clipspectra.data.texts import embed_texts
         from clipspectra.segmentation.maps import patch_evidence
         from clipspectra.towers import models
-        from clipspectra.towers.families import tower
+        from clipspectra.towers.families import adapt
 
         params, path = snakemake.params, snakemake.input.image
         loaded = models.load(**model_arguments(snakemake), device=snakemake.resources.device)
-        found, texts = tower(loaded.model.visual), [*params.texts, *([params.minus] if params.minus else [])]
-        features = embed(loaded, texts, bar=False).to(loaded.device)
+        tower, texts = adapt(loaded.model.visual), [*params.texts, *([params.minus] if params.minus else [])]
+        features = embed_texts(loaded, texts, bar=False).to(loaded.device)
         if params.minus:
             directions = features[:-1] - features[-1]
         else:
@@ -36,10 +36,10 @@ if __name__ == "__main__":
             classes=every,
             minus_mean=False,
             by_head=True,
-            found=found,
+            tower=tower,
         )
-        arrays = {"evidence": evidence.unflatten(-1, found.grid).float().cpu().numpy()}
-        arrays["picture"] = seen_picture(path, loaded.preprocess)
+        arrays = {"evidence": evidence.unflatten(-1, tower.grid).float().cpu().numpy()}
+        arrays["picture"] = model_view(path, loaded.preprocess)
         metadata = {"texts": params.texts, "minus": params.minus or "", "sha256": loaded.sha256 or ""}
         metadata |= {"architecture": params.model["architecture"], "code": params.code}
         save_arrays(snakemake.output[0], arrays, metadata | versions("torch", "open_clip_torch"))

@@ -1,4 +1,4 @@
-"""Cards of the clearest components: the texts and images at both poles."""
+"""Cards of the clearest_components components: the texts and images at both poles."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,11 +38,11 @@ if __name__ == "__main__":
     with job(snakemake.log[0]):
         texts, images = load_table(snakemake.input.texts), load_table(snakemake.input.pole_images)
         root = Path(snakemake.input.manifest).parent
-        chosen = heads.clearest(load_table(snakemake.input.factors), snakemake.params.factors)
+        chosen = heads.clearest_components(load_table(snakemake.input.factors), snakemake.params.factors)
         wildcards = snakemake.wildcards
         figure = heads.cards(
             [entry(component, texts, images, root) for _, component in chosen.iterrows()],
-            title=f"The clearest components of {wildcards.model} on {wildcards.dataset}",
+            title=f"The clearest_components components of {wildcards.model} on {wildcards.dataset}",
             footer=drawing.provenance(wildcards, load_table(snakemake.input.images), snakemake.params.protocol),
         )
         drawing.save(figure, *snakemake.output)

@@ -28,7 +28,7 @@ if __name__ == "__main__":
         pictures, captions = [], []
         for _, row in shown.iterrows():
             try:
-                picture, caption = open_rgb(root / row["image"]), heads.caption_of(row, factors)
+                picture, caption = open_rgb(root / row["image"]), heads.picture_caption(row, factors)
             except BadPicture:  # for the extraction to refuse or to skip
                 picture, caption = UNREADABLE, "cannot be read"
             pictures.append(picture)

@@ -8,7 +8,7 @@ import pandas as pd
 from clipspectra.arrays import load_table, save_table
 from clipspectra.contributions.stored import StoredActivations
 from clipspectra.evaluation.accuracy import component_scores, eta_squared, extreme_values
-from clipspectra.explanations.methods import load_told
+from clipspectra.explanations.methods import load_explanations
 from clipspectra.jobs import job, progress
 
 if TYPE_CHECKING:
@@ -40,9 +40,9 @@ def pole_images(scores, images, where):
 if __name__ == "__main__":
     with job(snakemake.log[0]):
         stored = StoredActivations(snakemake.input.shards, snakemake.input.basis, snakemake.params.protocol)
-        table = stored.of_table(load_table(snakemake.input.images))[stored.scored].reset_index(drop=True)
+        table = stored.extracted_rows(load_table(snakemake.input.images))[stored.scored].reset_index(drop=True)
         factors, poles = [], []
-        told = load_told(snakemake.input.components)
+        told = load_explanations(snakemake.input.components)
         for (layer, head), of_head in progress(told.items(), "component scores", unit="head"):
             rows, basis = stored.rows_and_basis(layer, head)
             scores = component_scores(rows[stored.scored], basis, of_head.components, of_head.mean)

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 
 from clipspectra.arrays import load_arrays, load_table, save_table
-from clipspectra.concepts.retrieval import Components, View, best_texts, centred, ends, trace
+from clipspectra.concepts.retrieval import Components, View, best_texts, centred_queries, ends, trace
 from clipspectra.contributions.stored import EMBEDDING, StoredActivations
 from clipspectra.evaluation.accuracy import component_scores
-from clipspectra.explanations.methods import load_told
+from clipspectra.explanations.methods import load_explanations
 from clipspectra.jobs import job
 
 if TYPE_CHECKING:
@@ -53,18 +53,20 @@ if __name__ == "__main__":
         params, inputs = snakemake.params, snakemake.input
         asked, _ = load_arrays(inputs.query)
         features = load_arrays(inputs.texts, "features")[0]["features"]
-        whole = load_told(inputs.components, [(EMBEDDING, EMBEDDING)])[EMBEDDING, EMBEDDING].mean
+        whole = load_explanations(inputs.components, [(EMBEDDING, EMBEDDING)])[EMBEDDING, EMBEDDING].mean
         components = Components.load(inputs.components)
         rng = np.random.default_rng(params.seed)
-        found = trace(centred(asked, features, whole)[0], components, share=params.share, most=params.most, rng=rng)
+        found = trace(
+            centred_queries(asked, features, whole)[0], components, share=params.share, most=params.most, rng=rng
+        )
         of_trace = components.rows(found.order)
         table = listed(found, of_trace.where, best_texts(inputs.names))
         if "z" in asked:
-            told = load_told(inputs.components, sorted(set(map(tuple, of_trace.where[:, :2].tolist()))))
+            told = load_explanations(inputs.components, sorted(set(map(tuple, of_trace.where[:, :2].tolist()))))
             basis = load_arrays(inputs.basis, "basis")[0]["basis"]
             table.insert(table.columns.get_loc("score") + 1, "own_score", own_scores(asked, of_trace, told, basis))
         save_table(snakemake.output.table, table)
         stored = StoredActivations(inputs.shards, inputs.basis, params.protocol)
-        images = stored.of_table(load_table(inputs.images))[stored.scored]
+        images = stored.extracted_rows(load_table(inputs.images))[stored.scored]
         view = View(stored, EMBEDDING, EMBEDDING, whole)
         save_table(snakemake.output.images, along(view, found.score @ of_trace.directions, images, stored.scored))

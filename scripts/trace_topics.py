@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 
 from clipspectra.arrays import load_arrays, over_seeds, save_latex, save_table
-from clipspectra.concepts.retrieval import Components, centred, trace
+from clipspectra.concepts.retrieval import Components, centred_queries, trace
 from clipspectra.contributions.stored import EMBEDDING
-from clipspectra.explanations.methods import load_told
+from clipspectra.explanations.methods import load_explanations
 from clipspectra.jobs import job, progress
 
 if TYPE_CHECKING:
@@ -32,9 +32,9 @@ if __name__ == "__main__":
         topics, features = json.loads(about["texts"]), load_arrays(inputs.texts, "features")[0]["features"]
         rows = []
         for seed, path in zip(params.seeds, inputs.components):
-            whole = load_told(path, [(EMBEDDING, EMBEDDING)])[EMBEDDING, EMBEDDING].mean
+            whole = load_explanations(path, [(EMBEDDING, EMBEDDING)])[EMBEDDING, EMBEDDING].mean
             components, rng = Components.load(path), np.random.default_rng(seed)
-            queries = centred(asked, features, whole)
+            queries = centred_queries(asked, features, whole)
             for topic, query in progress(list(zip(topics, queries)), f"topics, seed {seed}", unit="topic"):
                 found = trace(query, components, share=params.share, most=params.most, rng=rng)
                 rows.append(params.of | {"seed": seed, "topic": topic} | summary(found, components))

@@ -24,7 +24,7 @@ def job(log, entry=""):
     except BaseException as error:
         with suppress(OSError):
             traceback.print_exc(file=file)
-        sentence = said(error)
+        sentence = user_message(error)
         if sentence is None:
             raise
         print(f"\nError: {entry}{': ' if entry else ''}{sentence}", file=sys.stderr, flush=True)
@@ -34,7 +34,7 @@ def job(log, entry=""):
             file.close()
 
 
-def said(error):
+def user_message(error):
     """The one sentence of an error that its user can mend, None for others."""
     if isinstance(error, InputError | PermissionError):
         return str(error)

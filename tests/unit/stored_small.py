@@ -9,9 +9,9 @@ from towers_small import pictures, small
 from clipspectra.arrays import save_arrays
 from clipspectra.contributions.exact import activations, contributions, head_basis, heads_sum, value_grams
 from clipspectra.contributions.stored import EMBEDDING, StoredActivations
-from clipspectra.explanations.methods import Told
+from clipspectra.explanations.methods import HeadExplanation
 from clipspectra.explanations.spectral import principal_components
-from clipspectra.towers.families import tower
+from clipspectra.towers.families import adapt
 
 IMAGES = 40
 ROLES = {"fit": np.arange(IMAGES) % 2, "eval": np.arange(IMAGES) % 4 == 0}  # the rest is for validation
@@ -19,10 +19,10 @@ ROLES = {"fit": np.arange(IMAGES) % 2, "eval": np.arange(IMAGES) % 4 == 0}  # th
 
 def stored_small(folder, *, dtype=torch.float64, first=0, roles=ROLES):
     """stored: StoredActivations of two shards, heads of layers from `first` on; exact: their dense Contributions;
-    told: {(layer, head): Told} with all components, in float64; model; images"""
+    told: {(layer, head): HeadExplanation} with all components, in float64; model; images"""
     model = small("ViT", dtype)
     images = pictures(model, IMAGES, dtype)
-    seen, found, paths = activations(model, images), tower(model.visual), []
+    seen, found, paths = activations(model, images), adapt(model.visual), []
     basis = head_basis(found)
     for shard, rows in enumerate((slice(0, 23), slice(23, IMAGES))):
         arrays = {name: getattr(seen, name)[rows] for name in ("scalars", "mlps", "embedding")}
@@ -42,5 +42,7 @@ def stored_small(folder, *, dtype=torch.float64, first=0, roles=ROLES):
             head = EMBEDDING if layer == EMBEDDING else number
             components = principal_components(moments)[1]
             mean = moments.embedded_mean()
-            told[layer, head] = Told(mean, len(components), components, np.arange(len(components)), None, components)
+            told[layer, head] = HeadExplanation(
+                mean, len(components), components, np.arange(len(components)), None, components
+            )
     return SimpleNamespace(stored=stored, exact=contributions(model, images), told=told, model=model, images=images)

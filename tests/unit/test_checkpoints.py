@@ -295,7 +295,7 @@ def fused(tensors):
 @torch.no_grad()
 def test_transformers_layout_is_converted_exactly(kind, form):
     theirs, ours = of_transformers(kind), of_open_clip(kind)
-    layouts.put_in(ours, form(theirs.state_dict()), "theirs", "ours")
+    layouts.load_weights(ours, form(theirs.state_dict()), "theirs", "ours")
     images = torch.randn(3, 3, 32, 32, dtype=torch.float64)
     tokens = torch.randint(0, 60, (3, 16))
     tokens[:, 9] = 63

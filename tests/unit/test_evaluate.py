@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from clipspectra.evaluation.accuracy import ablations, component_scores, eta_squared, in_top, mean_ablated, zero_shot
-from clipspectra.figures.heads import clearest, head_factors
+from clipspectra.evaluation.accuracy import ablations, component_scores, eta_squared, in_top_k, mean_ablated, zero_shot
+from clipspectra.figures.heads import clearest_components, head_factors
 from clipspectra.segmentation.maps import stretch
 from clipspectra.segmentation.scoring import predictions, scores
 
@@ -14,10 +14,10 @@ rng = np.random.default_rng(0)
 
 def test_eta_squared_is_the_share_of_variance_between_groups():
     values = np.array(["a", "b", "c"])[np.arange(300) % 3]
-    by_value = (np.arange(300) % 3) * 2.0
+    value_changes = (np.arange(300) % 3) * 2.0
     noise = rng.normal(size=300)
-    mixed = by_value + noise
-    found = eta_squared(np.stack([by_value, noise, mixed, np.ones(300)], axis=1), values)
+    mixed = value_changes + noise
+    found = eta_squared(np.stack([value_changes, noise, mixed, np.ones(300)], axis=1), values)
     groups = [mixed[values == value] for value in "abc"]
     expected = 1 - sum(((group - group.mean()) ** 2).sum() for group in groups) / ((mixed - mixed.mean()) ** 2).sum()
     np.testing.assert_allclose(found, [1, found[1], expected, 0])
@@ -60,9 +60,9 @@ def test_zero_shot_takes_the_largest_logit():
 def test_in_top_counts_ties_as_zero_shot_does():
     embedding, classifier = np.eye(3), np.array([[3.0, 1, 2], [1, 1, 1], [0, 5, 5]])
     right = np.array([2, 1, 1])
-    assert in_top(embedding, classifier, right, 1).tolist() == [False, False, True]
-    assert in_top(embedding, classifier, right, 2).tolist() == [True, True, True]
-    assert (in_top(embedding, classifier, right, 1) == (zero_shot(embedding, classifier) == right)).all()
+    assert in_top_k(embedding, classifier, right, 1).tolist() == [False, False, True]
+    assert in_top_k(embedding, classifier, right, 2).tolist() == [True, True, True]
+    assert (in_top_k(embedding, classifier, right, 1) == (zero_shot(embedding, classifier) == right)).all()
 
 
 def test_component_scores_are_projections():
@@ -81,7 +81,7 @@ def test_a_heads_factor_is_the_share_of_its_whole_variance():
     eta, share = eta_squared(rows, values), rows.var(0) / rows.var(0).sum()
     table = pd.DataFrame({"layer": 0, "head": 0, "component": range(3), "share": share, "eta2_x": eta})
     assert head_factors(table, ["x"])["x"][0, 0] == pytest.approx(between / (centred**2).sum())
-    assert clearest(table, ["x"], least_share=0).iloc[0]["eta2"] == pytest.approx(eta.max())
+    assert clearest_components(table, ["x"], least_share=0).iloc[0]["eta2"] == pytest.approx(eta.max())
 
 
 def test_segmentation_scores_on_a_known_case():

@@ -14,7 +14,7 @@ from clipspectra.contributions.exact import activations, contributions, head_bas
 from clipspectra.contributions.moments import Moments, Reduced
 from clipspectra.contributions.stored import StoredActivations, layer_sums
 from clipspectra.explanations.spectral import explain_components, principal_components
-from clipspectra.towers.families import tower
+from clipspectra.towers.families import adapt
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_token_by_token_in_float64(model, images):
 
 @torch.no_grad()
 def test_stored_parts_add_up_and_tell_their_statistics(model, images):
-    found, basis = activations(model, images), head_basis(tower(model.visual))
+    found, basis = activations(model, images), head_basis(adapt(model.visual))
     assert sum_error(found, basis) < 1e-12
     assert sum_error(replace(found, z=found.z + 1e-3), basis) > 1e-5
     norm = found.embedding.norm(dim=1)
@@ -107,14 +107,14 @@ def test_images_of_another_size_are_refused(model):
 @torch.no_grad()
 def test_spectrum_from_merged_moments_equals_dense(model):
     many = torch.randn(90, 3, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
-    found, every_basis = activations(model, many), head_basis(tower(model.visual))
+    found, every_basis = activations(model, many), head_basis(adapt(model.visual))
     q = found.reduced()
     dense = contributions(model, many).heads
     texts = np.random.default_rng(0).normal(size=(40, 24))
     for layer, head in ((0, 1), (2, 3)):
         rows, basis = q[:, layer, head].numpy(), every_basis[layer, head].numpy()
         np.testing.assert_allclose(Reduced(rows, basis).dense(), dense[:, layer, head], atol=1e-12)
-        parts = [Moments.of(Reduced(part, basis)) for part in np.split(rows, [7, 40, 41])]
+        parts = [Moments.from_data(Reduced(part, basis)) for part in np.split(rows, [7, 40, 41])]
         merged = parts[0].merge(parts[1]).merge(parts[2]).merge(parts[3])
         centred = (dense[:, layer, head] - dense[:, layer, head].mean(0)).numpy()
         singular, components = principal_components(merged)
@@ -145,7 +145,7 @@ def test_rank_is_capped_and_small_pools_are_enough():
 @torch.no_grad()
 def test_stored_activations_are_read_as_they_were(tmp_path, model, images):
     model = model.float()
-    basis = head_basis(tower(model.visual))
+    basis = head_basis(adapt(model.visual))
     save_arrays(tmp_path / "basis.safetensors", {"basis": basis.numpy()}, {})
     paths = []
     for shard, part in enumerate(images.float().split(3)):

@@ -11,11 +11,11 @@ from clipspectra.contributions.exact import head_basis, value_grams
 from clipspectra.contributions.moments import Moments
 from clipspectra.contributions.stored import StoredActivations
 from clipspectra.evaluation.labels import hit_rates, names_any
-from clipspectra.evaluation.stability import compared, halves_compared
-from clipspectra.explanations.methods import CONTROLS, METHODS, explained, load_told, save_told
+from clipspectra.evaluation.stability import compare_components, compare_halves
+from clipspectra.explanations.methods import CONTROLS, METHODS, explain, load_explanations, save_explanations
 from clipspectra.explanations.sparse import explain_sparsely, matching_pursuit
 from clipspectra.explanations.spectral import explain_components, highest, orthonormal
-from clipspectra.towers.families import tower
+from clipspectra.towers.families import adapt
 
 rng = np.random.default_rng(11)
 DATA = rng.normal(size=(120, 9)) * 1.5 ** -np.arange(9) @ np.linalg.qr(rng.normal(size=(16, 16)))[0][:9]
@@ -80,7 +80,7 @@ def test_the_threshold_counts_singular_values_or_variance():
 def test_a_budget_of_texts_spans_these_texts_in_the_heads_space():
     """Not the components themselves: random names must recover less than right ones."""
     found = explain_components(DATA, TEXTS, threshold=1.0)
-    told = explained("components", Moments.of(DATA), TEXTS, budget=9, rng=rng, options={"threshold": 1.0})
+    told = explain("components", Moments.from_data(DATA), TEXTS, budget=9, rng=rng, options={"threshold": 1.0})
     centred = (TEXTS - TEXTS.mean(0))[found.chosen_text[:4]] @ found.components.T @ found.components
     expected = np.linalg.svd(centred)[2][: np.linalg.matrix_rank(centred)]
     span = told.directions(4)
@@ -102,7 +102,7 @@ def test_orthonormal_and_highest():
 @pytest.mark.parametrize("name", SMALL)
 def test_weights_are_the_value_output_map_of_every_family(name, tmp_path):
     """Every head's map from values to the joint space times the map from normalised tokens to values."""
-    found = tower(small(name).visual)
+    found = adapt(small(name).visual)
     basis, gram = head_basis(found), value_grams(found)
     assert torch.isfinite(gram).all()
     block, layer = gram.shape[-1], found.layers[-1]
@@ -138,8 +138,8 @@ TEXTS_24 = rng.normal(size=(30, 24))
     ("rows", "rank"), [(np.ones((20, 16)), 0), (np.outer(np.arange(20.0), TEXTS[0]), 1)], ids=["constant", "rank 1"]
 )
 def test_constant_and_rank_one_heads_have_as_many_components_as_they_have(method, rows, rank):
-    moments = Moments.of(rows)
-    told = explained(method, moments, TEXTS[:4], budget=5, rng=rng, weights=moments)
+    moments = Moments.from_data(rows)
+    told = explain(method, moments, TEXTS[:4], budget=5, rng=rng, weights=moments)
     assert told.rank == rank
     assert (told.table.empty, len(told.steps)) == (True, 0) if rank == 0 else len(told.table) >= 1
     np.testing.assert_allclose(told.mean, rows.mean(0))
@@ -150,17 +150,17 @@ def test_constant_and_rank_one_heads_have_as_many_components_as_they_have(method
 
 def test_what_is_told_is_stored(tmp_path):
     told = {
-        (3, head): explained(method, Moments.of(DATA), TEXTS, budget=6, rng=rng)
+        (3, head): explain(method, Moments.from_data(DATA), TEXTS, budget=6, rng=rng)
         for head, method in enumerate(("components", "textspan", "sparse"))
     }
-    save_told(tmp_path / "told.safetensors", told, {})
-    read = load_told(tmp_path / "told.safetensors")
+    save_explanations(tmp_path / "told.safetensors", told, {})
+    read = load_explanations(tmp_path / "told.safetensors")
     assert list(read) == list(told)
     for key, of_head in told.items():
         for budget in (0, 1, 5, 6, 99):
             np.testing.assert_allclose(read[key].directions(budget), of_head.directions(budget), atol=1e-6)
     assert read[3, 1].components is None
-    assert list(load_told(tmp_path / "told.safetensors", [(3, 2)])) == [(3, 2)]
+    assert list(load_explanations(tmp_path / "told.safetensors", [(3, 2)])) == [(3, 2)]
 
 
 def test_label_hits_against_chance():
@@ -192,20 +192,20 @@ def test_stability_of_the_same_and_of_turned_components():
     features = unit(TEXTS - TEXTS.mean(0))
     found = explain_components(DATA, TEXTS, threshold=1.0)
     poles = np.stack([found.top_text[:, 0], found.bottom_text[:, 0]], axis=1)
-    same = compared(found.components, found.components, poles, poles, features)
+    same = compare_components(found.components, found.components, poles, poles, features)
     assert same["largest_angle"] == pytest.approx(0, abs=1e-4)
     assert (same["same_text"], same["components"]) == (100, 9)
     assert same["text_cosine"] == pytest.approx(1)
     order = rng.permutation(9)
     signs = np.where(np.arange(9) % 2, 1, -1)[:, None]
     swapped = np.where(signs > 0, poles[order], poles[order][:, ::-1])
-    turned = compared(found.components, signs * found.components[order], poles, swapped, features)
+    turned = compare_components(found.components, signs * found.components[order], poles, swapped, features)
     assert (turned["same_text"], turned["cosine"]) == (100, pytest.approx(1))
     other = np.linalg.qr(rng.normal(size=(16, 16)))[0][:9]
-    away = compared(found.components, other, poles, rng.integers(0, 70, (9, 2)), features)
+    away = compare_components(found.components, other, poles, rng.integers(0, 70, (9, 2)), features)
     assert away["largest_angle"] > 45
     assert abs(away["text_cosine"]) < 0.3
-    halves = halves_compared(found.components, features, rng)
+    halves = compare_halves(found.components, features, rng)
     assert np.isnan(halves["same_text"])
     assert halves["text_cosine"] > halves["text_cosine_by_chance"]
 

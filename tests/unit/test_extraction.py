@@ -18,7 +18,7 @@ from clipspectra.contributions.exact import activations, contributions, head_bas
 from clipspectra.contributions.extraction import extract
 from clipspectra.contributions.stored import StoredActivations
 from clipspectra.towers import devices, models
-from clipspectra.towers.families import tower
+from clipspectra.towers.families import adapt
 
 MODEL = ("tests/golden/model_config.json", "tests/golden/model.safetensors")
 
@@ -73,7 +73,7 @@ def test_shards_batches_and_order_change_nothing(loaded, table, tmp_path):
 
 def test_the_last_layers_and_the_sum_of_the_rest(loaded, table, tmp_path):
     basis = tmp_path / "basis.safetensors"
-    save_arrays(basis, {"basis": head_basis(tower(loaded.model.visual)).numpy()}, {})
+    save_arrays(basis, {"basis": head_basis(adapt(loaded.model.visual)).numpy()}, {})
     _, _, paths = extracted(loaded, table, tmp_path)
     everything = StoredActivations(paths, basis)
     parts, means = np.concatenate(list(everything.parts())), everything.fit_means()
@@ -121,9 +121,9 @@ def test_a_bad_picture_is_named_or_skipped(loaded, table, tmp_path):
     arrays, (proof,), paths = extracted(loaded, table, tmp_path, on_bad_image="skip")
     assert arrays["row"].tolist() == [row for row in table["row"] if row != 10]
     assert proof["skipped"] == [{"image": "05.png", "reason": "image file is truncated"}]
-    save_arrays(tmp_path / "basis.safetensors", {"basis": head_basis(tower(loaded.model.visual)).numpy()}, {})
+    save_arrays(tmp_path / "basis.safetensors", {"basis": head_basis(adapt(loaded.model.visual)).numpy()}, {})
     stored = StoredActivations(paths, tmp_path / "basis.safetensors")
-    assert "05.png" not in set(stored.of_table(table)["image"])
+    assert "05.png" not in set(stored.extracted_rows(table)["image"])
     for number in range(13):
         (tmp_path / f"{number:02d}.png").write_bytes(b"")
     with pytest.raises(

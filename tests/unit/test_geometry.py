@@ -8,7 +8,7 @@ from open_clip.transform import image_transform
 from PIL import Image
 
 from clipspectra import InputError
-from clipspectra.data.geometry import mask_transform, seen_box, seen_picture
+from clipspectra.data.geometry import mask_transform, model_view, model_view_box
 from clipspectra.data.pictures import ImageFiles
 from clipspectra.segmentation.maps import at_own_resolution, upsample
 from clipspectra.segmentation.scoring import Scores, predictions, scores
@@ -41,8 +41,8 @@ def test_picture_mask_and_box_agree(mode, height, width, tmp_path):
     bright = image.mean(0) > 0.45
     assert (bright == (seen == 1))[inside].float().mean() > 0.93
     assert inside.all() == (mode != "longest" or height == width)
-    assert seen_picture(tmp_path / "picture.png", preprocess).shape == (*SIZE, 3)
-    top, left, box_height, box_width = seen_box(mask.shape, preprocess)
+    assert model_view(tmp_path / "picture.png", preprocess).shape == (*SIZE, 3)
+    top, left, box_height, box_width = model_view_box(mask.shape, preprocess)
     # the box, cut out of the mask and resized, is what the tower sees
     rows = np.clip(((np.arange(32) + 0.5) / 32 * box_height + top).astype(int), 0, height - 1)
     columns = np.clip(((np.arange(32) + 0.5) / 32 * box_width + left).astype(int), 0, width - 1)
@@ -51,10 +51,10 @@ def test_picture_mask_and_box_agree(mode, height, width, tmp_path):
 
 def test_maps_at_the_pictures_own_resolution():
     values = torch.randn(16)
-    box = seen_box(SIZE, way("shortest"))
+    box = model_view_box(SIZE, way("shortest"))
     own = at_own_resolution(values, (4, 4), box, SIZE)
     torch.testing.assert_close(own, upsample(values[None], (4, 4), SIZE)[0], atol=1e-6, rtol=0)
-    wide = at_own_resolution(values, (4, 4), seen_box((64, 128), way("shortest")), (64, 128))
+    wide = at_own_resolution(values, (4, 4), model_view_box((64, 128), way("shortest")), (64, 128))
     assert wide.isnan().sum() == 64 * 64  # what was cropped away
     torch.testing.assert_close(wide[:, 32:96], upsample(values[None], (4, 4), (64, 64))[0], atol=1e-6, rtol=0)
     flat = at_own_resolution(torch.ones(16), (4, 4), box, SIZE)
@@ -114,7 +114,7 @@ def test_intervals_hold_the_score_and_shrink_with_images():
     found = scores(values, masks)
     widths = []
     for count in (15, 60):
-        part = Scores.of(found.table[:count])
+        part = Scores.from_table(found.table[:count])
         intervals = part.intervals(np.random.default_rng(0))
         for name, (low, high) in intervals.items():
             assert low < getattr(part, name) < high

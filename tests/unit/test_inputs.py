@@ -257,13 +257,13 @@ def test_texts_longer_than_the_context_are_named():
 
 
 def test_prompts_name_what_exists():
-    assert texts.phrases_of(["red_ink", "blue"], {"blue": ["blue", "azure"]}, "colour") == [
+    assert texts.prompt_phrases(["red_ink", "blue"], {"blue": ["blue", "azure"]}, "colour") == [
         "red ink",
         ["blue", "azure"],
     ]
     with pytest.raises(InputError, match="names 'bleu' under prompts.colour.names"):
-        texts.phrases_of(["blue"], {"bleu": "x"}, "colour")
-    assert len(texts.templates_of("openai")) == 80
+        texts.prompt_phrases(["blue"], {"bleu": "x"}, "colour")
+    assert len(texts.prompt_templates("openai")) == 80
 
 
 def test_outputs_appear_whole_or_not_at_all(tmp_path):

@@ -80,7 +80,7 @@ def test_exact_against_an_edit_of_the_models_own_sum(study, name):
     plan = [(edit, [unit for unit in units if unit[0] >= first]) for edit, units in PLANS[name]]
     intervention = Intervention()
     for edit, units in plan:
-        intervention = intervention.then(edit, check_units(units, study.told), study.stored)
+        intervention = intervention.edited(edit, check_units(units, study.told), study.stored)
     found = Edits(study.stored, study.told).embeddings(intervention)
     np.testing.assert_allclose(found, edited_by_hand(study, plan), atol=1e-12)
     if not plan:
@@ -90,11 +90,11 @@ def test_exact_against_an_edit_of_the_models_own_sum(study, name):
 
 def test_edits_commute(study):
     units = [unit for unit in (*HEADS, *COMPONENTS) if unit[0] >= study.stored.layers.start]
-    ways = [Intervention().of_mlps(0.3), Intervention()]
+    ways = [Intervention().scale_mlps(0.3), Intervention()]
     for number, order in enumerate((units, units[::-1])):
         for unit in order:
-            ways[number] = ways[number].of_heads(0.5 + units.index(unit), [unit])
-    ways[1] = ways[1].of_mlps(0.3)
+            ways[number] = ways[number].scale(0.5 + units.index(unit), [unit])
+    ways[1] = ways[1].scale_mlps(0.3)
     one, other = (Edits(study.stored, study.told).embeddings(way) for way in ways)
     np.testing.assert_allclose(one, other, atol=1e-12)
 
@@ -103,8 +103,8 @@ def test_a_run_of_many_makes_each(study):
     """A list that is worked out from one to the next equals each one made alone, seen through a readout."""
     units = [unit for unit in (*HEADS, *COMPONENTS) if unit[0] >= study.stored.layers.start]
     edits = Edits(study.stored, study.told, rng.normal(size=(24, 5)))
-    ways = [Intervention().of_heads(0, units[:count]) for count in range(len(units) + 1)]
-    ways += [way.of_mlps(0.3).of_early(2.0) for way in ways[::-1]] + [Intervention()]
+    ways = [Intervention().scale(0, units[:count]) for count in range(len(units) + 1)]
+    ways += [way.scale_mlps(0.3).scale_early(2.0) for way in ways[::-1]] + [Intervention()]
     many, alone = [[] for _ in ways], [[] for _ in ways]
     for _, number, values in edits.run(ways):
         many[number].append(values)
@@ -131,6 +131,6 @@ def test_units_that_do_not_exist_are_named(study, units, sentence):
 def test_what_the_stored_layers_do_not_allow_is_said(study):
     count = len(study.stored.layers)
     with pytest.raises(InputError, match=f"all_but_last is {count + 1}, but only {count} layers are stored"):
-        Intervention().then({"do": "remove", "all_but_last": count + 1}, [], study.stored)
+        Intervention().edited({"do": "remove", "all_but_last": count + 1}, [], study.stored)
     with pytest.raises(InputError, match="'keep' goes with heads, components or a concept"):
-        Intervention().then({"do": "keep", "mlps": True}, [], study.stored)
+        Intervention().edited({"do": "keep", "mlps": True}, [], study.stored)

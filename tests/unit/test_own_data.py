@@ -13,10 +13,10 @@ from clipspectra.arrays import load_table, save_table
 from clipspectra.data import strict_yaml, texts
 from clipspectra.data.datasets import (
     choose_rows,
+    class_indices,
     folder_manifest,
     left_out,
     own_manifest,
-    places_of,
     read_manifest,
     shared_images,
 )
@@ -96,13 +96,13 @@ def test_every_column_but_label_is_text(tmp_path):
 
 def test_classes_are_found_by_name_whatever_their_labels():
     rows = pd.DataFrame({"class": ["dog", "ape", "dog"], "label": [7, -1, 7]})
-    assert places_of(rows, "class", ["ape", "cat", "dog"], "mine").tolist() == [2, 0, 2]
+    assert class_indices(rows, "class", ["ape", "cat", "dog"], "mine").tolist() == [2, 0, 2]
     with pytest.raises(InputError, match="The texts of mine have no class 'dog'"):
-        places_of(rows, "class", ["ape", "cat"], "mine")
+        class_indices(rows, "class", ["ape", "cat"], "mine")
     with pytest.raises(
         InputError, match="The texts of mine have no class names, so it is not known which one is a row's"
     ):
-        places_of(pd.DataFrame({"class": [""]}), "class", ["ape", "cat"], "mine")
+        class_indices(pd.DataFrame({"class": [""]}), "class", ["ape", "cat"], "mine")
 
 
 def test_folders_as_they_are(tmp_path):
@@ -290,33 +290,33 @@ def test_classes_are_told_apart_by_what_is_said(tmp_path):
         with pytest.raises(
             InputError, match="stand for two classes, but are the same tokens to the model; say them apart"
         ):
-            texts.check_apart(loaded, same)
-    texts.check_apart(loaded, ["hot dog", ["hot dog", "sausage"], "cat"])
+            texts.check_distinct(loaded, same)
+    texts.check_distinct(loaded, ["hot dog", ["hot dog", "sausage"], "cat"])
     decomposed, composed = "Ka\u0308se", "K\u00e4se"
     picture(tmp_path / decomposed / "a.png")
     picture(tmp_path / "Brot" / "b.png")
     assert folder_manifest(tmp_path)["class"].tolist() == ["Brot", composed]
-    assert texts.phrases_of([composed], {decomposed: "cheese"}, "class") == ["cheese"]
+    assert texts.prompt_phrases([composed], {decomposed: "cheese"}, "class") == ["cheese"]
     rows = pd.DataFrame({"class": ["a", "b"], "label": [0, 1], "colour": ["", "red"]})
     with pytest.raises(InputError, match="column 'colour' is blank in 1 rows"):
-        texts.values_of(rows, "colour", {})
+        texts.classifier_values(rows, "colour", {})
 
 
 def test_imagenets_names_go_by_wnid():
     from open_clip import IMAGENET_CLASSNAMES
 
     wnids = [f"n{number:08d}" for number in range(1000)]
-    assert texts.phrases_of(wnids, "imagenet", "class") == list(IMAGENET_CLASSNAMES)
-    assert texts.phrases_of(wnids[::-1], "imagenet", "class") == list(IMAGENET_CLASSNAMES[::-1])
+    assert texts.prompt_phrases(wnids, "imagenet", "class") == list(IMAGENET_CLASSNAMES)
+    assert texts.prompt_phrases(wnids[::-1], "imagenet", "class") == list(IMAGENET_CLASSNAMES[::-1])
     with pytest.raises(InputError, match="are no wnids"):
-        texts.phrases_of([str(number) for number in range(1000)], "imagenet", "class")
+        texts.prompt_phrases([str(number) for number in range(1000)], "imagenet", "class")
 
 
 def test_texts_of_the_same_tokens_count_once():
     loaded = models.load(ROOT / "tests/golden/model_config.json", ROOT / "tests/golden/model.safetensors")
     long = "word " * loaded.tokenizer.context_length
     pool = ["A photo of Cardiff", "a photo of cardiff", "a  photo of\tCardiff", "another", long + "one", long + "two"]
-    assert texts.different_texts(loaded, pool) == (["A photo of Cardiff", "another", long + "one"], 3)
+    assert texts.distinct_texts(loaded, pool) == (["A photo of Cardiff", "another", long + "one"], 3)
 
 
 YAML = """\

@@ -14,7 +14,7 @@ from tokenizers_small import cached, tokenizer_files
 
 from clipspectra import InputError
 from clipspectra.towers import models
-from clipspectra.towers.architectures import CONFIG, LIKE, described_by_name
+from clipspectra.towers.architectures import CONFIG, LIKE, describe_name
 from clipspectra.towers.transformers_configs import preprocessing_of
 
 ROOT = Path(__file__).parents[2]
@@ -23,7 +23,7 @@ ARCHITECTURE, WEIGHTS = ROOT / "tests/golden/model_config.json", ROOT / "tests/g
 
 def settled(name, like=None, **values):
     """The description of a weights' file of an architecture about which nothing else is known."""
-    description = described_by_name(name)
+    description = describe_name(name)
     description.of_file = True
     if like:
         description.take_tag(like, LIKE)
@@ -241,14 +241,14 @@ def test_every_architecture_gets_its_tokenizer_from_the_cache(cache, monkeypatch
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert len(HUB) > 40
     for name in HUB:
-        description = described_by_name(name)
+        description = describe_name(name)
         tokens = models._tokenizer(description, str(cache))(["a photo of a cat"])
         assert tokens.shape == (1, description.config["text_cfg"].get("context_length", 77)), name
         assert len(tokens.unique()) > 3, name
     with pytest.raises(
         InputError, match="The tokenizer timm/ViT-B-16-SigLIP of .* cannot be fetched, and the cache lacks"
     ):
-        models._tokenizer(described_by_name("ViT-B-16-SigLIP"), str(cache / "empty"))
+        models._tokenizer(describe_name("ViT-B-16-SigLIP"), str(cache / "empty"))
 
 
 TOWERS = {
@@ -267,7 +267,7 @@ def test_text_towers_of_transformers_are_built_without_the_network(name, tmp_pat
     small |= {"d_model": 32, "d_ff": 32, "d_kv": 16, "num_layers": 1, "num_heads": 2, "encoder_layers": 1}
     small |= {"encoder_attention_heads": 2, "decoder_layers": 1, "encoder_ffn_dim": 32, "vocab_size": 90}
     cached(tmp_path, repository, tokenizer_files(repository) | {"config.json": kind(**small).to_dict()})
-    description = described_by_name(name)
+    description = describe_name(name)
     description.config["vision_cfg"] |= {"layers": 1, "width": 64, "image_size": 32}
     model = models._built(description, str(tmp_path)).eval()
     tokens = models._tokenizer(description, str(tmp_path))(["a photo of a cat", "a cat"])

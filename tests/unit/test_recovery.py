@@ -6,10 +6,10 @@ import torch
 from stored_small import stored_small
 
 from clipspectra.contributions.moments import Moments
-from clipspectra.evaluation.accuracy import cosine, in_top
-from clipspectra.evaluation.effects import effects
-from clipspectra.evaluation.recovery import Recovery, recovered
-from clipspectra.explanations.methods import CONTROLS, METHODS, explained
+from clipspectra.evaluation.accuracy import cosine, in_top_k
+from clipspectra.evaluation.effects import direct_effects
+from clipspectra.evaluation.recovery import Recovery, recovered_accuracy
+from clipspectra.explanations.methods import CONTROLS, METHODS, explain
 
 rng = np.random.default_rng(5)
 TEXTS, CLASSIFIER = rng.normal(size=(50, 24)), rng.normal(size=(24, 9))
@@ -30,9 +30,9 @@ def recovery(study, method, layers, budgets):
         weights = stored.weight_moments(layer)
         for head, moments in enumerate(stored.fit_moments(layer)):
             options = {"budget": max(budgets), "rng": np.random.default_rng(head), "options": {"threshold": 1.0}}
-            told[layer, head] = explained(method, moments, TEXTS, weights=weights[head], **options)
+            told[layer, head] = explain(method, moments, TEXTS, weights=weights[head], **options)
     ready = Recovery(told, stored.basis, budgets)
-    return recovered(stored, ready, layers, CLASSIFIER, right, mlps="kept").set_index("budget")
+    return recovered_accuracy(stored, ready, layers, CLASSIFIER, right, mlps="kept").set_index("budget")
 
 
 @pytest.mark.parametrize("method", [*METHODS, *CONTROLS])
@@ -46,7 +46,7 @@ def test_all_at_full_budget_and_nothing_at_none(method, study):
         assert table.loc[60, "explained_variance"] == pytest.approx(100, abs=0.5)
     if method == "components_without_text":
         assert table.loc[60, "cosine"] == pytest.approx(1, abs=1e-3)
-        assert table.loc[60, "top1"] == 100 * in_top(whole, CLASSIFIER, right[stored.scored], 1).mean()
+        assert table.loc[60, "top1"] == 100 * in_top_k(whole, CLASSIFIER, right[stored.scored], 1).mean()
 
 
 def test_the_same_as_replacing_dense_contributions(study):
@@ -60,7 +60,7 @@ def test_the_same_as_replacing_dense_contributions(study):
     for layer in (1, 2):
         for head in range(4):
             data = heads[:, layer, head]
-            found = explained("textspan", Moments.of(data[stored.fit]), TEXTS, budget=budget, rng=None)
+            found = explain("textspan", Moments.from_data(data[stored.fit]), TEXTS, budget=budget, rng=None)
             new = found.reconstruct(data)
             rebuilt = rebuilt + new
             missed += ((data - new)[eval_rows] ** 2).sum()
@@ -70,7 +70,7 @@ def test_the_same_as_replacing_dense_contributions(study):
     assert table.loc[budget, "cosine"] == pytest.approx(cosine(rebuilt, whole).mean(), abs=1e-5)
     for count, name in ((1, "top1"), (5, "top5")):
         assert table.loc[budget, name] == pytest.approx(
-            100 * in_top(rebuilt, CLASSIFIER, right[eval_rows], count).mean()
+            100 * in_top_k(rebuilt, CLASSIFIER, right[eval_rows], count).mean()
         )
 
 
@@ -82,7 +82,7 @@ def test_texts_beat_chance(study):
 
 def test_effects_of_single_parts(study):
     stored, exact, right = study
-    table = effects(stored, CLASSIFIER, right).set_index(["kind", "layer", "head"])
+    table = direct_effects(stored, CLASSIFIER, right).set_index(["kind", "layer", "head"])
     assert len(table) == 3 * 4 + 3
     rows, heads = stored.scored, exact.heads.numpy().astype(np.float64)
     whole, part = exact.total().numpy().astype(np.float64), heads[:, 1, 2]
@@ -94,8 +94,8 @@ def test_effects_of_single_parts(study):
     assert found["cosine"] == pytest.approx(cosine(part, texts)[rows].mean(), rel=1e-4)
     share = 100 * (part * away)[rows].sum() / (whole * away)[rows].sum()
     assert found["margin_share"] == pytest.approx(share, rel=1e-4)
-    before = 100 * in_top(whole, CLASSIFIER, right, 1)[rows].mean()
-    after = 100 * in_top(whole - part + part[stored.fit].mean(0), CLASSIFIER, right, 1)[rows].mean()
+    before = 100 * in_top_k(whole, CLASSIFIER, right, 1)[rows].mean()
+    after = 100 * in_top_k(whole - part + part[stored.fit].mean(0), CLASSIFIER, right, 1)[rows].mean()
     assert found["accuracy"] == pytest.approx(before)
     assert found["accuracy_lost"] == pytest.approx(before - after)
     mlp = exact.mlps.numpy()[rows, 2]
@@ -104,4 +104,4 @@ def test_effects_of_single_parts(study):
 
 def test_an_unknown_method_is_refused():
     with pytest.raises(ValueError, match="'lasso' is no method; use one of components, textspan"):
-        explained("lasso", Moments.of(rng.normal(size=(9, 24))), TEXTS, budget=3, rng=rng)
+        explain("lasso", Moments.from_data(rng.normal(size=(9, 24))), TEXTS, budget=3, rng=rng)

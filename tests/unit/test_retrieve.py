@@ -8,10 +8,10 @@ import pytest
 from stored_small import stored_small
 
 from clipspectra import InputError
-from clipspectra.concepts.retrieval import Components, View, best_texts, centred, ends, trace
+from clipspectra.concepts.retrieval import Components, View, best_texts, centred_queries, ends, trace
 from clipspectra.contributions.stored import EMBEDDING
 from clipspectra.data.texts import unknown_words
-from clipspectra.explanations.methods import save_told
+from clipspectra.explanations.methods import save_explanations
 from clipspectra.towers import models
 
 rng = np.random.default_rng(3)
@@ -21,7 +21,7 @@ rng = np.random.default_rng(3)
 def study(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
     found = stored_small(folder)
-    save_told(folder / "components.safetensors", found.told, {})
+    save_explanations(folder / "components.safetensors", found.told, {})
     found.components = Components.load(folder / "components.safetensors")
     return found
 
@@ -70,9 +70,11 @@ def test_a_query_at_the_mean_is_refused(study):
 
 def test_queries_are_taken_from_the_mean_of_their_kind():
     features, mean = rng.normal(size=(9, 24)), rng.normal(size=24)
-    np.testing.assert_allclose(centred({"features": features[:2]}, features, mean), features[:2] - features.mean(0))
+    np.testing.assert_allclose(
+        centred_queries({"features": features[:2]}, features, mean), features[:2] - features.mean(0)
+    )
     picture = rng.normal(size=(1, 24))
-    found = centred({"embedding": picture, "z": None}, features, mean)
+    found = centred_queries({"embedding": picture, "z": None}, features, mean)
     np.testing.assert_allclose(found[0], picture[0] / np.linalg.norm(picture) - mean)
 
 

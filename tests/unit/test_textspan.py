@@ -59,7 +59,7 @@ def test_order_and_shards_change_nothing(variant, head):
     whole = text_span(Reduced(rows, basis), texts, iterations=99, variant=variant)
     shuffled = Reduced(np.random.default_rng(0).permutation(rows), basis)
     np.testing.assert_array_equal(text_span(shuffled, texts, iterations=99, variant=variant).text, whole.text)
-    parts = [Moments.of(Reduced(part, basis)) for part in np.split(rows, [11, 50])]
+    parts = [Moments.from_data(Reduced(part, basis)) for part in np.split(rows, [11, 50])]
     merged = text_span(parts[0].merge(parts[1]).merge(parts[2]), texts, iterations=99, variant=variant)
     np.testing.assert_array_equal(merged.text, whole.text)
     np.testing.assert_allclose(merged.steps, whole.steps, atol=1e-9)

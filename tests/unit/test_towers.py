@@ -15,7 +15,7 @@ from towers_small import SMALL, TEXT, pictures, small
 from clipspectra import InputError
 from clipspectra.contributions.exact import contributions
 from clipspectra.segmentation.maps import patch_evidence
-from clipspectra.towers.families import described, tower
+from clipspectra.towers.families import adapt, describe
 from clipspectra.towers.hooks import observe
 
 ATTENTION = F.scaled_dot_product_attention
@@ -141,7 +141,7 @@ def test_brute_force_in_float64(name):
             found.norm, model.encode_image(images, normalize=False).norm(dim=1), atol=0, rtol=1e-12
         )
         classifier = torch.randn(found.heads.shape[-1], 7, dtype=torch.float64)
-        logits = torch.einsum("ilphe,ec->ipc", expected[0], classifier)[:, tower(model.visual).prefix :]
+        logits = torch.einsum("ilphe,ec->ipc", expected[0], classifier)[:, adapt(model.visual).prefix :]
         top = (normalised @ classifier).argmax(1)
         evidence = logits[torch.arange(IMAGES), :, top] - logits.mean(-1)
         torch.testing.assert_close(patch_evidence(model, images, classifier)[0], evidence, atol=1e-12, rtol=0)
@@ -157,11 +157,11 @@ REFUSED = {
 @pytest.mark.parametrize("architecture", sorted({architecture for architecture, _ in SMALL.values()} | set(REFUSED)))
 def test_what_the_table_of_models_says_is_true(architecture):
     """The families tested here are the table's, and what it refuses is refused in a model too."""
-    row = described(architecture)
+    row = describe(architecture)
     config = open_clip.get_model_config(architecture)
     if architecture not in REFUSED:
         assert row["supported"] == "yes"
-        families = {tower(small(name).visual).family for name in SMALL if SMALL[name][0] == architecture}
+        families = {adapt(small(name).visual).family for name in SMALL if SMALL[name][0] == architecture}
         assert row["adapter"] in families
         return
     assert row["supported"] == "no"
@@ -212,14 +212,14 @@ def test_nothing_is_made_on_another_device(name):
 def test_hooks_change_and_leave_nothing(name):
     """Bit for bit where torch takes the same kernels, also after an exception, and with two models at once."""
     model, other = small(name, torch.float32), small("ViT", torch.float32)
-    images, found = pictures(model, 3, torch.float32), tower(model.visual)
+    images, found = pictures(model, 3, torch.float32), adapt(model.visual)
     modules = {part: set(vars(module)) for part, module in model.named_modules()}
     with patch("torch.backends.mha.get_fastpath_enabled", lambda: False):
         bare, others = model.encode_image(images), other.encode_image(pictures(other, 3, torch.float32))
         seen = [], []
         with (
             observe(found, on_layer=lambda number, _: seen[0].append(number)),
-            observe(tower(other.visual), on_layer=lambda number, _: seen[1].append(number)),
+            observe(adapt(other.visual), on_layer=lambda number, _: seen[1].append(number)),
         ):
             observed = model.encode_image(images)
             assert torch.equal(other.encode_image(pictures(other, 3, torch.float32)), others)

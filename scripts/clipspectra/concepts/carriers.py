@@ -22,7 +22,7 @@ from clipspectra.jobs import progress
 LEAST_SHARE = 0.01  # of its head's variance, for a component that stands for a random one
 
 
-def directions_of(features, pool_mean):
+def concept_directions(features, pool_mean):
     """Directions of a concept [text, d_embed]: its texts about their mean; of one text, about the pool's mean."""
     features = np.asarray(features, np.float64)
     return features - (features.mean(0) if len(features) > 1 else pool_mean)
@@ -31,7 +31,7 @@ def directions_of(features, pool_mean):
 def component_table(stored, told):
     """One row a component of every head: layer, head, component, share_of_head.
 
-    told: {(layer, head): methods.Told}; share_of_head: of the head's variance over the fit images
+    told: {(layer, head): methods.HeadExplanation}; share_of_head: of the head's variance over the fit images
     """
     tables = []
     for layer in stored.layers:
@@ -44,10 +44,10 @@ def component_table(stored, told):
     return pd.concat(tables, ignore_index=True)
 
 
-def carried(table, stored, told, directions, classifier, ranking="evidence"):
+def concept_shares(table, stored, told, directions, classifier, ranking="evidence"):
     """The `component_table` with what each component carries of a concept.
 
-    told: {(layer, head): methods.Told}, the whole embedding's under (-1, -1) too; directions: see directions_of
+    told: {(layer, head): methods.HeadExplanation}, the whole embedding's under (-1, -1) too; directions: see concept_directions
     classifier: [d_embed, class]; ranking: "evidence" or "sway"
 
     share: of the concept's evidence or sway, see above; concept, classes: mean square of what the concept's directions,
@@ -82,7 +82,7 @@ def carriers(table):
     return found.assign(held=found["share"].cumsum() / max(found["share"].sum(), np.finfo(float).tiny))
 
 
-def enough(found, share, number=None):
+def count_enough(found, share, number=None):
     """How many of the `carriers` hold `share` of what all hold; or `number`, if there are as many.
 
     Raises InputError if there are none, or fewer.

@@ -48,7 +48,7 @@ class Intervention:
     early: float = 1.0
     mlps: float = 1.0
 
-    def of_heads(self, factor, units):
+    def scale(self, factor, units):
         """Stretch units, (layer, head) for a whole head, (layer, head, component) for a component."""
         heads = dict(self.heads)
         for unit in units:
@@ -60,15 +60,15 @@ class Intervention:
         found = self.heads.get(unit[:2], Factors())
         return found.of(unit[2]) if len(unit) == 3 else found.rest
 
-    def of_mlps(self, factor):
+    def scale_mlps(self, factor):
         """Stretch all MLPs and the embedding of the tokens."""
         return replace(self, mlps=self.mlps * factor)
 
-    def of_early(self, factor):
+    def scale_early(self, factor):
         """Stretch the sum of the layers that were not stored head by head."""
         return replace(self, early=self.early * factor)
 
-    def keeping(self, units, every_head):
+    def keep(self, units, every_head):
         """Hold all heads of `every_head`, and the early ones, at their mean but for the units: heads or components."""
         whole = {unit for unit in units if len(unit) == 2}
         heads = {}
@@ -78,7 +78,7 @@ class Intervention:
             heads[place] = found if place in whole else Factors(0.0, kept)
         return replace(self, heads=heads, early=0.0)
 
-    def then(self, edit, units, stored):
+    def edited(self, edit, units, stored):
         """One more edit, as the config says it: of these units, or of what `all_but_last` or `mlps` means.
 
         Raises InputError where what is stored does not allow it.
@@ -87,10 +87,10 @@ class Intervention:
         if edit["do"] == "keep":
             if "mlps" in edit or "all_but_last" in edit:
                 raise InputError("'keep' goes with heads, components or a concept; hold the MLPs with 'remove'.")
-            return self.keeping(units, every_head)
+            return self.keep(units, every_head)
         factor = {"remove": 0.0, "invert": -1.0, "amplify": edit.get("by")}[edit["do"]]
         if "mlps" in edit:
-            return self.of_mlps(factor)
+            return self.scale_mlps(factor)
         if "all_but_last" in edit:
             last = edit["all_but_last"]
             if last > len(stored.layers):
@@ -99,20 +99,20 @@ class Intervention:
                     "under activations.layers."
                 )
             first = stored.layers.stop - last
-            return self.of_early(factor).of_heads(factor, [place for place in every_head if place[0] < first])
-        return self.of_heads(factor, units)
+            return self.scale_early(factor).scale(factor, [place for place in every_head if place[0] < first])
+        return self.scale(factor, units)
 
 
 def check_units(units, told):
     """The units as tuples, in order. Raises InputError for one that does not exist, or that is named twice.
 
-    told: {(layer, head): methods.Told} of all heads that can be edited
+    told: {(layer, head): methods.HeadExplanation} of all heads that can be edited
     """
     units = [tuple(map(int, unit)) for unit in units]
     layers = sorted({layer for layer, _ in told if layer >= 0})
     seen = set()
     for unit in units:
-        name = said(unit)
+        name = unit_name(unit)
         if unit[0] not in layers:
             raise InputError(f"There is no {name}: the stored layers are {layers[0]} to {layers[-1]}.")
         heads = sum(layer == unit[0] for layer, _ in told)
@@ -127,7 +127,7 @@ def check_units(units, told):
     return units
 
 
-def said(unit):
+def unit_name(unit):
     """A unit in words."""
     component = f", component {unit[2]}" if len(unit) == 3 else ""
     return f"layer {unit[0]}, head {unit[1]}{component}"
@@ -136,7 +136,7 @@ def said(unit):
 class Edits:
     """What interventions do to the embeddings of stored activations, seen through a readout.
 
-    stored: StoredActivations; told: {(layer, head): methods.Told} with mean and components of all stored heads
+    stored: StoredActivations; told: {(layer, head): methods.HeadExplanation} with mean and components of all stored heads
     readout: matrix that the embedding is read by, such as a classifier [d_embed, class]; None for the embedding itself
     """
 

@@ -6,16 +6,23 @@ import numpy as np
 import pandas as pd
 
 from clipspectra import InputError
-from clipspectra.concepts.carriers import LEAST_SHARE, carried, carriers, component_table, directions_of, enough
+from clipspectra.concepts.carriers import (
+    LEAST_SHARE,
+    carriers,
+    component_table,
+    concept_directions,
+    concept_shares,
+    count_enough,
+)
 from clipspectra.concepts.interventions import Edits, Intervention, check_units
-from clipspectra.evaluation.accuracy import change, members
+from clipspectra.evaluation.accuracy import accuracy_change, group_masks
 from clipspectra.jobs import progress
 
 DRAWS = 20  # of random units
 BAND = (2.5, 97.5)  # percentiles of the draws
 
 
-def grid(most):
+def unit_counts(most):
     """Numbers of units along a curve, 0 to `most` or a little more: one by one, then in ever larger steps."""
     steps, number = [0], 0
     while number < most:
@@ -24,16 +31,16 @@ def grid(most):
     return steps
 
 
-def units_of(edit, every, stored, told, features, pool_mean, classifier):
+def select_units(edit, every, stored, told, features, pool_mean, classifier):
     """(units in order, how many of them are wanted, table of them) of one edit of the config.
 
     every: component_table of all heads; features: of the edit's concept, if it has one [text, d_embed]
     """
     if "concept" in edit:
-        directions = directions_of(features, pool_mean)
-        table = carriers(carried(every, stored, told, directions, classifier, edit["rank_by"]))
+        directions = concept_directions(features, pool_mean)
+        table = carriers(concept_shares(every, stored, told, directions, classifier, edit["rank_by"]))
         units = list(map(tuple, table[["layer", "head", "component"]].to_numpy().tolist()))
-        return units, enough(table, edit["share"], edit["number"]), table
+        return units, count_enough(table, edit["share"], edit["number"]), table
     if "mlps" in edit:
         return [], 0, pd.DataFrame({"mlps": ["all"]})
     if "all_but_last" in edit:
@@ -61,7 +68,7 @@ def random_pool(edit, before, every):
 
 
 @dataclass
-class Ready:
+class PreparedIntervention:
     """An intervention of the config with its units found.
 
     before: all edits but the last; edit, units, wanted: the last one, its units in order and how many are wanted
@@ -79,32 +86,32 @@ class Ready:
 
     def made(self, units, stored):
         """The whole intervention, with these units in the last edit."""
-        return self.before.then(self.edit, units, stored)
+        return self.before.edited(self.edit, units, stored)
 
 
-def made_ready(edits, stored, told, features, pool_mean, classifier):
-    """The edits of the config as Ready.
+def prepare(edits, stored, told, features, pool_mean, classifier):
+    """The edits of the config as PreparedIntervention.
 
-    told: {(layer, head): methods.Told} of all stored heads; features: of all the edits' concepts' texts, in order
+    told: {(layer, head): methods.HeadExplanation} of all stored heads; features: of all the edits' concepts' texts, in order
     [text, d_embed]; pool_mean: of the text pool [d_embed]; classifier: [d_embed, class]
     """
     every, before, tables, left = component_table(stored, told), Intervention(), [], iter(features)
     for place, edit in enumerate(edits):
         of_edit = np.array([next(left) for _ in edit.get("concept", [])])
-        units, wanted, table = units_of(edit, every, stored, told, of_edit, pool_mean, classifier)
+        units, wanted, table = select_units(edit, every, stored, told, of_edit, pool_mean, classifier)
         numbers = np.arange(len(table))
         chosen = np.where((numbers < wanted) | (not units), "yes", "no")
         tables.append(table.assign(edit=place, do=edit["do"], place=numbers, chosen=chosen))
         if place < len(edits) - 1:
-            before = before.then(edit, units[:wanted], stored)
+            before = before.edited(edit, units[:wanted], stored)
     table = pd.concat(tables, ignore_index=True)
     front = ["edit", "do", "place", "chosen"]
     table = table[[*front, *table.columns.drop(front)]]
-    return Ready(before, edit, units, wanted, random_pool(edit, before, every), len(edits), table)
+    return PreparedIntervention(before, edit, units, wanted, random_pool(edit, before, every), len(edits), table)
 
 
 @dataclass
-class Tried:
+class Outcome:
     """Whether each image is classified right, bool arrays […, image].
 
     untouched: by the model as it is; before: with all edits but the last
@@ -119,9 +126,9 @@ class Tried:
     steps: list
 
 
-def tried(ready, stored, told, classifier, right, rng):
-    """Tried, of an intervention made ready, with none to twice the wanted number of its units. right: class [image]."""
-    steps = [number for number in grid(max(2 * ready.wanted, 16)) if number <= len(ready.units)]
+def evaluate(ready, stored, told, classifier, right, rng):
+    """Outcome, of an intervention made ready, with none to twice the wanted number of its units. right: class [image]."""
+    steps = [number for number in unit_counts(max(2 * ready.wanted, 16)) if number <= len(ready.units)]
     numbers, pool = sorted({*steps, ready.wanted}), ready.pool
     orders = [ready.units] + [[pool[row] for row in rng.permutation(len(pool))] for _ in range(DRAWS if pool else 0)]
     # One flat list of interventions, each near the one before it, so that one pass over the images makes all.
@@ -138,7 +145,7 @@ def tried(ready, stored, told, classifier, right, rng):
         for number in numbers
         if pool and number <= len(pool)
     }
-    return Tried(found[0], found[1], {number: of_plan[0, number] for number in numbers}, draws, steps)
+    return Outcome(found[0], found[1], {number: of_plan[0, number] for number in numbers}, draws, steps)
 
 
 def accuracy(found, groups):
@@ -151,7 +158,7 @@ def accuracy(found, groups):
     return of_group | ({"worst": np.min(several, axis=0)} if several else {})
 
 
-def groups_of(images, roles, manifest, wanted, dataset):
+def role_groups(images, roles, manifest, wanted, dataset):
     """{role: {group: bool [image]}} of the roles' images: all, and if groups are wanted each group of the manifest.
 
     Raises InputError for images without a group, and for a group without images.
@@ -171,7 +178,7 @@ def groups_of(images, roles, manifest, wanted, dataset):
         )
     found = {}
     for role, inside in roles.items():
-        found[role] = {name: of_group & inside for name, of_group in members(images).items()}
+        found[role] = {name: of_group & inside for name, of_group in group_masks(images).items()}
         for name in sorted(set(manifest["group"])):
             if not found[role].get(name, np.zeros(1)).any():
                 raise InputError(
@@ -220,7 +227,7 @@ def readings(interventions, stored, told, classifiers, truths):
     return [{factor: tuple(map(np.concatenate, zip(*parts))) for factor, parts in one.items()} for one in found]
 
 
-def by_value(before, after, truths, scored, values, about):
+def value_changes(before, after, truths, scored, values, about):
     """One row a value of each factor, and one for all that the edit is not about: how accuracy and naming change.
 
     before, after: {factor: (value, cosine)} of `readings`; scored: images that count, bool [image]
@@ -237,7 +244,7 @@ def by_value(before, after, truths, scored, values, about):
             right = [(value == truths[factor])[inside] for value, _ in (before[factor], after[factor])]
             row = {"factor": factor, "value": name, "meant": "yes" if set(places) <= set(meant) else "no"}
             row |= {"images": int(inside.sum()), "before": 100 * right[0].mean(), "after": 100 * right[1].mean()}
-            row |= dict(zip(("change", "change_low", "change_high"), change(*right)))
+            row |= dict(zip(("change", "change_low", "change_high"), accuracy_change(*right)))
             for when, (value, cosine) in (("before", before[factor]), ("after", after[factor])):
                 row[f"called_{when}"] = 100 * np.isin(value[scored], places).mean()
                 row[f"cosine_{when}"] = cosine[inside].mean()
@@ -245,7 +252,7 @@ def by_value(before, after, truths, scored, values, about):
 
 
 def curve(found, groups):
-    """One row a role, number of units and group, of a Tried; groups: {role: {group: bool [image]}}."""
+    """One row a role, number of units and group, of a Outcome; groups: {role: {group: bool [image]}}."""
     for role, of_role in groups.items():
         for number in found.steps:
             for row in beside_random(number, found.chosen[number], found.draws, of_role):
@@ -253,7 +260,7 @@ def curve(found, groups):
 
 
 def settings(ready, found, groups):
-    """One row a role, setting and group, of a Tried: as it is, before the last edit, edited, with the best number.
+    """One row a role, setting and group, of a Outcome: as it is, before the last edit, edited, with the best number.
 
     The best number is that of the worst group (or of all) on validation images, by their labels.
     """

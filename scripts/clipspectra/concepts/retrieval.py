@@ -32,7 +32,7 @@ class Components:
 
     @classmethod
     def load(cls, path):
-        """All components of heads in a file that methods.save_told wrote, by layer, head and number."""
+        """All components of heads in a file that methods.save_explanations wrote, by layer, head and number."""
         with safe_open(path, "np") as file:
             names = [name.split(".")[1:] for name in file.keys() if name.startswith("components.")]
             heads = sorted((int(layer), int(head)) for layer, head in names)
@@ -45,7 +45,7 @@ class Components:
         return Components(self.where[rows], self.directions[rows])
 
 
-def centred(asked, features, mean):
+def centred_queries(asked, features, mean):
     """Queries less the mean of their kind, [query, d_embed].
 
     asked: {"features": texts [query, d_embed]}, or {"embedding": pictures [query, d_embed], not normalised}

@@ -24,20 +24,20 @@ from dataclasses import dataclass
 import torch
 
 from clipspectra import InputError
-from clipspectra.towers.families import tower
+from clipspectra.towers.families import adapt
 from clipspectra.towers.hooks import observe
 from clipspectra.towers.tower import Tower, float64, statistics
 
 
 @torch.no_grad()
-def head_basis(found):
+def head_basis(tower):
     """B of every head of a Tower, [layer, head, d_embed, coordinate], worked out in float64, in the tower's dtype.
 
     Coordinates: z for each way the tokens are read (one, or one a pool head), then the scalars.
     """
-    project, shared, _ = found.linear()
-    parts, basis = 2 * len(found.layers) + 1, []
-    for layer in found.layers:
+    project, shared, _ = tower.linear()
+    parts, basis = 2 * len(tower.layers) + 1, []
+    for layer in tower.layers:
         write, bias = layer.writing()
         of_z = torch.einsum("gem,hmk->hegk", project, write).flatten(2)  # [head, d_embed, group * k]
         constants = torch.cat([(project @ bias).T, shared / parts], dim=1) / layer.heads  # [d_embed, scalar]
@@ -47,9 +47,9 @@ def head_basis(found):
 
 
 @torch.no_grad()
-def value_grams(found):
+def value_grams(tower):
     """Layer.value_gram of every layer of a Tower, [layer, head, coordinate, coordinate], in the tower's dtype."""
-    return torch.stack([layer.value_gram().to(layer.weight) for layer in found.layers])
+    return torch.stack([layer.value_gram().to(layer.weight) for layer in tower.layers])
 
 
 @dataclass
@@ -109,16 +109,16 @@ class Contributions:
 
 
 @torch.no_grad()
-def activations(model, images, *, per_token=False, found: Tower | None = None):
+def activations(model, images, *, per_token=False, tower: Tower | None = None):
     """One forward pass of `model` (open_clip, eval mode) on `images` [image, 3, height, width], as Activations.
 
-    found: the model's Tower, where the caller has it. The last block works for the class token alone where only that is
+    tower: the model's Tower, where the caller has it. The last block works for the class token alone where only that is
     read. Under autocast only the forward pass is cast. Raises InputError, before any compute, for a tower that cannot
     be decomposed exactly and for images of another size.
     """
-    found = found or tower(model.visual)
-    check_images(found, images)
-    tokens, of_class = found.readout.tokens, found.readout.pool == "class"
+    tower = tower or adapt(model.visual)
+    check_images(tower, images)
+    tokens, of_class = tower.readout.tokens, tower.readout.pool == "class"
     coordinates, sources, added = {}, {}, {}
 
     def on_layer(number, seen):
@@ -127,18 +127,18 @@ def activations(model, images, *, per_token=False, found: Tower | None = None):
         elif per_token:
             sources[number] = seen
         if not per_token:
-            coordinates[number] = read_coordinates(found.layers[number], seen, tokens)
+            coordinates[number] = read_coordinates(tower.layers[number], seen, tokens)
 
     def on_mlp(number, output):
         added[number + 1] = output[:, tokens].clone()  # a view would keep all tokens of all layers in memory
 
-    with observe(found, on_layer=on_layer, on_mlp=on_mlp, only_read=True) as ends:
+    with observe(tower, on_layer=on_layer, on_mlp=on_mlp, only_read=True) as ends:
         embedding = model.encode_image(images, normalize=False)
     with torch.autocast(images.device.type, enabled=False):
-        embedding, added[0] = embedding.to(found.dtype), ends.start
-        weights, scalars, scale = found.readout.weights_and_scalars(ends, embedding.norm(dim=-1))
+        embedding, added[0] = embedding.to(tower.dtype), ends.start
+        weights, scalars, scale = tower.readout.weights_and_scalars(ends, embedding.norm(dim=-1))
         z, selves = [], []
-        for number, layer in enumerate(found.layers):
+        for number, layer in enumerate(tower.layers):
             if number in sources:
                 read = sources.pop(number)
                 read = read if of_class else read.read(tokens)
@@ -149,7 +149,7 @@ def activations(model, images, *, per_token=False, found: Tower | None = None):
             else:
                 of_layer = coordinates.pop(number).to(weights)
                 z.append(torch.einsum("igt,ihtk->ihgk", weights, of_layer).flatten(-2))
-        project, shared, out = found.reading
+        project, shared, out = tower.reading
         shares = scalars[:, None, len(project) :] @ shared.T / (2 * len(z) + 1)  # [image, 1, d_embed]
         streams = torch.stack(
             [added[number] for number in range(len(z) + 1)], dim=1
@@ -160,12 +160,12 @@ def activations(model, images, *, per_token=False, found: Tower | None = None):
             mlps = torch.cat([mlps, (ends.pool_mlp.to(scale) * scale[:, None] @ out.T)[:, None]], dim=1)
         class_self = None
         if of_class:
-            written = [u @ write.T for u, (write, _) in zip(selves, found.writing)]  # layer: [image, d_model]
-            biases = torch.stack([bias for _, bias in found.writing]) / every * weights
+            written = [u @ write.T for u, (write, _) in zip(selves, tower.writing)]  # layer: [image, d_model]
+            biases = torch.stack([bias for _, bias in tower.writing]) / every * weights
             class_self = (torch.stack(written, dim=1) + biases) @ project[0].T + shares / every
         mean = std = None
-        if found.readout.norm is not None:
-            mean, inverse = statistics(ends.state if found.readout.after is None else ends.pooled, found.readout.norm)
+        if tower.readout.norm is not None:
+            mean, inverse = statistics(ends.state if tower.readout.after is None else ends.pooled, tower.readout.norm)
             mean, std = (mean[:, 0], 1 / inverse[:, 0]) if of_class and mean.ndim == 2 else (mean, 1 / inverse)
     return Activations(torch.stack(z, dim=1), scalars, mlps, class_self, embedding, mean, std)
 
@@ -207,9 +207,9 @@ def source_parts(layer, read, weights):
     return parts
 
 
-def check_images(found, images):
+def check_images(tower, images):
     """Raise InputError unless images are [image, 3, height, width] of the tower's size."""
-    height, width = found.image_size
+    height, width = tower.image_size
     if images.ndim != 4 or tuple(images.shape[1:]) != (3, height, width):
         raise InputError(
             f"Images of shape {list(images.shape)} do not fit the model, which takes [image, 3, {height}, {width}]; "
@@ -223,9 +223,9 @@ def contributions(model, images, *, per_token=False):
     model: open_clip model in eval mode; images: preprocessed, [image, 3, height, width]. Raises InputError for a tower
     without an exact decomposition.
     """
-    found = tower(model.visual)
-    seen = activations(model, images, per_token=per_token, found=found)
-    basis, scalars = head_basis(found), seen.scalars.shape[1]
+    tower = adapt(model.visual)
+    seen = activations(model, images, per_token=per_token, tower=tower)
+    basis, scalars = head_basis(tower), seen.scalars.shape[1]
     of_z, constants = basis[..., :-scalars], basis[..., -scalars:]
     heads = torch.einsum("ilphk,lhek->ilphe" if per_token else "ilhk,lhek->ilhe", seen.z, of_z)
     shares = torch.einsum("is,lhes->ilhe", seen.scalars, constants)
@@ -246,15 +246,16 @@ def heads_sum(z, scalars, basis):
     return total
 
 
-def sum_error(found, basis):
+def sum_error(activations, basis):
     """Largest |sum of all contributions - e/n| over images and dimensions, summing in float64 without forming heads.
 
-    found: Activations; basis: B of the heads that z holds, in float64, [layer, head, d_embed, coordinate + scalar]
+    activations: Activations; basis: B of the heads that z holds, in float64, [layer, head, d_embed, coordinate + scalar]
     """
     z, scalars, mlps, embedding = (
-        float64(part).to(basis) for part in (found.z, found.scalars, found.mlps, found.embedding)
+        float64(part).to(basis)
+        for part in (activations.z, activations.scalars, activations.mlps, activations.embedding)
     )
     total = heads_sum(z, scalars, basis) + mlps.sum(1)
-    if found.early is not None:
-        total += float64(found.early).to(basis)
+    if activations.early is not None:
+        total += float64(activations.early).to(basis)
     return float((total - embedding / embedding.norm(dim=-1, keepdim=True)).abs().max())

@@ -10,7 +10,7 @@ from clipspectra.contributions.exact import activations, head_basis, heads_sum, 
 from clipspectra.data.pictures import ImageFiles, batches
 from clipspectra.jobs import progress
 from clipspectra.towers.devices import LARGEST_ERROR, enough_memory
-from clipspectra.towers.families import tower
+from clipspectra.towers.families import adapt
 
 CHECKED = 8  # images of the first batch that also go through the bare model
 
@@ -29,12 +29,12 @@ def extract(loaded, table, root, folder, *, batch_size, workers, layers="all", d
     the bare model, over the first images; skipped, rows that could not be read with the reason.
     Raises InputError where an error is above LARGEST_ERROR, and naming an image whose activations are not numbers.
     """
-    found, device = tower(loaded.model.visual), loaded.device
-    every = len(found.layers)
+    tower, device = adapt(loaded.model.visual), loaded.device
+    every = len(tower.layers)
     if layers != "all" and layers > every:
         raise InputError(f"'layers' asks for the last {layers} layers; the model has {every}.")
     first = 0 if layers == "all" else every - layers
-    basis = head_basis(found)
+    basis = head_basis(tower)
     basis = basis.double() if device.type != "mps" else basis.cpu().double()
     stream, skipped = ArrayStream(folder), []
     proof = {"first_layer": first, "sum_error": 0.0, "stored_sum_error": 0.0, "model_error": None}
@@ -43,7 +43,7 @@ def extract(loaded, table, root, folder, *, batch_size, workers, layers="all", d
         for rows, (images,) in batches(files, batch_size, workers=workers, on_bad_image=on_bad_image, skipped=skipped):
             images = images.to(device, non_blocking=True)
             with loaded.autocast():
-                seen = activations(loaded.model, images, found=found)
+                seen = activations(loaded.model, images, tower=tower)
                 if proof["model_error"] is None:
                     bare = loaded.model.encode_image(images[:CHECKED], normalize=False).to(seen.embedding)
                     unit = torch.nn.functional.normalize

@@ -36,7 +36,7 @@ class Moments:
     basis: np.ndarray | None = None
 
     @classmethod
-    def of(cls, data):
+    def from_data(cls, data):
         """Moments of Reduced rows or of an array [image, d_embed]."""
         if isinstance(data, cls):
             return data

@@ -58,7 +58,7 @@ class StoredActivations:
         if protocol == "same":
             self.fit = self.scored = ~self.validation
 
-    def of_table(self, table):
+    def extracted_rows(self, table):
         """The rows of a table of chosen images that were extracted, in order: without those that could not be read."""
         return table.set_index("row").loc[self.rows].reset_index()
 
@@ -84,7 +84,7 @@ class StoredActivations:
         merged = [None] * len(bases)
         for q, fit in zip(readers, self.by_chunk(self.fit)):
             for head in range(len(bases) if fit.any() else 0):
-                found = Moments.of(q[fit, head])
+                found = Moments.from_data(q[fit, head])
                 merged[head] = found if merged[head] is None else merged[head].merge(found)
         for moments, basis in zip(merged, bases):
             moments.basis = basis

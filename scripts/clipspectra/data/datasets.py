@@ -221,7 +221,7 @@ def choose_rows(manifest, roles, seed):
     return result.sort_values(["role", "row"], ascending=[False, True], ignore_index=True)
 
 
-def check_asked(chosen, factors, masks, dataset):
+def check_requirements(chosen, factors, masks, dataset):
     """Raise InputError with all that the config asks of a seed's images and the manifest lacks.
 
     factors: columns that must be there and filled; masks: whether the eval images must have masks
@@ -249,7 +249,7 @@ def masked_rows(chosen):
     return chosen[chosen["role"] == "eval"].reset_index(drop=True)
 
 
-def places_of(table, column, values, dataset):
+def class_indices(table, column, values, dataset):
     """Place of each row's class, or factor value, among a classifier's columns, int [image]: by name, not by label.
 
     values: the column's values in the classifier's order. Raises InputError for a row whose value has no text.

@@ -33,12 +33,12 @@ def mask_transform(preprocess, image_size, squashed=False):
     return transforms.Compose([*steps, transforms.PILToTensor()])
 
 
-def seen_picture(path, preprocess):
+def model_view(path, preprocess):
     """A picture as the tower sees it, resized and cropped, uint8 [height, width, 3]."""
     return np.array(transforms.Compose(spatial(preprocess))(open_rgb(path)))
 
 
-def seen_box(size, preprocess):
+def model_view_box(size, preprocess):
     """(top, left, height, width) of what the tower sees of a picture, in its own pixels. size: its (height, width)."""
     picture, scale, box = Image.new("L", size[::-1]), np.ones(2), np.array([0.0, 0.0, *size])
     for step in spatial(preprocess):

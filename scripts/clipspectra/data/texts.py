@@ -131,7 +131,7 @@ def clean_pool(lines, name):
     return texts, {"blank": len(lines) - len(filled), "double": len(filled) - len(texts)}
 
 
-def different_texts(loaded, texts, batch=1000):
+def distinct_texts(loaded, texts, batch=1000):
     """(texts, how many were dropped): of those that are the same tokens to a model, the first."""
     first = {}
     for start in range(0, len(texts), batch):
@@ -141,7 +141,7 @@ def different_texts(loaded, texts, batch=1000):
 
 
 @torch.no_grad()
-def embed(loaded, texts, *, batch=256, bar=True):
+def embed_texts(loaded, texts, *, batch=256, bar=True):
     """Normalised embeddings of texts, float32 [text, d_embed]. loaded: models.LoadedModel."""
     batches = [texts[start : start + batch] for start in range(0, len(texts), batch)]
     parts, known = [], getattr(getattr(loaded.model, "text", loaded.model), "token_embedding", None)
@@ -182,7 +182,7 @@ def unknown_words(loaded, texts):
     return [loaded.tokenizer.decode([int(token)]).strip() for token in tokens if token and not known[token]]
 
 
-def check_apart(loaded, names):
+def check_distinct(loaded, names):
     """Raise InputError if two of the names, phrases or lists of them, are the same tokens to a model."""
     first = {}
     for phrases in names:
@@ -207,11 +207,11 @@ def zero_shot_classifier(loaded, names, templates):
     for phrases in names:
         phrases = [phrases] if isinstance(phrases, str) else phrases
         prompts = [template.replace("{}", phrase) for template in templates for phrase in phrases]
-        weights.append(F.normalize(embed(loaded, prompts, bar=False).mean(0), dim=0))
+        weights.append(F.normalize(embed_texts(loaded, prompts, bar=False).mean(0), dim=0))
     return torch.stack(weights, dim=1)
 
 
-def values_of(manifest, column, names):
+def classifier_values(manifest, column, names):
     """The values of a manifest's column in the order of a classifier's columns; classes by their labels.
 
     Of a manifest that names no classes, with "imagenet" as names: ImageNet's 1,000 names.
@@ -234,7 +234,7 @@ def values_of(manifest, column, names):
     return manifest[["label", "class"]].drop_duplicates().sort_values("label")["class"].astype(str).tolist()
 
 
-def phrases_of(values, names, column):
+def prompt_phrases(values, names, column):
     """How each value is said in a prompt: by `names` (value -> phrase or phrases), else as it is written.
 
     "imagenet" as names: the values are the 1,000 wnids in sorted order, said by open_clip's class names.
@@ -263,7 +263,7 @@ def phrases_of(values, names, column):
     return [names.get(value, value.replace("_", " ")) for value in values]
 
 
-def templates_of(templates):
+def prompt_templates(templates):
     """Prompt templates as a list; "openai" stands for the 80 ImageNet templates that open_clip carries."""
     if templates != "openai":
         return templates

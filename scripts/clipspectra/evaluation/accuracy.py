@@ -37,13 +37,13 @@ def zero_shot(embedding, classifier):
     return (embedding @ classifier).argmax(1)
 
 
-def members(table):
+def group_masks(table):
     """{"all": every row, and by its name each group of a table of images: bool [image]}."""
     groups = sorted(set(table["group"]) - {""})
     return {"all": np.ones(len(table), bool)} | {name: (table["group"] == name).to_numpy() for name in groups}
 
 
-def change(before, after):
+def accuracy_change(before, after):
     """(change in %, low, high) of a share of images, between two bool arrays of the same images [image].
 
     The 95 % interval is that of Agresti and Min (2005) for matched pairs, which has a width even if nothing changed,
@@ -82,7 +82,7 @@ def component_scores(q, basis, components, mean):
     return q @ (components @ basis).T - components @ mean
 
 
-def in_top(embedding, classifier, right, count):
+def in_top_k(embedding, classifier, right, count):
     """Whether the right class [image] is among the `count` of the largest logits: bool [image].
 
     Of equal logits the first class comes first, as in zero_shot.

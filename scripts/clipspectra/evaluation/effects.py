@@ -25,7 +25,7 @@ def part_effects(part, mean, embedding, classifier, labels):
     return np.array([np.linalg.norm(part, axis=1).sum(), cosine(part, texts).sum(), margin.sum(), right.sum()])
 
 
-def effects(stored, classifier, labels):
+def direct_effects(stored, classifier, labels):
     """One row a head and MLP, means over the images of stored.scored; means held come from the fit rows.
 
     Columns: kind (head or MLP), layer, head (-1 for an MLP), norm, cosine, margin_share (% of the whole margin),

@@ -3,11 +3,11 @@
 import numpy as np
 import pandas as pd
 
-from clipspectra.evaluation.accuracy import cosine, in_top
+from clipspectra.evaluation.accuracy import cosine, in_top_k
 from clipspectra.jobs import progress
 
 
-def recovered(stored, recovery, layers, classifier, labels, *, mlps):
+def recovered_accuracy(stored, recovery, layers, classifier, labels, *, mlps):
     """One row a budget: top-1 and top-5 accuracy, explained variance of the heads, cosine with the embedding.
 
     layers: the last ones, whose heads are explained; mlps: "kept" or "mean". The heads of earlier layers are held at
@@ -28,7 +28,7 @@ def recovered(stored, recovery, layers, classifier, labels, *, mlps):
             more, layer_missed, layer_energy = recovery.rebuilt(layer, q[chosen])
             rebuilt, missed, energy = rebuilt + more, missed + layer_missed, energy + layer_energy
         for place, budget in enumerate(recovery.budgets):
-            top = [in_top(rebuilt[place], classifier, right[chosen], count) for count in (1, 5)]
+            top = [in_top_k(rebuilt[place], classifier, right[chosen], count) for count in (1, 5)]
             found = {"budget": budget, "top1": top[0], "top5": top[1], "cosine": cosine(rebuilt[place], embedding)}
             rows.append(pd.DataFrame(found))
     table = pd.concat(rows).groupby("budget").mean().reset_index()
@@ -40,7 +40,7 @@ def recovered(stored, recovery, layers, classifier, labels, *, mlps):
 class Recovery:
     """What is left of the embedding if the last layers' heads are replaced by their explanations.
 
-    told: {(layer, head): object with mean [d_embed] and directions(budget)}, such as methods.Told
+    told: {(layer, head): object with mean [d_embed] and directions(budget)}, such as methods.HeadExplanation
     basis: B [layer, head, d_embed, coordinate + scalar]; budgets: numbers of texts a head
     """
 

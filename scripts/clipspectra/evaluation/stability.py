@@ -9,7 +9,7 @@ from clipspectra.explanations.spectral import orthonormal
 FIRST = 10  # components of a head that are compared
 
 
-def compared(one, other, named_one, named_other, features):
+def compare_components(one, other, named_one, named_other, features):
     """Two sets of components of one head and their texts: a dict of measures.
 
     one, other: components [rank, d_embed], the first FIRST of which count; named_one, named_other: their best texts,
@@ -45,8 +45,8 @@ def text_cosines(one, other, features):
     }
 
 
-def halves_compared(components, features, rng):
-    """The components of one head named from either half of the text pool: a dict of measures as `compared` has them.
+def compare_halves(components, features, rng):
+    """The components of one head named from either half of the text pool: a dict of measures as `compare_components` has them.
 
     Here the components stay, and the angles are between the directions that the best texts bring. No text is in both
     halves, so same_text has no value.

@@ -33,7 +33,7 @@ CONTROLS = {
 
 
 @dataclass
-class Told:
+class HeadExplanation:
     """One head as a method tells it.
 
     mean: mean contribution over the fitted images [d_embed]; rank: numerical rank of what the method decomposes
@@ -58,8 +58,8 @@ class Told:
         return self.mean + (data - self.mean) @ self.steps.T @ self.steps
 
 
-def save_told(path, told, metadata):
-    """Write {(layer, head): Told} as safetensors, directions as float32, without the tables."""
+def save_explanations(path, told, metadata):
+    """Write {(layer, head): HeadExplanation} as safetensors, directions as float32, without the tables."""
     arrays = {}
     for (layer, head), of_head in told.items():
         for name in ("mean", "steps", "texts", "components"):
@@ -69,8 +69,8 @@ def save_told(path, told, metadata):
     save_arrays(path, arrays, metadata)
 
 
-def load_told(path, wanted=None):
-    """{(layer, head): Told} of a file that save_told wrote, of all heads or those wanted, without ranks and tables."""
+def load_explanations(path, wanted=None):
+    """{(layer, head): HeadExplanation} of a file that save_explanations wrote, of all heads or those wanted, without ranks and tables."""
     told = {}
     with safe_open(path, "np") as file:
         names = set(file.keys())
@@ -79,12 +79,12 @@ def load_told(path, wanted=None):
         for layer, head in wanted:
             found = {name: f"{name}.{layer}.{head}" for name in ("mean", "steps", "texts", "components")}
             arrays = {name: file.get_tensor(key) for name, key in found.items() if key in names}
-            told[layer, head] = Told(**arrays, rank=None, table=None)
+            told[layer, head] = HeadExplanation(**arrays, rank=None, table=None)
     return told
 
 
-def explained(method, moments, text_features, *, budget, rng, weights=None, options=None):
-    """A head as one of METHODS or CONTROLS tells it: Told.
+def explain(method, moments, text_features, *, budget, rng, weights=None, options=None):
+    """A head as one of METHODS or CONTROLS tells it: HeadExplanation.
 
     moments: of the head's contributions; text_features: [text, d_embed]; budget: most texts of TextSpan and of random
     directions; rng: of the random controls; weights: Moments of the head's value-output map, which `weights` explains
@@ -94,12 +94,12 @@ def explained(method, moments, text_features, *, budget, rng, weights=None, opti
     options = dict(options or {})
     sparse = {key: options.pop(key) for key in ("texts_per_component", "coherence") if key in options}
     if method == "components":
-        return _of_components(explain_components(moments, text_features, **options))
+        return _from_components(explain_components(moments, text_features, **options))
     if method == "weights":
-        told = _of_components(explain_components(weights, text_features, **options))
+        told = _from_components(explain_components(weights, text_features, **options))
         return replace(told, mean=moments.embedded_mean())
     if method == "random_texts":
-        told = _of_components(explain_components(moments, rng.normal(size=np.shape(text_features)), **options))
+        told = _from_components(explain_components(moments, rng.normal(size=np.shape(text_features)), **options))
         return replace(told, table=told.table.assign(text=-1))
     if method in ("textspan", "textspan_paper"):
         variant = "paper" if method == "textspan_paper" else "centred"
@@ -108,12 +108,12 @@ def explained(method, moments, text_features, *, budget, rng, weights=None, opti
         share = 100 * found.variance / max(moments.total_variance(), np.finfo(float).tiny)
         table = pd.DataFrame({"place": count, "text": found.text, "variance": share})
         rank = len(principal_components(moments)[0]) if variant == "paper" else found.rank  # its own is not centred
-        return Told(found.mean, rank, found.steps, count + 1, table)
+        return HeadExplanation(found.mean, rank, found.steps, count + 1, table)
     if method in ("sparse", "sparse_coherent", "random_texts_sparse"):
         if method != "sparse_coherent":
             sparse["coherence"] = 0.0
         pool = rng.normal(size=np.shape(text_features)) if method.startswith("random") else text_features
-        told = _of_sums(explain_sparsely(moments, pool, **sparse, **options))
+        told = _from_sparse_code(explain_sparsely(moments, pool, **sparse, **options))
         return replace(told, table=told.table.assign(text=-1)) if method.startswith("random") else told
     if method == "components_without_text":
         singular, components = principal_components(moments)
@@ -125,11 +125,11 @@ def explained(method, moments, text_features, *, budget, rng, weights=None, opti
         table = pd.DataFrame({"place": np.arange(len(steps)), "text": -1})
     else:
         raise ValueError(f"'{method}' is no method; use one of {', '.join(METHODS | CONTROLS)}")
-    return Told(moments.embedded_mean(), rank, steps, np.arange(len(steps)) + 1, table)
+    return HeadExplanation(moments.embedded_mean(), rank, steps, np.arange(len(steps)) + 1, table)
 
 
-def _of_components(found):
-    """Told, of a spectral.Explanation."""
+def _from_components(found):
+    """HeadExplanation, of a spectral.Explanation."""
     rank, kept = found.top_text.shape
     columns = {
         "component": np.repeat(np.arange(rank), 2 * kept),
@@ -141,11 +141,11 @@ def _of_components(found):
         "score": np.stack([found.top_score, found.bottom_score], axis=1).ravel(),
     }
     steps, places = found.steps()
-    return Told(found.mean, found.numerical_rank, steps, places + 1, pd.DataFrame(columns), found.components)
+    return HeadExplanation(found.mean, found.numerical_rank, steps, places + 1, pd.DataFrame(columns), found.components)
 
 
-def _of_sums(found):
-    """Told, of a sparse.SparseCode."""
+def _from_sparse_code(found):
+    """HeadExplanation, of a sparse.SparseCode."""
     explanation, (rank, kept) = found.explanation, found.text.shape
     columns = {
         "component": np.repeat(np.arange(rank), kept),
@@ -160,4 +160,4 @@ def _of_sums(found):
     table = pd.DataFrame(columns)
     steps, places = found.steps()
     texts = np.cumsum((found.weight > 0).sum(1))[places]
-    return Told(explanation.mean, explanation.numerical_rank, steps, texts, table[table["weight"] > 0])
+    return HeadExplanation(explanation.mean, explanation.numerical_rank, steps, texts, table[table["weight"] > 0])

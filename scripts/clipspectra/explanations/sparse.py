@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import nnls
 
-from clipspectra.explanations.spectral import Explanation, explain_components, orthonormal
+from clipspectra.explanations.spectral import ComponentExplanation, explain_components, orthonormal
 
 
 @dataclass
@@ -22,7 +22,7 @@ class SparseCode:
     sums: weighted sums of the centred texts of unit length [rank, d_embed]; cosine: with the component's pole [rank]
     """
 
-    explanation: Explanation
+    explanation: ComponentExplanation
     pole: np.ndarray
     text: np.ndarray
     weight: np.ndarray

@@ -66,7 +66,7 @@ def orthonormal(rows):
 
 
 @dataclass
-class Explanation:
+class ComponentExplanation:
     """A head's components and their texts. k texts a pole, or as many as the pool has.
 
     singular_values [rank] and strength [rank], their share of the sum of all the head's singular values
@@ -156,7 +156,7 @@ def explain_components(
         raise ValueError(f"texts_chosen is '{texts_chosen}', not 'signed' or 'reference'")
     if threshold_of not in ("singular_values", "variance"):
         raise ValueError(f"threshold_of is '{threshold_of}', not 'singular_values' or 'variance'")
-    moments = Moments.of(data)
+    moments = Moments.from_data(data)
     singular, components = principal_components(moments)
     counted = singular if threshold_of == "singular_values" else singular**2
     share = np.cumsum(counted) / max(counted.sum(), np.finfo(float).tiny)
@@ -165,7 +165,7 @@ def explain_components(
     text_features = np.asarray(text_features, np.float64)
     scores = (text_features - text_features.mean(0)) @ components.T  # [text, rank]
     top, bottom = highest(scores.T, texts_per_pole), highest(-scores.T, texts_per_pole)
-    return Explanation(
+    return ComponentExplanation(
         singular_values=singular[:rank],
         strength=singular[:rank] / max(singular.sum(), np.finfo(float).tiny),
         components=components,

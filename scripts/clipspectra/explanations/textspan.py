@@ -45,7 +45,7 @@ def text_span(data, text_features, *, iterations, rank=None, variant="centred"):
     """
     if variant not in ("centred", "paper"):
         raise ValueError(f"variant is '{variant}', not 'centred' or 'paper'")
-    moments = Moments.of(data)
+    moments = Moments.from_data(data)
     mean, texts = moments.embedded_mean(), np.asarray(text_features, np.float64)
     frame_moments = moments if variant == "centred" else moments.about_origin()
     if variant == "centred":

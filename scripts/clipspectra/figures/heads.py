@@ -6,7 +6,7 @@ from matplotlib.patches import Rectangle
 from clipspectra.figures.drawing import OKABE_ITO, new_figure, show_picture
 
 
-def caption_of(row, factors):
+def picture_caption(row, factors):
     """A picture's factors in lines of two, or its class where the dataset has no factors."""
     words = [str(row[factor]) for factor in factors] or [str(row["class"])]
     return "\n".join(" ".join(words[start : start + 2]) for start in range(0, len(words), 2))
@@ -116,7 +116,7 @@ def label_heads(axes, grid, start):
     axes.set_yticks(layers, [start + layer for layer in layers])
 
 
-def clearest(table, factors, *, count=5, least_share=0.05):
+def clearest_components(table, factors, *, count=5, least_share=0.05):
     """Rows of the components to show first: those that one factor explains best, at most two a factor.
 
     Without factors: those that hold the largest share of their head's variance, one a head.

@@ -18,7 +18,7 @@ from clipspectra.towers.hooks import observe
 
 
 @dataclass
-class Trace:
+class ForwardTrace:
     """What a traced forward pass leaves, all in the gradient's graph.
 
     start: the embedding of the tokens, x_0 [image, pos, d_model]; attention: [image, head, pos, pos] of each layer
@@ -32,16 +32,16 @@ class Trace:
 
 
 @torch.enable_grad()
-def traced(model, images, found, *, linear=False):
-    """A forward pass as a Trace. linear: attention, the deviations of LayerNorms and the gates of activations count as
+def traced_forward(model, images, tower, *, linear=False):
+    """A forward pass as a ForwardTrace. linear: attention, the deviations of LayerNorms and the gates of activations count as
     constants, so that the output is linear in x_0 but for constants."""
-    blocks = _blocks(found)
-    trace = Trace()
+    blocks = _blocks(tower)
+    trace = ForwardTrace()
     with _replaced() as replace:
         for block in blocks:
             replace(block.attn, _written_out(block.attn, trace.attention, linear))
         if linear:
-            for module in found.visual.modules():
+            for module in tower.visual.modules():
                 if isinstance(module, nn.LayerNorm):
                     replace(module, _linear_norm(module))
                 elif isinstance(module, nn.GELU | QuickGELU):
@@ -63,10 +63,10 @@ def traced(model, images, found, *, linear=False):
     return trace
 
 
-def _blocks(found):
-    blocks = list(getattr(getattr(found.visual, "transformer", None), "resblocks", []))
+def _blocks(tower):
+    blocks = list(getattr(getattr(tower.visual, "transformer", None), "resblocks", []))
     plain = all(type(block) is ResidualAttentionBlock and type(block.attn) is nn.MultiheadAttention for block in blocks)
-    if not blocks or not plain or found.readout.pool != "class" or found.readout.before is None:
+    if not blocks or not plain or tower.readout.pool != "class" or tower.readout.before is None:
         raise Unsupported(
             "its attention cannot be written out for gradients; only open_clip's ViTs with a class token can"
         )
@@ -124,94 +124,94 @@ def _score(trace, text):
     return (trace.embedding * text).sum()
 
 
-def raw_attention(model, images, text, found):
+def raw_attention(model, images, text, tower):
     """The class token's attention to each patch in the last layer, mean over heads.
 
     For towers without a class token, the attention that they pool with, or the mean over the tokens.
     """
-    return _attention_of_layers(model, images, found, found.readout.tokens, last=True)[-1].mean((1, 2))[
-        :, found.prefix :
+    return _attention_by_layer(model, images, tower, tower.readout.tokens, last=True)[-1].mean((1, 2))[
+        :, tower.prefix :
     ]
 
 
-def rollout(model, images, text, found):
+def rollout(model, images, text, tower):
     """Attention rollout (Abnar and Zuidema 2020): the product over layers of (mean attention + identity) / 2."""
-    if found.readout.pool != "class":
+    if tower.readout.pool != "class":
         raise Unsupported("rollout follows a class token, which it has not")
     total = None
-    for attention in _attention_of_layers(model, images, found, slice(None)):
+    for attention in _attention_by_layer(model, images, tower, slice(None)):
         step = 0.5 * (attention.mean(1) + torch.eye(attention.shape[-1]).to(attention))
         total = step if total is None else step @ total
-    return total[:, 0, found.prefix :]
+    return total[:, 0, tower.prefix :]
 
 
 @torch.no_grad()
-def _attention_of_layers(model, images, found, tokens, last=False):
-    held, count = [], len(found.layers)
+def _attention_by_layer(model, images, tower, tokens, last=False):
+    held, count = [], len(tower.layers)
 
     def on_layer(number, seen):
         if not last or number == count - 1:
             held.append(seen.attention(tokens))
 
-    with observe(found, on_layer=on_layer, only_read=last):
+    with observe(tower, on_layer=on_layer, only_read=last):
         model.encode_image(images, normalize=False)
     return held
 
 
-def grad_cam(model, images, text, found):
+def grad_cam(model, images, text, tower):
     """GradCAM on the last layer's attention to the patches (Selvaraju et al. 2017, as Chefer et al. 2021 apply it):
     the heads weighted by their mean gradient."""
-    trace = traced(model, images, found)
+    trace = traced_forward(model, images, tower)
     last = trace.attention[-1]
     (gradient,) = torch.autograd.grad(_score(trace, text), last)
-    weight = gradient[:, :, 0, found.prefix :].mean(-1, keepdim=True)
-    return (weight * last.detach()[:, :, 0, found.prefix :]).mean(1).clamp(min=0)
+    weight = gradient[:, :, 0, tower.prefix :].mean(-1, keepdim=True)
+    return (weight * last.detach()[:, :, 0, tower.prefix :]).mean(1).clamp(min=0)
 
 
-def gradient_relevance(model, images, text, found):
+def gradient_relevance(model, images, text, tower):
     """Chefer, Gur and Wolf 2021, generic attention explainability: R = R + mean over heads of (dA * A)+ R, by layer."""
-    trace = traced(model, images, found)
+    trace = traced_forward(model, images, tower)
     gradients = torch.autograd.grad(_score(trace, text), trace.attention)
     relevance = torch.eye(gradients[0].shape[-1]).to(images)
     for attention, gradient in zip(trace.attention, gradients):
         relevance = relevance + (gradient * attention.detach()).clamp(min=0).mean(1) @ relevance
-    return relevance[:, 0, found.prefix :]
+    return relevance[:, 0, tower.prefix :]
 
 
-def legrad(model, images, text, found, layers=2):
+def legrad(model, images, text, tower, layers=2):
     """LeGrad (Bousselham et al. 2024): positive gradients of attention, layer by layer, mean over heads and queries.
 
     Each layer has a score of its own, from its tokens' mean as the readout sees it; the last layers are summed.
     """
-    trace, visual, total = traced(model, images, found), found.visual, 0
+    trace, visual, total = traced_forward(model, images, tower), tower.visual, 0
     for attention, tokens in list(zip(trace.attention, trace.tokens))[-layers:]:
         with torch.enable_grad():
             read = F.normalize(visual.ln_post(tokens.mean(1)) @ visual.proj, dim=-1)
             score = (read * text).sum()
         (gradient,) = torch.autograd.grad(score, attention, retain_graph=True)
-        total = total + gradient.clamp(min=0).mean((1, 2))[:, found.prefix :]
+        total = total + gradient.clamp(min=0).mean((1, 2))[:, tower.prefix :]
     return total
 
 
-def full_lrp(model, images, text, found):
+def full_lrp(model, images, text, tower):
     """Layer-wise relevance propagation down to the tokens, with the rules for attention and LayerNorm that conserve
     relevance (Ali et al. 2022): gradient times input of the tower made linear at this image."""
-    trace = traced(model, images, found, linear=True)
+    trace = traced_forward(model, images, tower, linear=True)
     (gradient,) = torch.autograd.grad(_score(trace, text), trace.start)
-    return (gradient * trace.start.detach()).sum(-1)[:, found.prefix :]
+    return (gradient * trace.start.detach()).sum(-1)[:, tower.prefix :]
 
 
-def partial_lrp(model, images, text, found):
+def partial_lrp(model, images, text, tower):
     """The same down to the last layer's attention only (Voita et al. 2019), of the class token to each patch."""
-    trace = traced(model, images, found, linear=True)
+    trace = traced_forward(model, images, tower, linear=True)
     (gradient,) = torch.autograd.grad(_score(trace, text), trace.attention[-1])
-    return (gradient * trace.attention[-1].detach()).sum(1)[:, 0, found.prefix :]
+    return (gradient * trace.attention[-1].detach()).sum(1)[:, 0, tower.prefix :]
 
 
 @torch.no_grad()
-def value_similarity(model, images, text, found):
+def value_similarity(model, images, text, tower):
     """MaskCLIP (Zhou, Loy and Dai 2022): similarity of text and patch, the last attention replaced by its values."""
-    block = _blocks(found)[-1]
+    block = _blocks(tower)[-1]
     width = block.attn.embed_dim
 
     def forward(query, key, value, **_):
@@ -226,23 +226,23 @@ def value_similarity(model, images, text, found):
             model.encode_image(images, normalize=False)
         finally:
             hook.remove()
-    patches = F.normalize(found.visual.ln_post(tokens[0][:, found.prefix :]) @ found.visual.proj, dim=-1)
+    patches = F.normalize(tower.visual.ln_post(tokens[0][:, tower.prefix :]) @ tower.visual.proj, dim=-1)
     return (patches * text[:, None]).sum(-1)
 
 
-def centre_prior(model, images, text, found):
+def centre_prior(model, images, text, tower):
     """The nearer to the centre, the more: needs no model."""
-    rows, columns = (torch.linspace(-1, 1, size, device=images.device) for size in found.grid)
+    rows, columns = (torch.linspace(-1, 1, size, device=images.device) for size in tower.grid)
     distance = (rows[:, None] ** 2 + columns**2).sqrt().flatten()
     return (distance.max() - distance).expand(len(images), -1)
 
 
-def all_background(model, images, text, found):
+def all_background(model, images, text, tower):
     """No foreground at all."""
-    return torch.zeros(len(images), found.grid[0] * found.grid[1], device=images.device)
+    return torch.zeros(len(images), tower.grid[0] * tower.grid[1], device=images.device)
 
 
-RIVALS = {
+BASELINES = {
     "last-layer attention": raw_attention,
     "rollout": rollout,
     "partial LRP": partial_lrp,

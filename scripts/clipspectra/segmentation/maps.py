@@ -4,97 +4,97 @@ import torch
 import torch.nn.functional as F
 
 from clipspectra.contributions.exact import check_images, source_parts
-from clipspectra.towers.families import tower
+from clipspectra.towers.families import adapt
 from clipspectra.towers.hooks import observe
 
 
 @torch.no_grad()
-def patch_maps(model, images, classifier, *, found=None):
+def patch_maps(model, images, classifier, *, tower=None):
     """Evidence for each image's own top-1 class minus the mean over classes, [image, height, width] in [0, 1].
 
-    images: [image, 3, height, width]; classifier: [d_embed, class]; found: the model's Tower, where the caller has it.
+    images: [image, 3, height, width]; classifier: [d_embed, class]; tower: the model's Tower, where the caller has it.
     Contributions of all heads and layers by patch, upsampled bilinearly, negative evidence set to 0, then stretched to
     [0, 1] image by image. A flat map is all 0.
     """
-    found = found or tower(model.visual)
-    evidence, _ = patch_evidence(model, images, classifier, found=found)
-    return upsample(evidence, found.grid, images.shape[-2:])
+    tower = tower or adapt(model.visual)
+    evidence, _ = patch_evidence(model, images, classifier, tower=tower)
+    return upsample(evidence, tower.grid, images.shape[-2:])
 
 
 @torch.no_grad()
-def patch_evidence(model, images, classifier, *, classes=None, minus_mean=True, by_head=False, found=None):
+def patch_evidence(model, images, classifier, *, classes=None, minus_mean=True, by_head=False, tower=None):
     """Contribution of each patch to a class's logit, by default less the mean logit: ([image, patch], class [image]).
 
     classes: the class of each image, [image], its own top-1 if None; by_head: what each head gives alone, without the
     constants that say the same of every patch, [image, layer, head, patch]. Every head reads its tokens along one
     direction an image, the classifier's as the head sees it: nothing of size [pos, head, d_model] is formed.
     """
-    found = found or tower(model.visual)
-    held, ends, embedding = _forward(model, images, found)
+    tower = tower or adapt(model.visual)
+    held, ends, embedding = _forward(model, images, tower)
     classes = (embedding @ classifier).argmax(1) if classes is None else classes
     direction = classifier.T[classes] - (classifier.mean(1) if minus_mean else 0)  # [image, d_embed]
-    weights, scalars, _ = found.readout.weights_and_scalars(ends, embedding.norm(dim=-1))
-    project, shared, _ = found.reading
+    weights, scalars, _ = tower.readout.weights_and_scalars(ends, embedding.norm(dim=-1))
+    project, shared, _ = tower.reading
     seen_from = torch.einsum("ie,gem->igm", direction, project)  # the direction in the stream, [image, group, d_model]
     evidence, biases, of_heads = 0, 0, []
-    for number, (write, bias) in enumerate(found.writing):
-        parts = _parts(found, number, held, weights)
+    for number, (write, bias) in enumerate(tower.writing):
+        parts = _parts(tower, number, held, weights)
         along = (seen_from @ write).unflatten(-1, parts.shape[-2:])  # [image, group, head, coordinate]
         if by_head:
             of_heads.append(torch.einsum("igphk,ighk->ihp", parts, along))
         else:
             evidence, biases = evidence + torch.einsum("igphk,ighk->ip", parts, along), biases + bias
     if by_head:
-        return torch.stack(of_heads, dim=1)[..., found.prefix :], classes
+        return torch.stack(of_heads, dim=1)[..., tower.prefix :], classes
     # What biases, means and betas say is the same for every token: one number an image.
-    layers = len(found.layers)
+    layers = len(tower.layers)
     constants = torch.cat([project @ biases, shared.T * layers / (2 * layers + 1)])  # [scalar, d_embed]
     evidence = evidence + (direction @ constants.T * scalars).sum(1, keepdim=True) / evidence.shape[1]
-    return evidence[:, found.prefix :], classes
+    return evidence[:, tower.prefix :], classes
 
 
 @torch.no_grad()
-def component_evidence(model, images, classifier, components, *, classes=None, found=None):
+def component_evidence(model, images, classifier, components, *, classes=None, tower=None):
     """What each component gives of patch_evidence by head: {(layer, head): [image, component, patch]}.
 
     components: {(layer, head): orthonormal [component, d_embed]}, which need not be all of a head's
     """
-    found = found or tower(model.visual)
-    held, ends, embedding = _forward(model, images, found)
+    tower = tower or adapt(model.visual)
+    held, ends, embedding = _forward(model, images, tower)
     classes = (embedding @ classifier).argmax(1) if classes is None else classes
     direction = classifier.T[classes] - classifier.mean(1)
-    weights, _, _ = found.readout.weights_and_scalars(ends, embedding.norm(dim=-1))
-    evidence, project = {}, found.reading[0]
-    for number, (write, _) in enumerate(found.writing):
-        parts = _parts(found, number, held, weights)
+    weights, _, _ = tower.readout.weights_and_scalars(ends, embedding.norm(dim=-1))
+    evidence, project = {}, tower.reading[0]
+    for number, (write, _) in enumerate(tower.writing):
+        parts = _parts(tower, number, held, weights)
         for head in range(parts.shape[3]):
             if (number, head) in components:
                 of_head = components[number, head].to(direction)
                 k = parts.shape[-1]
                 seen_from = torch.einsum("ce,gem,mk->gck", of_head, project, write[:, head * k : (head + 1) * k])
                 scores = torch.einsum("igpk,gck->icp", parts[:, :, :, head], seen_from)
-                evidence[number, head] = ((direction @ of_head.T)[..., None] * scores)[..., found.prefix :]
+                evidence[number, head] = ((direction @ of_head.T)[..., None] * scores)[..., tower.prefix :]
     return evidence
 
 
-def _forward(model, images, found):
-    """(what each layer's heads read, Ends, embedding) of one forward pass."""
-    check_images(found, images)
-    tokens, of_class, held = found.readout.tokens, found.readout.pool == "class", {}
+def _forward(model, images, tower):
+    """(what each layer's heads read, StreamEnds, embedding) of one forward pass."""
+    check_images(tower, images)
+    tokens, of_class, held = tower.readout.tokens, tower.readout.pool == "class", {}
 
     def on_layer(number, seen):
         held[number] = seen.read(tokens) if of_class else seen
 
-    with observe(found, on_layer=on_layer, only_read=True) as ends:
+    with observe(tower, on_layer=on_layer, only_read=True) as ends:
         embedding = model.encode_image(images, normalize=False)
     return held, ends, embedding
 
 
-def _parts(found, number, held, weights):
+def _parts(tower, number, held, weights):
     """What source tokens give to the coordinates of a layer's heads, [image, group, pos, head, coordinate]."""
     seen = held.pop(number)
-    read = seen if found.readout.pool == "class" else seen.read(found.readout.tokens)
-    return source_parts(found.layers[number], read, weights)
+    read = seen if tower.readout.pool == "class" else seen.read(tower.readout.tokens)
+    return source_parts(tower.layers[number], read, weights)
 
 
 VARIANTS = ("decomposition, last layer", "decomposition, last layer, |heads|")
@@ -119,7 +119,7 @@ def upsample(values, grid, size):
 def at_own_resolution(values, grid, box, size):
     """Values of one image's patches [patch] as a map of the picture itself, [height, width] in [0, 1].
 
-    box: (top, left, height, width) of what the model saw, in the picture's pixels (datasets.seen_box); size: the
+    box: (top, left, height, width) of what the model saw, in the picture's pixels (datasets.model_view_box); size: the
     picture's (height, width). Pixels that the model did not see are NaN. Interpolated as `upsample` does.
     """
     axes, seen = [], []

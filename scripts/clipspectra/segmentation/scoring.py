@@ -20,7 +20,7 @@ class Scores(NamedTuple):
     table: pd.DataFrame
 
     @classmethod
-    def of(cls, table):
+    def from_table(cls, table):
         """Scores over the images of such a table: pixels and overlaps are pooled, average precision is averaged."""
         pixels = table.sum()
         iou = [
@@ -94,4 +94,4 @@ def scores(maps, masks, seen=None):
                 "average_precision": average_precision_score(*channels) if mask.size else float("nan"),
             }
         )
-    return Scores.of(pd.DataFrame(rows))
+    return Scores.from_table(pd.DataFrame(rows))

@@ -92,7 +92,7 @@ class Description:
         self.of_file = True
         folder = Path(path).parent
         if (folder / OPEN_CLIP_CONFIG).is_file():
-            self._check_alike(described_by_json(folder / OPEN_CLIP_CONFIG), folder)
+            self._check_alike(describe_json(folder / OPEN_CLIP_CONFIG), folder)
         self.take_transformers(folder)
 
     def _check_alike(self, other, folder):
@@ -244,7 +244,7 @@ class Description:
         }
 
 
-def described_by_name(name):
+def describe_name(name):
     """The Description of an architecture of open_clip."""
     if Path(name).is_dir():
         raise InputError(f"{name} is a folder; write local-dir:{name} to take the model in it.")
@@ -254,7 +254,7 @@ def described_by_name(name):
     return Description(name, open_clip.get_model_config(name), name, published=True)
 
 
-def described_by_json(path):
+def describe_json(path):
     """The Description of an open_clip model config, or of an open_clip_config.json, which has one inside."""
     content = read_json(path)
     config = content.get("model_cfg", content)
@@ -276,12 +276,12 @@ def described_by_json(path):
     return result
 
 
-def described_by_folder(folder):
+def describe_folder(folder):
     """The Description of a folder that open_clip or transformers wrote."""
     folder, builders = Path(folder), {"clip": clip_config, "siglip": siglip_config}
     config = transformers_config(folder)
     if (folder / OPEN_CLIP_CONFIG).is_file():
-        result = described_by_json(folder / OPEN_CLIP_CONFIG)
+        result = describe_json(folder / OPEN_CLIP_CONFIG)
         result.name = folder.name
         activation = "quick_gelu" if result.config.get("quick_gelu") else "gelu"
         result.claim(FILES, result.source, {"activation": activation})

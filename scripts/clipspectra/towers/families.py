@@ -37,7 +37,7 @@ class Unsupported(InputError):
         self.reason = reason
 
 
-def described(architecture):
+def describe(architecture):
     """What becomes of an open_clip architecture: a dict with its adapter and sizes, or the reason why it has none.
 
     The tower is built without memory for its weights.
@@ -48,14 +48,14 @@ def described(architecture):
     row = {"architecture": architecture, "supported": "no", "adapter": ""}
     tokenizer = config["text_cfg"].get("hf_tokenizer_name", "open_clip's")
     try:
-        found = tower(visual.eval())
+        tower = adapt(visual.eval())
     except Unsupported as error:
         return row | {"layers": "", "heads": "", "d_model": "", "tokenizer": tokenizer, "reason": error.reason}
-    sizes = {"layers": len(found.layers), "heads": found.layers[0].heads, "d_model": found.width}
-    return row | {"supported": "yes", "adapter": found.family} | sizes | {"tokenizer": tokenizer, "reason": ""}
+    sizes = {"layers": len(tower.layers), "heads": tower.layers[0].heads, "d_model": tower.width}
+    return row | {"supported": "yes", "adapter": tower.family} | sizes | {"tokenizer": tokenizer, "reason": ""}
 
 
-def tower(visual):
+def adapt(visual):
     """The Tower of an open_clip model's `visual`. Raises Unsupported, before any compute, with the reason."""
     if hasattr(visual, "_orig_mod") or any(part._compiled_call_impl for part in visual.modules()):
         raise Unsupported(
@@ -65,12 +65,12 @@ def tower(visual):
     adapter = adapters.get(type(visual))
     if adapter is None:
         raise Unsupported(f"{type(visual).__module__}.{type(visual).__name__} is no image tower of open_clip")
-    found = adapter(visual)
-    if found.dtype not in (torch.float32, torch.float64):
-        raise Unsupported(f"its weights are {found.dtype}, which rounds the sums; load it with precision 'fp32'")
+    tower = adapter(visual)
+    if tower.dtype not in (torch.float32, torch.float64):
+        raise Unsupported(f"its weights are {tower.dtype}, which rounds the sums; load it with precision 'fp32'")
     if visual.training:
         raise Unsupported("it is in training mode; call model.eval() first")
-    return found
+    return tower
 
 
 def _layernorm(module):

@@ -23,7 +23,7 @@ from clipspectra.towers.tower import Tower
 
 
 @dataclass
-class Seen:
+class AttentionState:
     """One attention at work on one batch.
 
     query, key, value, raw: [image, head, pos, d_head], raw the values weighted by attention; mask: added to the logits
@@ -51,13 +51,13 @@ class Seen:
         copies = (
             part.clone() for part in (self.value[:, :, sources], self.raw[:, :, targets], self.heads[:, :, targets])
         )
-        return Read(self.attention(targets)[..., sources].clone(), *copies, written, self.key.shape[2])
+        return AttentionRead(self.attention(targets)[..., sources].clone(), *copies, written, self.key.shape[2])
 
 
 @dataclass
-class Read:
+class AttentionRead:
     """What target tokens read from source tokens: attention [image, head, target, source], value [image, head, source,
-    d_head], raw and heads [image, head, target, d_head] and written [image, target, d_model] as in Seen.
+    d_head], raw and heads [image, head, target, d_head] and written [image, target, d_model] as in AttentionState.
 
     every: number of source tokens that there are
     """
@@ -71,7 +71,7 @@ class Read:
 
 
 @dataclass
-class Ends:
+class StreamEnds:
     """What `observe` saw at both ends of the stream in the last forward pass; of the tokens only those that are read.
 
     start: x_0 [image, pos, d_model]; state: input of the readout's LN1 [image, pos, d_model]; pooled: input of its LN2
@@ -87,15 +87,15 @@ class Ends:
 
 @contextmanager
 def observe(tower: Tower, *, on_layer: Callable | None = None, on_mlp: Callable | None = None, only_read: bool = False):
-    """Call back with the inner states of every forward pass of a tower inside the `with` block, which yields its Ends.
+    """Call back with the inner states of every forward pass of a tower inside the `with` block, which yields its StreamEnds.
 
-    on_layer(layer, seen): the attention's Seen; on_mlp(layer, output): what the MLP adds [image, pos, d_model]
+    on_layer(layer, seen): the attention's AttentionState; on_mlp(layer, output): what the MLP adds [image, pos, d_model]
     only_read: let the last block work for the class token alone, where only that is read and the block is open_clip's
 
     The outputs are those of the bare tower, bit for bit where torch takes the same kernels. It does not where torch's
     fused inference kernel is on (torch.backends.mha; off with gradients), with only_read, and in a ResNet's pool.
     """
-    ends = Ends()
+    ends = StreamEnds()
     with _Probes() as probes:
         if isinstance(tower.visual, ModifiedResNet):
             _observe_resnet(probes, tower, ends, on_layer, on_mlp)
@@ -164,7 +164,7 @@ def _for_the_class_token(block):
 
 
 def _observe_attention(probes, attention, on_seen, layer=None):
-    """Call on_seen(Seen) at each work of an attention; layer says what follows the heads, None: nothing of interest."""
+    """Call on_seen(AttentionState) at each work of an attention; layer says what follows the heads, None: nothing of interest."""
     if type(attention) is nn.MultiheadAttention:
         probes.replace(attention, _written_out(attention, on_seen))
         return
@@ -177,14 +177,14 @@ def _observe_attention(probes, attention, on_seen, layer=None):
         if len(inner) != 1:
             raise Unsupported(f"its {type(attention).__name__} calls torch's attention function {len(inner)} times")
         if layer is None:
-            on_seen(Seen(*inner[0], inner[0][-1]))
+            on_seen(AttentionState(*inner[0], inner[0][-1]))
         return output
 
     def seen(heads, written=None):
         query, key, value, mask, raw = inner[0]
         if layer.head_gain is not None:
             value, raw = (tensor * layer.head_gain[:, None, None] for tensor in (value, raw))
-        on_seen(Seen(query, key, value, mask, raw, heads, written))
+        on_seen(AttentionState(query, key, value, mask, raw, heads, written))
 
     def by_head(flat):
         return flat.unflatten(-1, (layer.heads, -1)).transpose(1, 2)  # [image, head, pos, d_head]
@@ -232,7 +232,7 @@ def _written_out(attention, on_seen):
             projected = zip((query, key, value), weights, bias.chunk(3))
             q, k, v = (by_head(F.linear(*each), 1)[0] for each in projected)
         z = F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask)
-        on_seen(Seen(q, k, v, attn_mask, z, z))
+        on_seen(AttentionState(q, k, v, attn_mask, z, z))
         return attention.out_proj(z.transpose(1, 2).flatten(2)), None
 
     return forward
@@ -272,7 +272,7 @@ def _observe_resnet(probes, tower, ends, on_layer, on_mlp):
             z = F.scaled_dot_product_attention(query, key, value)
             total = total + z
             if on_layer is not None:
-                on_layer(number, Seen(query, key, value, None, z, z))
+                on_layer(number, AttentionState(query, key, value, None, z, z))
             if on_mlp is not None:  # a ResNet has none
                 on_mlp(number, x.new_zeros(len(x), 1, tower.width))
         ends.start = x.new_zeros(len(x), 1, tower.width)

@@ -72,7 +72,7 @@ def is_siglip(tensors):
     return not {"vision_model.embeddings.class_embedding", "visual_projection.weight"} & set(tensors)
 
 
-def put_in(model, tensors, path, name, *, resize=False):
+def load_weights(model, tensors, path, name, *, resize=False):
     """Load a checkpoint's tensors into an open_clip model, every one of them and nothing missing.
 
     path, name: of the weights and of the architecture, for sentences

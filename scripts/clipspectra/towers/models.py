@@ -26,12 +26,12 @@ from clipspectra.towers.architectures import (
     ALL_KEYS,
     CONFIG,
     LIKE,
-    described_by_folder,
-    described_by_json,
-    described_by_name,
+    describe_folder,
+    describe_json,
+    describe_name,
 )
 from clipspectra.towers.checkpoints import read_checkpoint
-from clipspectra.towers.layouts import put_in
+from clipspectra.towers.layouts import load_weights
 from clipspectra.towers.model_files import VOCABULARIES, shards_of, weights_in
 
 
@@ -120,9 +120,9 @@ def load(
     description.settle()
     model = _built(description, cache)
     if checkpoint is not None:
-        put_in(model, checkpoint.tensors, weights, description.name, resize=resize_positions)
+        load_weights(model, checkpoint.tensors, weights, description.name, resize=resize_positions)
     elif weights is not None:
-        _put_in_big_vision(model, weights)
+        _load_big_vision(model, weights)
     description.set_activation(model)
     description.check_sizes(model)
     for note in description.notes:
@@ -158,7 +158,7 @@ def _source(architecture, pretrained, revision, cache):
     if architecture.startswith("hf-hub:"):
         repository = architecture.removeprefix("hf-hub:")
         folder = _snapshot(repository, revision, cache, f"The model {architecture}")
-        description = described_by_folder(folder)
+        description = describe_folder(folder)
         _check_packages(description)
         try:
             download_pretrained_from_hf(repository, revision=revision, cache_dir=cache)
@@ -172,10 +172,10 @@ def _source(architecture, pretrained, revision, cache):
         folder = Path(architecture.removeprefix("local-dir:"))
         if not folder.is_dir():
             raise InputError(f"The model folder {folder} is not there.")
-        description = described_by_folder(folder)
+        description = describe_folder(folder)
         _check_packages(description)
         return description, weights_in(folder)
-    description = described_by_json(architecture) if architecture.endswith(".json") else described_by_name(architecture)
+    description = describe_json(architecture) if architecture.endswith(".json") else describe_name(architecture)
     _check_packages(description)
     if pretrained is None:
         return description, None
@@ -275,7 +275,7 @@ def _built(description, cache):
         raise InputError(f"open_clip cannot build {description.name}: {reason}") from error
 
 
-def _put_in_big_vision(model, path):
+def _load_big_vision(model, path):
     """Load a .npz of Google's big_vision, as SigLIP was published, by open_clip's own reader."""
     from open_clip.convert import load_big_vision_weights
 

@@ -23,13 +23,11 @@ lint: .venv/ready
 	$(BIN)/snakemake --lint
 
 benchmark: .venv/ready
-	$(BIN)/python scripts/benchmark.py
-	$(BIN)/python scripts/benchmark_explanations.py
-	$(BIN)/python scripts/benchmark_retrieval.py
+	for name in extraction explanations retrieval; do PYTHONPATH=scripts $(BIN)/python tools/benchmark_$$name.py || exit; done
 
 lock: .venv/ready
 	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --upgrade \
-		--output-file envs/requirements.txt envs/requirements.in
+		--extra workflow --extra test --output-file envs/requirements.txt pyproject.toml
 
 clean:
 	rm -rf results .snakemake .pytest_cache .ruff_cache

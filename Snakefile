@@ -9,17 +9,17 @@ if not workflow.overwrite_configfiles:
     configfile: "config/config.yaml"
 
 
+include: "rules/config.smk"
 include: "rules/common.smk"
-include: "rules/common_concepts.smk"
+include: "rules/inputs.smk"
+include: "rules/demo.smk"
+include: "rules/towers.smk"
 include: "rules/data.smk"
-include: "rules/models.smk"
-include: "rules/activations.smk"
-include: "rules/text.smk"
+include: "rules/contributions.smk"
 include: "rules/explanations.smk"
 include: "rules/evaluation.smk"
 include: "rules/segmentation.smk"
-include: "rules/retrieval.smk"
-include: "rules/interventions.smk"
+include: "rules/concepts.smk"
 include: "rules/figures.smk"
 
 

@@ -1,24 +1,4 @@
-rule draw_demo_images:
-    output:
-        manifest="results/data/{dataset}/manifest.csv",
-        images=directory("results/data/{dataset}/images"),
-    log:
-        "results/logs/data/{dataset}.log",
-    benchmark:
-        "results/benchmarks/data/{dataset}.tsv"
-    wildcard_constraints:
-        dataset=any_of(DEMO_DATASETS),
-    conda:
-        ENVIRONMENT
-    params:
-        options=lambda wildcards: DATASETS[wildcards.dataset]["demo"],
-        code=code("draw_demo_images"),
-    message:
-        "Drawing the demo's images: {wildcards.dataset}"
-    script:
-        "../scripts/draw_demo_images.py"
-
-
+# Datasets and texts: fetched or taken from the user, and what each seed uses of them.
 rule make_manifest:
     input:
         unpack(own_manifest_file),
@@ -53,7 +33,7 @@ rule download_archive:
         ENVIRONMENT
     params:
         url=lambda wildcards: DOWNLOADS[wildcards.archive]["url"],
-        digest=lambda wildcards: digest_of(DOWNLOADS[wildcards.archive]),
+        digest=lambda wildcards: expected_digest(DOWNLOADS[wildcards.archive]),
     message:
         "Fetching {wildcards.archive}"
     script:
@@ -76,15 +56,13 @@ rule unpack_archive:
     conda:
         ENVIRONMENT
     resources:
-        mem="4GB",
         runtime="2h",
     params:
-        source=lambda wildcards: archives_of(wildcards.dataset)[0],
+        source=lambda wildcards: archive_entries(wildcards.dataset)[0],
         files=own_files(archive_files),
         missing=missing_archives,
         digests=lambda wildcards: {
-            name: digest_of(entry)
-            for name, entry in archives_of(wildcards.dataset)[1].items()
+            name: expected_digest(entry) for name, entry in archive_entries(wildcards.dataset)[1].items()
         },
         code=code("unpack_archive"),
     message:
@@ -123,20 +101,99 @@ rule table_shared_images:
             seed=SEEDS,
         ),
     output:
-        report(
-            "results/tables/shared-images.csv",
-            caption="captions/shared-images.rst",
-            category="Tables",
-            labels={"table": "Pictures with two roles"},
-        ),
+        **table("shared-images", "Pictures with two roles"),
     log:
         "results/logs/tables/shared-images.log",
     conda:
         ENVIRONMENT
     params:
-        of=[[dataset, seed] for dataset in DATASETS for seed in SEEDS],
+        sources=[[dataset, seed] for dataset in DATASETS for seed in SEEDS],
         code=code("table_shared_images"),
     message:
         "Table of pictures with two roles"
     script:
         "../scripts/table_shared_images.py"
+
+
+rule download_texts:
+    output:
+        "results/data/texts/{texts}.txt",
+    log:
+        "results/logs/text/{texts}.log",
+    wildcard_constraints:
+        texts=any_of(name for name in TEXTS if "url" in TEXTS[name]),
+    localrule: True
+    conda:
+        ENVIRONMENT
+    params:
+        url=lambda wildcards: TEXTS[wildcards.texts]["url"],
+        digest=lambda wildcards: expected_digest(TEXTS[wildcards.texts]),
+    message:
+        "Fetching the text pool {wildcards.texts}"
+    script:
+        "../scripts/download.py"
+
+
+rule embed_texts:
+    input:
+        unpack(model_files),
+        unpack(pool_file),
+    output:
+        "results/text/{model}/{texts}.safetensors",
+    log:
+        "results/logs/text/{model}/{texts}.log",
+    conda:
+        ENVIRONMENT
+    resources:
+        **MODEL_RESOURCES,
+    params:
+        **model_job(pool_file),
+        column=lambda wildcards: TEXTS[wildcards.texts].get("column"),
+        code=code("embed_texts"),
+    message:
+        "Text pool {wildcards.texts} in {wildcards.model}"
+    script:
+        "../scripts/embed_texts.py"
+
+
+rule table_texts:
+    input:
+        expand(
+            "results/text/{model}/{texts}.safetensors",
+            model=MODELS,
+            texts=TEXTS,
+        ),
+    output:
+        **table("texts", "Text pools"),
+    log:
+        "results/logs/tables/texts.log",
+    conda:
+        ENVIRONMENT
+    params:
+        code=code("table_texts"),
+    message:
+        "Table of text pools"
+    script:
+        "../scripts/table_texts.py"
+
+
+rule embed_classes:
+    input:
+        unpack(model_files),
+        manifest="results/data/{dataset}/manifest.csv",
+    output:
+        "results/text/{model}/classes-{dataset}.safetensors",
+    log:
+        "results/logs/text/{model}/classes-{dataset}.log",
+    conda:
+        ENVIRONMENT
+    resources:
+        **MODEL_RESOURCES,
+    params:
+        **model_job(),
+        prompts=lambda wildcards: DATASETS[wildcards.dataset]["prompts"],
+        code=code("embed_classes"),
+    message:
+        "Class texts of {wildcards.dataset} in {wildcards.model}"
+    script:
+        "../scripts/embed_classes.py"

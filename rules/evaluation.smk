@@ -1,4 +1,7 @@
-OF_EXPLAINED = ["accuracy", "exactness", "recovery", "effects", "stability", "texts"]
+# Whether the words are right, and enough: accuracy, direct effects, recovery, labels, stability.
+TABLES = ["accuracy", "exactness", "recovery", "effects", "stability", "texts"]
+# Methods that explain principal components, whose factors are known where the manifest has them.
+COMPONENT_METHODS = [method for method in ("components", "sparse", "sparse_coherent") if method in METHODS]
 
 
 rule tables:
@@ -7,11 +10,14 @@ rule tables:
         "results/tables/shared-images.csv",
         expand(
             "results/tables/{table}.csv",
-            table=OF_EXPLAINED if EXPLAINED_DATASETS else [],
+            table=TABLES if EXPLAINED_DATASETS else [],
         ),
         "results/tables/labels.csv" if FACTORED_DATASETS else [],
         "results/tables/segmentation.csv" if MASKED_DATASETS else [],
-        expand("results/queries/{queries}.csv", queries=TOPICS),
+        expand(
+            "results/queries/{queries}.csv",
+            queries=[name for name, entry in config["queries"].items() if "topics" in entry],
+        ),
         expand(
             "results/tables/{table}.csv",
             table=["interventions", "intervention-values"] if INTERVENTIONS else [],
@@ -23,9 +29,7 @@ rule tables:
 
 rule evaluate_accuracy:
     input:
-        shards=shards_of,
-        images="results/data/{dataset}/seed-{seed}/images.csv",
-        basis="results/activations/{model}/basis.safetensors",
+        **ACTIVATIONS,
         classes="results/text/{model}/classes-{dataset}.safetensors",
     output:
         "results/evaluation/{model}/{dataset}/seed-{seed}/accuracy.csv",
@@ -35,123 +39,13 @@ rule evaluate_accuracy:
         ENVIRONMENT
     resources:
         mem="8GB",
-        runtime="30m",
     params:
-        protocol=lookup("protocol", within=config),
+        protocol=config["protocol"],
         code=code("evaluate_accuracy"),
     message:
         "Zero-shot accuracy of {wildcards.model} on {wildcards.dataset}, seed {wildcards.seed}"
     script:
         "../scripts/evaluate_accuracy.py"
-
-
-rule evaluate_effects:
-    input:
-        shards=shards_of,
-        images="results/data/{dataset}/seed-{seed}/images.csv",
-        basis="results/activations/{model}/basis.safetensors",
-        classes="results/text/{model}/classes-{dataset}.safetensors",
-    output:
-        "results/evaluation/{model}/{dataset}/seed-{seed}/effects.csv",
-    log:
-        "results/logs/evaluation/{model}/{dataset}/seed-{seed}/effects.log",
-    conda:
-        ENVIRONMENT
-    resources:
-        mem="8GB",
-        runtime="1h",
-    params:
-        protocol=lookup("protocol", within=config),
-        code=code("evaluate_effects"),
-    message:
-        "Direct effects of heads and MLPs, {wildcards.model} on {wildcards.dataset}, seed {wildcards.seed}"
-    script:
-        "../scripts/evaluate_effects.py"
-
-
-rule table_effects:
-    input:
-        expand(
-            "results/evaluation/{model}/{dataset}/seed-{seed}/effects.csv",
-            model=MODELS,
-            dataset=EXPLAINED_DATASETS,
-            seed=SEEDS,
-        ),
-    output:
-        csv=report(
-            "results/tables/effects.csv",
-            caption="captions/effects.rst",
-            category="Tables",
-            labels={"table": "Direct effects of heads and MLPs"},
-        ),
-    log:
-        "results/logs/tables/effects.log",
-    conda:
-        ENVIRONMENT
-    params:
-        scores=["norm", "cosine", "margin_share", "accuracy", "accuracy_lost"],
-        code=code("average_over_seeds"),
-    message:
-        "Table of direct effects"
-    script:
-        "../scripts/average_over_seeds.py"
-
-
-rule evaluate_recovery:
-    input:
-        shards=shards_of,
-        images="results/data/{dataset}/seed-{seed}/images.csv",
-        basis="results/activations/{model}/basis.safetensors",
-        classes="results/text/{model}/classes-{dataset}.safetensors",
-        told=explanations_of(METHODS, "safetensors"),
-    output:
-        "results/evaluation/{model}/{dataset}/seed-{seed}/{texts}/recovery.csv",
-    log:
-        "results/logs/evaluation/{model}/{dataset}/seed-{seed}/{texts}/recovery.log",
-    benchmark:
-        "results/benchmarks/evaluation/{model}/{dataset}/seed-{seed}/{texts}/recovery.tsv"
-    conda:
-        ENVIRONMENT
-    resources:
-        mem="8GB",
-        runtime="2h",
-    params:
-        methods=METHODS,
-        budgets=lookup("evaluation/budgets", within=config),
-        last_layers=lookup("evaluation/last_layers", within=config),
-        mlps=lookup("evaluation/mlps", within=config),
-        protocol=lookup("protocol", within=config),
-        code=code("evaluate_recovery"),
-    message:
-        "Accuracy that explanations recover, {wildcards.model} on {wildcards.dataset}, seed {wildcards.seed}"
-    script:
-        "../scripts/evaluate_recovery.py"
-
-
-rule score_components:
-    input:
-        shards=shards_of,
-        images="results/data/{dataset}/seed-{seed}/images.csv",
-        basis="results/activations/{model}/basis.safetensors",
-        components="results/explanations/{model}/{dataset}/seed-{seed}/{texts}/components.safetensors",
-    output:
-        factors="results/evaluation/{model}/{dataset}/seed-{seed}/{texts}/factors.csv",
-        images="results/evaluation/{model}/{dataset}/seed-{seed}/{texts}/pole-images.parquet",
-    log:
-        "results/logs/evaluation/{model}/{dataset}/seed-{seed}/{texts}/factors.log",
-    conda:
-        ENVIRONMENT
-    resources:
-        mem="4GB",
-        runtime="30m",
-    params:
-        factors=factor_names,
-        protocol=lookup("protocol", within=config),
-        code=code("score_components"),
-    message:
-        "What moves the components of {wildcards.model} on {wildcards.dataset}, seed {wildcards.seed}"
-    script:
-        "../scripts/score_components.py"
 
 
 rule table_accuracy:
@@ -163,13 +57,8 @@ rule table_accuracy:
             seed=SEEDS,
         ),
     output:
+        **table("accuracy", "Zero-shot accuracy"),
         latex="results/tables/accuracy.tex",
-        csv=report(
-            "results/tables/accuracy.csv",
-            caption="captions/accuracy.rst",
-            category="Tables",
-            labels={"table": "Zero-shot accuracy"},
-        ),
     log:
         "results/logs/tables/accuracy.log",
     conda:
@@ -183,7 +72,76 @@ rule table_accuracy:
         "../scripts/average_over_seeds.py"
 
 
-rule table_recovery:
+rule evaluate_effects:
+    input:
+        **ACTIVATIONS,
+        classes="results/text/{model}/classes-{dataset}.safetensors",
+    output:
+        "results/evaluation/{model}/{dataset}/seed-{seed}/effects.csv",
+    log:
+        "results/logs/evaluation/{model}/{dataset}/seed-{seed}/effects.log",
+    conda:
+        ENVIRONMENT
+    resources:
+        mem="8GB",
+        runtime="1h",
+    params:
+        protocol=config["protocol"],
+        code=code("evaluate_effects"),
+    message:
+        "Direct effects of heads and MLPs, {wildcards.model} on {wildcards.dataset}, seed {wildcards.seed}"
+    script:
+        "../scripts/evaluate_effects.py"
+
+
+use rule table_accuracy as table_effects with:
+    input:
+        expand(
+            "results/evaluation/{model}/{dataset}/seed-{seed}/effects.csv",
+            model=MODELS,
+            dataset=EXPLAINED_DATASETS,
+            seed=SEEDS,
+        ),
+    output:
+        **table("effects", "Direct effects of heads and MLPs"),
+    log:
+        "results/logs/tables/effects.log",
+    params:
+        scores=["norm", "cosine", "margin_share", "accuracy", "accuracy_lost"],
+    message:
+        "Table of direct effects"
+
+
+rule evaluate_recovery:
+    input:
+        **ACTIVATIONS,
+        classes="results/text/{model}/classes-{dataset}.safetensors",
+        explanations=explanation_files(METHODS, "safetensors"),
+    output:
+        "results/evaluation/{model}/{dataset}/seed-{seed}/{texts}/recovery.csv",
+    log:
+        "results/logs/evaluation/{model}/{dataset}/seed-{seed}/{texts}/recovery.log",
+    benchmark:
+        "results/benchmarks/evaluation/{model}/{dataset}/seed-{seed}/{texts}/recovery.tsv"
+    conda:
+        ENVIRONMENT
+    resources:
+        mem="8GB",
+        runtime="2h",
+    params:
+        methods=METHODS,
+        budgets=config["evaluation"]["budgets"],
+        last_layers=config["evaluation"]["last_layers"],
+        mlps=config["evaluation"]["mlps"],
+        protocol=config["protocol"],
+        code=code("evaluate_recovery"),
+    message:
+        "Accuracy that explanations recover, {wildcards.model} on {wildcards.dataset}, seed {wildcards.seed}"
+    script:
+        "../scripts/evaluate_recovery.py"
+
+
+use rule table_accuracy as table_recovery with:
     input:
         expand(
             "results/evaluation/{model}/{dataset}/seed-{seed}/{texts}/recovery.csv",
@@ -193,52 +151,40 @@ rule table_recovery:
             texts=TEXTS,
         ),
     output:
+        **table("recovery", "Accuracy that explanations recover"),
         latex="results/tables/recovery.tex",
-        csv=report(
-            "results/tables/recovery.csv",
-            caption="captions/recovery.rst",
-            category="Tables",
-            labels={"table": "Accuracy that explanations recover"},
-        ),
     log:
         "results/logs/tables/recovery.log",
-    conda:
-        ENVIRONMENT
     params:
         scores=["top1", "top5", "cosine", "explained_variance"],
-        code=code("average_over_seeds"),
     message:
         "Table of the accuracy that explanations recover"
-    script:
-        "../scripts/average_over_seeds.py"
 
 
-rule table_exactness:
+rule score_components:
     input:
-        lambda wildcards: rules.activations.input,
+        **ACTIVATIONS,
+        components="results/explanations/{model}/{dataset}/seed-{seed}/{texts}/components.safetensors",
     output:
-        exactness=report(
-            "results/tables/exactness.csv",
-            caption="captions/exactness.rst",
-            category="Tables",
-            labels={"table": "Exactness of every extraction"},
-        ),
-        skipped="results/tables/skipped-images.csv",
+        factors="results/evaluation/{model}/{dataset}/seed-{seed}/{texts}/factors.csv",
+        images="results/evaluation/{model}/{dataset}/seed-{seed}/{texts}/pole-images.parquet",
     log:
-        "results/logs/tables/exactness.log",
+        "results/logs/evaluation/{model}/{dataset}/seed-{seed}/{texts}/factors.log",
     conda:
         ENVIRONMENT
     params:
-        code=code("table_exactness"),
+        factors=factor_names,
+        protocol=config["protocol"],
+        code=code("score_components"),
     message:
-        "Table of exactness"
+        "What moves the components of {wildcards.model} on {wildcards.dataset}, seed {wildcards.seed}"
     script:
-        "../scripts/table_exactness.py"
+        "../scripts/score_components.py"
 
 
 rule evaluate_labels:
     input:
-        told=explanations_of(OF_COMPONENTS, "parquet"),
+        explanations=explanation_files(COMPONENT_METHODS, "parquet"),
         factors="results/evaluation/{model}/{dataset}/seed-{seed}/{texts}/factors.csv",
         images="results/data/{dataset}/seed-{seed}/images.csv",
     output:
@@ -250,9 +196,9 @@ rule evaluate_labels:
     conda:
         ENVIRONMENT
     params:
-        methods=OF_COMPONENTS,
+        methods=COMPONENT_METHODS,
         factors=factor_phrases,
-        protocol=lookup("protocol", within=config),
+        protocol=config["protocol"],
         code=code("evaluate_labels"),
     message:
         "Whether texts name what moves the components of {wildcards.model} on {wildcards.dataset}, seed {wildcards.seed}"
@@ -260,7 +206,7 @@ rule evaluate_labels:
         "../scripts/evaluate_labels.py"
 
 
-rule table_labels:
+use rule table_accuracy as table_labels with:
     input:
         expand(
             "results/evaluation/{model}/{dataset}/seed-{seed}/{texts}/labels.csv",
@@ -270,17 +216,10 @@ rule table_labels:
             texts=TEXTS,
         ),
     output:
+        **table("labels", "Whether texts name what moves the components"),
         latex="results/tables/labels.tex",
-        csv=report(
-            "results/tables/labels.csv",
-            caption="captions/labels.rst",
-            category="Tables",
-            labels={"table": "Whether texts name what moves the components"},
-        ),
     log:
         "results/logs/tables/labels.log",
-    conda:
-        ENVIRONMENT
     params:
         scores=["factor_hits", "value_hits"],
         means=[
@@ -290,11 +229,8 @@ rule table_labels:
             "value_hits_by_chance",
             "value_hits_by_chance_95",
         ],
-        code=code("average_over_seeds"),
     message:
         "Table of label hits"
-    script:
-        "../scripts/average_over_seeds.py"
 
 
 rule evaluate_stability:
@@ -314,9 +250,6 @@ rule evaluate_stability:
         "results/logs/evaluation/{model}/{dataset}/{texts}-stability.log",
     conda:
         ENVIRONMENT
-    resources:
-        mem="4GB",
-        runtime="30m",
     params:
         seeds=SEEDS,
         code=code("evaluate_stability"),
@@ -335,13 +268,8 @@ rule table_stability:
             texts=TEXTS,
         ),
     output:
+        **table("stability", "Stability over seeds and texts"),
         latex="results/tables/stability.tex",
-        csv=report(
-            "results/tables/stability.csv",
-            caption="captions/stability.rst",
-            category="Tables",
-            labels={"table": "Stability over seeds and texts"},
-        ),
     log:
         "results/logs/tables/stability.log",
     conda:

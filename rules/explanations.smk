@@ -1,3 +1,4 @@
+# Heads in words: components named with texts, TextSpan, sparse sums of texts, and controls.
 rule explanations:
     input:
         expand(
@@ -29,13 +30,12 @@ rule explain_heads:
     conda:
         ENVIRONMENT
     resources:
-        mem="4GB",
         runtime="1h",
     params:
-        options=lookup("explanations", within=config),
-        budgets=lookup("evaluation/budgets", within=config),
-        last_layers=lookup("evaluation/last_layers", within=config),
-        protocol=lookup("protocol", within=config),
+        options=config["explanations"],
+        budgets=config["evaluation"]["budgets"],
+        last_layers=config["evaluation"]["last_layers"],
+        protocol=config["protocol"],
         code=code("explain_heads"),
     message:
         "{wildcards.method} of {wildcards.model} on {wildcards.dataset}, seed {wildcards.seed}"
@@ -51,9 +51,7 @@ rule exports:
             dataset=EXPLAINED_DATASETS,
             seed=SEEDS,
             texts=TEXTS,
-            algorithm=[
-                name for name, method in ALGORITHMS.items() if method in METHODS
-            ],
+            algorithm=[name for name, method in ALGORITHMS.items() if method in METHODS],
         ),
     localrule: True
     message:
@@ -62,13 +60,11 @@ rule exports:
 
 rule export_explanations:
     input:
-        shards=shards_of,
-        basis="results/activations/{model}/basis.safetensors",
-        images="results/data/{dataset}/seed-{seed}/images.csv",
+        **ACTIVATIONS,
         classes="results/text/{model}/classes-{dataset}.safetensors",
         texts="results/text/{model}/{texts}.safetensors",
-        table=lambda wildcards: explanation_of(wildcards, "parquet"),
-        directions=lambda wildcards: explanation_of(wildcards, "safetensors"),
+        table=exported_explanation("parquet"),
+        directions=exported_explanation("safetensors"),
     output:
         "results/exports/{dataset}_completeness_{texts}_{model}_algo_{algorithm}_seed_{seed}.jsonl",
     log:
@@ -79,10 +75,9 @@ rule export_explanations:
         ENVIRONMENT
     resources:
         mem="8GB",
-        runtime="30m",
     params:
-        last_layers=lookup("evaluation/last_layers", within=config),
-        protocol=lookup("protocol", within=config),
+        last_layers=config["evaluation"]["last_layers"],
+        protocol=config["protocol"],
         code=code("export_explanations"),
     message:
         "Export of {wildcards.algorithm}, {wildcards.model} on {wildcards.dataset}, seed {wildcards.seed}"

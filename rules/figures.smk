@@ -1,45 +1,38 @@
+# Figures, each from its own small table.
 FIGURE_SEED = SEEDS[0]
+# Interventions that have units to count, in their last edit.
+COUNTED = [
+    name for name, entry in INTERVENTIONS.items() if {"heads", "components", "concept"} & set(entry["edits"][-1])
+]
 
 
 rule figures:
     input:
-        expand(
-            "results/figures/{dataset}/contact-sheet-seed-{seed}.{ending}",
+        both_formats(
+            "results/figures/{dataset}/contact-sheet-seed-{seed}",
             dataset=DATASETS,
             seed=FIGURE_SEED,
-            ending=["pdf", "png"],
         ),
-        expand(
-            "results/figures/{model}/{dataset}/seed-{seed}/{texts}/{figure}.{ending}",
+        both_formats(
+            "results/figures/{model}/{dataset}/seed-{seed}/{texts}/{figure}",
             model=MODELS,
             dataset=EXPLAINED_DATASETS,
             seed=FIGURE_SEED,
             texts=TEXTS,
             figure=["heads-map", "cards"],
-            ending=["pdf", "png"],
         ),
-        expand(
-            "results/figures/{model}/{dataset}/seed-{seed}/{figure}.{ending}",
+        both_formats(
+            "results/figures/{model}/{dataset}/seed-{seed}/{figure}",
             model=MODELS,
             dataset=MASKED_DATASETS,
             seed=FIGURE_SEED,
             figure=["segmentation", "segmentation-parts"],
-            ending=["pdf", "png"],
         ),
-        expand(
-            "results/figures/spatial/{spatial}.{ending}",
-            spatial=config["spatial"],
-            ending=["pdf", "png"],
-        ),
-        expand(
-            "results/figures/queries/{queries}.{ending}",
-            queries=QUERIES,
-            ending=["pdf", "png"],
-        ),
-        expand(
-            "results/figures/neighbours/{neighbours}.{ending}",
+        both_formats("results/figures/spatial/{spatial}", spatial=config["spatial"]),
+        both_formats("results/figures/queries/{queries}", queries=QUERIES),
+        both_formats(
+            "results/figures/neighbours/{neighbours}",
             neighbours=config["neighbours"],
-            ending=["pdf", "png"],
         ),
         interventions_by_model(
             "results/figures/interventions/{intervention}/{model}.{ending}",
@@ -50,18 +43,16 @@ rule figures:
             "results/figures/interventions/{intervention}/{model}-values.{ending}",
             ending=["pdf", "png"],
         ),
-        expand(
-            "results/figures/{model}/{dataset}/effects.{ending}",
+        both_formats(
+            "results/figures/{model}/{dataset}/effects",
             model=MODELS,
             dataset=EXPLAINED_DATASETS,
-            ending=["pdf", "png"],
         ),
-        expand(
-            "results/figures/{model}/{dataset}/{texts}/recovery.{ending}",
+        both_formats(
+            "results/figures/{model}/{dataset}/{texts}/recovery",
             model=MODELS,
             dataset=EXPLAINED_DATASETS,
             texts=TEXTS,
-            ending=["pdf", "png"],
         ),
     localrule: True
     message:
@@ -73,13 +64,10 @@ rule plot_contact_sheet:
         images="results/data/{dataset}/seed-{seed}/images.csv",
         manifest="results/data/{dataset}/manifest.csv",
     output:
-        "results/figures/{dataset}/contact-sheet-seed-{seed}.pdf",
-        report(
-            "results/figures/{dataset}/contact-sheet-seed-{seed}.png",
-            caption="captions/contact-sheet.rst",
-            category="Figures",
-            subcategory="{dataset}",
-            labels={"figure": "Contact sheet", "seed": "{seed}"},
+        *figure(
+            "results/figures/{dataset}/contact-sheet-seed-{seed}",
+            "contact-sheet",
+            "Contact sheet",
         ),
     log:
         "results/logs/figures/{dataset}/contact-sheet-seed-{seed}.log",
@@ -99,13 +87,10 @@ rule plot_heads_map:
         factors="results/evaluation/{model}/{dataset}/seed-{seed}/{texts}/factors.csv",
         images="results/data/{dataset}/seed-{seed}/images.csv",
     output:
-        "results/figures/{model}/{dataset}/seed-{seed}/{texts}/heads-map.pdf",
-        report(
-            "results/figures/{model}/{dataset}/seed-{seed}/{texts}/heads-map.png",
-            caption="captions/heads-map.rst",
-            category="Figures",
-            subcategory="{dataset}",
-            labels={"figure": "Heads map", "model": "{model}", "seed": "{seed}"},
+        *figure(
+            "results/figures/{model}/{dataset}/seed-{seed}/{texts}/heads-map",
+            "heads-map",
+            "Heads map",
         ),
     log:
         "results/logs/figures/{model}/{dataset}/seed-{seed}/{texts}/heads-map.log",
@@ -113,7 +98,7 @@ rule plot_heads_map:
         ENVIRONMENT
     params:
         factors=factor_names,
-        protocol=lookup("protocol", within=config),
+        protocol=config["protocol"],
         code=code("plot_heads_map"),
     message:
         "Figure: heads map of {wildcards.model} on {wildcards.dataset}"
@@ -129,17 +114,10 @@ rule plot_cards:
         images="results/data/{dataset}/seed-{seed}/images.csv",
         manifest="results/data/{dataset}/manifest.csv",
     output:
-        "results/figures/{model}/{dataset}/seed-{seed}/{texts}/cards.pdf",
-        report(
-            "results/figures/{model}/{dataset}/seed-{seed}/{texts}/cards.png",
-            caption="captions/cards.rst",
-            category="Figures",
-            subcategory="{dataset}",
-            labels={
-                "figure": "Clearest components",
-                "model": "{model}",
-                "seed": "{seed}",
-            },
+        *figure(
+            "results/figures/{model}/{dataset}/seed-{seed}/{texts}/cards",
+            "cards",
+            "Clearest components",
         ),
     log:
         "results/logs/figures/{model}/{dataset}/seed-{seed}/{texts}/cards.log",
@@ -147,10 +125,10 @@ rule plot_cards:
         ENVIRONMENT
     params:
         factors=factor_names,
-        protocol=lookup("protocol", within=config),
+        protocol=config["protocol"],
         code=code("plot_cards"),
     message:
-        "Figure: clearest_components components of {wildcards.model} on {wildcards.dataset}"
+        "Figure: clearest components of {wildcards.model} on {wildcards.dataset}"
     script:
         "../scripts/plot_cards.py"
 
@@ -161,13 +139,10 @@ rule plot_segmentation:
         scores="results/segmentation/{model}/{dataset}/seed-{seed}/scores.csv",
         images="results/data/{dataset}/seed-{seed}/images.csv",
     output:
-        "results/figures/{model}/{dataset}/seed-{seed}/segmentation.pdf",
-        report(
-            "results/figures/{model}/{dataset}/seed-{seed}/segmentation.png",
-            caption="captions/segmentation-examples.rst",
-            category="Figures",
-            subcategory="{dataset}",
-            labels={"figure": "Segmentation", "model": "{model}", "seed": "{seed}"},
+        *figure(
+            "results/figures/{model}/{dataset}/seed-{seed}/segmentation",
+            "segmentation-examples",
+            "Segmentation",
         ),
     log:
         "results/logs/figures/{model}/{dataset}/seed-{seed}/segmentation.log",
@@ -185,13 +160,10 @@ rule plot_recovery:
     input:
         table="results/tables/recovery.csv",
     output:
-        "results/figures/{model}/{dataset}/{texts}/recovery.pdf",
-        report(
-            "results/figures/{model}/{dataset}/{texts}/recovery.png",
-            caption="captions/recovery.rst",
-            category="Figures",
-            subcategory="{dataset}",
-            labels={"figure": "Accuracy recovered", "model": "{model}"},
+        *figure(
+            "results/figures/{model}/{dataset}/{texts}/recovery",
+            "recovery",
+            "Accuracy recovered",
         ),
     log:
         "results/logs/figures/{model}/{dataset}/{texts}/recovery.log",
@@ -209,13 +181,10 @@ rule plot_effects:
     input:
         table="results/tables/effects.csv",
     output:
-        "results/figures/{model}/{dataset}/effects.pdf",
-        report(
-            "results/figures/{model}/{dataset}/effects.png",
-            caption="captions/effects-map.rst",
-            category="Figures",
-            subcategory="{dataset}",
-            labels={"figure": "What each head is worth", "model": "{model}"},
+        *figure(
+            "results/figures/{model}/{dataset}/effects",
+            "effects-map",
+            "What each head is worth",
         ),
     log:
         "results/logs/figures/{model}/{dataset}/effects.log",
@@ -234,17 +203,10 @@ rule plot_segmentation_parts:
         parts="results/segmentation/{model}/{dataset}/seed-{seed}/parts.csv",
         together="results/segmentation/{model}/{dataset}/seed-{seed}/best-parts.csv",
     output:
-        "results/figures/{model}/{dataset}/seed-{seed}/segmentation-parts.pdf",
-        report(
-            "results/figures/{model}/{dataset}/seed-{seed}/segmentation-parts.png",
-            caption="captions/segmentation-parts.rst",
-            category="Figures",
-            subcategory="{dataset}",
-            labels={
-                "figure": "Segmentation by head",
-                "model": "{model}",
-                "seed": "{seed}",
-            },
+        *figure(
+            "results/figures/{model}/{dataset}/seed-{seed}/segmentation-parts",
+            "segmentation-parts",
+            "Segmentation by head",
         ),
     log:
         "results/logs/figures/{model}/{dataset}/seed-{seed}/segmentation-parts.log",
@@ -262,18 +224,14 @@ rule plot_spatial:
     input:
         "results/spatial/{spatial}.safetensors",
     output:
-        "results/figures/spatial/{spatial}.pdf",
-        report(
-            "results/figures/spatial/{spatial}.png",
-            caption="captions/spatial.rst",
-            category="Figures",
-            subcategory="spatial",
-            labels={"figure": "Where texts are", "picture": "{spatial}"},
+        *figure(
+            "results/figures/spatial/{spatial}",
+            "spatial",
+            "Where texts are",
+            "spatial",
         ),
     log:
         "results/logs/figures/spatial/{spatial}.log",
-    wildcard_constraints:
-        spatial=any_of(config["spatial"]),
     conda:
         ENVIRONMENT
     params:
@@ -282,3 +240,112 @@ rule plot_spatial:
         "Figure: where the texts of {wildcards.spatial} are"
     script:
         "../scripts/plot_spatial.py"
+
+
+rule plot_query:
+    input:
+        unpack(requested_images),
+        table="results/queries/{queries}.csv",
+        images="results/queries/{queries}/images.csv",
+        query="results/queries/{queries}/query.safetensors",
+    output:
+        *figure(
+            "results/figures/queries/{queries}",
+            "query",
+            "What carries a query",
+            "queries",
+        ),
+    log:
+        "results/logs/figures/queries/{queries}.log",
+    wildcard_constraints:
+        queries=any_of(QUERIES),
+    conda:
+        ENVIRONMENT
+    params:
+        entry=request,
+        seed=FIGURE_SEED,
+        protocol=config["protocol"],
+        code=code("plot_query"),
+    message:
+        "Figure: what carries the query {wildcards.queries}"
+    script:
+        "../scripts/plot_query.py"
+
+
+rule plot_neighbours:
+    input:
+        unpack(requested_images),
+        table="results/neighbours/{neighbours}.csv",
+        query=query_picture,
+    output:
+        *figure(
+            "results/figures/neighbours/{neighbours}",
+            "neighbours",
+            "Neighbours",
+            "neighbours",
+        ),
+    log:
+        "results/logs/figures/neighbours/{neighbours}.log",
+    conda:
+        ENVIRONMENT
+    params:
+        entry=request,
+        seed=FIGURE_SEED,
+        protocol=config["protocol"],
+        code=code("plot_neighbours"),
+    message:
+        "Figure: neighbours {wildcards.neighbours}"
+    script:
+        "../scripts/plot_neighbours.py"
+
+
+rule plot_intervention:
+    input:
+        curve="results/interventions/{intervention}/{model}/curve.csv",
+        units=expand(
+            "results/interventions/{{intervention}}/{{model}}/seed-{seed}/units.csv",
+            seed=SEEDS,
+        ),
+    output:
+        *figure(
+            "results/figures/interventions/{intervention}/{model}",
+            "intervention",
+            "Accuracy by number of units",
+            "interventions",
+        ),
+    log:
+        "results/logs/figures/interventions/{intervention}/{model}.log",
+    wildcard_constraints:
+        intervention=any_of(COUNTED),
+    conda:
+        ENVIRONMENT
+    params:
+        edit=lambda wildcards: INTERVENTIONS[wildcards.intervention]["edits"][-1],
+        protocol=config["protocol"],
+        code=code("plot_intervention"),
+    message:
+        "Figure: {wildcards.intervention} on {wildcards.model}"
+    script:
+        "../scripts/plot_intervention.py"
+
+
+rule plot_intervention_values:
+    input:
+        table="results/interventions/{intervention}/{model}/values.csv",
+    output:
+        *figure(
+            "results/figures/interventions/{intervention}/{model}-values",
+            "intervention-values",
+            "What moves",
+            "interventions",
+        ),
+    log:
+        "results/logs/figures/interventions/{intervention}/{model}-values.log",
+    conda:
+        ENVIRONMENT
+    params:
+        code=code("plot_intervention_values"),
+    message:
+        "Figure: what {wildcards.intervention} moves in {wildcards.model}"
+    script:
+        "../scripts/plot_intervention_values.py"

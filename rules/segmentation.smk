@@ -1,9 +1,29 @@
+# Where in the images the evidence is: maps scored against masks, by method, by head, and for texts of the user's own.
+SEGMENTATION_PICTURES = (
+    {"pictures": directory("results/segmentation/{model}/{dataset}/seed-{seed}/pictures")}
+    if config["segmentation"]["save_images"]
+    else {}
+)
+# What segmentation reads, beside the files of the model.
+SEGMENTED = {
+    "images": "results/data/{dataset}/seed-{seed}/images.csv",
+    "manifest": "results/data/{dataset}/manifest.csv",
+    "classes": "results/text/{model}/classes-{dataset}.safetensors",
+}
+# What decides how images and their masks are read.
+SEGMENTATION = model_job() | {
+    "masks": lambda wildcards: own_pictures(wildcards.dataset, "mask"),
+    "target": config["segmentation"]["target"],
+    "geometry": config["segmentation"]["geometry"],
+    "mask_pixels": lambda wildcards: DATASETS[wildcards.dataset].get("mask_pixels"),
+    "on_bad_image": config["on_bad_image"],
+}
+
+
 rule segment_images:
     input:
         unpack(model_files),
-        images="results/data/{dataset}/seed-{seed}/images.csv",
-        manifest="results/data/{dataset}/manifest.csv",
-        classes="results/text/{model}/classes-{dataset}.safetensors",
+        **SEGMENTED,
     output:
         **SEGMENTATION_PICTURES,
         images="results/segmentation/{model}/{dataset}/seed-{seed}/images.csv",
@@ -17,24 +37,13 @@ rule segment_images:
         dataset=any_of(MASKED_DATASETS),
     conda:
         ENVIRONMENT
-    threads: lookup("threads", within=config)
+    threads: config["threads"]
     resources:
-        gpu=lookup("gpu", within=config),
-        mem=MODEL_MEMORY,
-        runtime="2h",
-        batch_size=lookup("batch_size", within=config),
-        device=lookup("device", within=config),
-        cache=MODEL_CACHE,
+        **IMAGE_RESOURCES,
     params:
-        model=model_params,
-        files=own_files(model_files),
-        masks=lambda wildcards: own_pictures(wildcards.dataset, "mask"),
-        methods=lookup("segmentation/methods", within=config),
-        save_images=lookup("segmentation/save_images", within=config),
-        target=lookup("segmentation/target", within=config),
-        geometry=lookup("segmentation/geometry", within=config),
-        mask_pixels=lambda wildcards: DATASETS[wildcards.dataset].get("mask_pixels"),
-        on_bad_image=lookup("on_bad_image", within=config),
+        **SEGMENTATION,
+        methods=config["segmentation"]["methods"],
+        save_images=config["segmentation"]["save_images"],
         code=code("segment_images"),
     message:
         "Segmenting {wildcards.dataset} with {wildcards.model}, seed {wildcards.seed}"
@@ -45,9 +54,7 @@ rule segment_images:
 rule segment_parts:
     input:
         unpack(model_files),
-        images="results/data/{dataset}/seed-{seed}/images.csv",
-        manifest="results/data/{dataset}/manifest.csv",
-        classes="results/text/{model}/classes-{dataset}.safetensors",
+        **SEGMENTED,
     output:
         parts="results/segmentation/{model}/{dataset}/seed-{seed}/parts.csv",
         together="results/segmentation/{model}/{dataset}/seed-{seed}/best-parts.csv",
@@ -57,22 +64,11 @@ rule segment_parts:
         dataset=any_of(set(MASKED_DATASETS) - set(EXPLAINED_DATASETS)),
     conda:
         ENVIRONMENT
-    threads: lookup("threads", within=config)
+    threads: config["threads"]
     resources:
-        gpu=lookup("gpu", within=config),
-        mem=MODEL_MEMORY,
-        runtime="2h",
-        batch_size=lookup("batch_size", within=config),
-        device=lookup("device", within=config),
-        cache=MODEL_CACHE,
+        **IMAGE_RESOURCES,
     params:
-        model=model_params,
-        files=own_files(model_files),
-        masks=lambda wildcards: own_pictures(wildcards.dataset, "mask"),
-        target=lookup("segmentation/target", within=config),
-        geometry=lookup("segmentation/geometry", within=config),
-        mask_pixels=lambda wildcards: DATASETS[wildcards.dataset].get("mask_pixels"),
-        on_bad_image=lookup("on_bad_image", within=config),
+        **SEGMENTATION,
         code=code("segment_parts"),
     message:
         "Which parts of {wildcards.model} segment {wildcards.dataset}, seed {wildcards.seed}"
@@ -84,15 +80,13 @@ rule segment_parts:
 use rule segment_parts as segment_parts_and_components with:
     input:
         unpack(model_files),
-        images="results/data/{dataset}/seed-{seed}/images.csv",
-        manifest="results/data/{dataset}/manifest.csv",
-        classes="results/text/{model}/classes-{dataset}.safetensors",
+        **SEGMENTED,
         components=f"results/explanations/{{model}}/{{dataset}}/seed-{{seed}}/{next(iter(TEXTS))}/components.safetensors",
     wildcard_constraints:
         dataset=any_of(set(MASKED_DATASETS) & set(EXPLAINED_DATASETS)),
 
 
-rule table_segmentation:
+use rule table_accuracy as table_segmentation with:
     input:
         expand(
             "results/segmentation/{model}/{dataset}/seed-{seed}/scores.csv",
@@ -101,30 +95,18 @@ rule table_segmentation:
             seed=SEEDS,
         ),
     output:
+        **table("segmentation", "Zero-shot segmentation"),
         latex="results/tables/segmentation.tex",
-        csv=report(
-            "results/tables/segmentation.csv",
-            caption="captions/segmentation.rst",
-            category="Tables",
-            labels={"table": "Zero-shot segmentation"},
-        ),
     log:
         "results/logs/tables/segmentation.log",
-    conda:
-        ENVIRONMENT
     params:
         scores=["pixel_accuracy", "mean_iou", "mean_ap"],
         means=[
-            f"{score}_{side}"
-            for score in ("pixel_accuracy", "mean_iou", "mean_ap")
-            for side in ("low", "high")
-        ]
-        + ["flat_maps"],
-        code=code("average_over_seeds"),
+            *("pixel_accuracy_low", "pixel_accuracy_high", "mean_iou_low"),
+            *("mean_iou_high", "mean_ap_low", "mean_ap_high", "flat_maps"),
+        ],
     message:
         "Table of segmentation scores"
-    script:
-        "../scripts/average_over_seeds.py"
 
 
 rule map_texts:
@@ -135,20 +117,14 @@ rule map_texts:
         "results/spatial/{spatial}.safetensors",
     log:
         "results/logs/spatial/{spatial}.log",
-    wildcard_constraints:
-        spatial=any_of(config["spatial"]),
     conda:
         ENVIRONMENT
     resources:
-        mem=MODEL_MEMORY,
-        runtime="30m",
-        device=lookup("device", within=config),
-        cache=MODEL_CACHE,
+        **MODEL_RESOURCES,
     params:
-        model=model_params,
-        files=own_files(model_files, spatial_file),
-        texts=lambda wildcards: asked(wildcards)["texts"],
-        minus=lambda wildcards: asked(wildcards)["minus"],
+        **model_job(spatial_file),
+        texts=lambda wildcards: request(wildcards)["texts"],
+        minus=lambda wildcards: request(wildcards)["minus"],
         code=code("map_texts"),
     message:
         "Where the texts of {wildcards.spatial} are"

@@ -1,4 +1,4 @@
-"""The images that one seed uses, and what for."""
+"""The images that one seed uses, and their roles."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,12 +15,12 @@ if __name__ == "__main__":
         params, dataset, seed = snakemake.params, snakemake.wildcards.dataset, snakemake.wildcards.seed
         manifest = read_manifest(snakemake.input.manifest)
         rows = choose_rows(manifest, params.roles, int(seed))
-        check_requirements(rows, params.factors, params.masks, dataset)  # hours before it is needed
+        check_requirements(rows, params.factors, params.masks, dataset)  # hours before they are used
         shared = shared_images(rows, Path(snakemake.input.manifest).parent)
         if len(shared):
             warn(
                 log,
-                f"{dataset}, seed {seed}: {len(shared)} pictures have the same content as one with another role, the "
+                f"{dataset}, seed {seed}: {len(shared)} pictures have the same content as one of another role, the "
                 f"first {shared['image'][0]} ({shared['role'][0]}) as {shared['same_as'][0]} "
                 f"({shared['its_role'][0]}); see results/tables/shared-images.csv.",
             )
@@ -30,6 +30,6 @@ if __name__ == "__main__":
         for role, rule in params.roles.items():
             fewest = counts.loc[role].min()
             if rule["per_class"] != "all" and fewest < rule["per_class"]:
-                short = f"{role}: a class has {fewest} images where per_class asks for {rule['per_class']}"
-                warn(log, f"{dataset}, {short}; all of them are taken.")
+                problem = f"{role}: a class has {fewest} images, but per_class is {rule['per_class']}"
+                warn(log, f"{dataset}, {problem}; all of them are used.")
         log(counts.T.to_string())

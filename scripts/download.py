@@ -1,4 +1,4 @@
-"""A file from the web, whole and checked."""
+"""A file from the web, complete and checked."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""The demo's images, their masks and their manifest: from the training, the validation and the test world."""
+"""The demo's images, masks and manifest, from the training, validation and test worlds."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,10 +21,10 @@ def draw(folder, manifest, *, images, validation, agreement, seed):
     rows = []
     splits = {"train": ("train", images - images // 2), "test": ("test", images // 2)}
     splits["val"] = "validation", validation
-    for place, (split, (part, count)) in enumerate(splits.items()):
-        rng = np.random.default_rng([seed, place])
+    for index, (split, (part, count)) in enumerate(splits.items()):
+        rng = np.random.default_rng([seed, index])
         world = World(part)
-        # The groups of the other rows are balanced: half of them agree.
+        # Validation and test images have balanced groups: half of them agree.
         factors = world.draw_factors(rng, count, agreement=agreement if split == "train" or agreement is None else 0.5)
         for number, row in enumerate(progress(factors, f"drawing {split}", unit="image")):
             picture, mask = world.render(row, rng)

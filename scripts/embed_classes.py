@@ -1,4 +1,4 @@
-"""Zero-shot classifiers of a dataset: one for its classes and one for each factor that has prompts."""
+"""Zero-shot classifiers of a dataset: of its classes, and of each factor that has prompts."""
 
 from typing import TYPE_CHECKING
 
@@ -20,11 +20,10 @@ if __name__ == "__main__":
         for column, prompt in snakemake.params.prompts.items():
             values[column] = texts.classifier_values(manifest, column, prompt["names"])
             phrases = texts.prompt_phrases(values[column], prompt["names"], column)
-            if prompt["names"] != "imagenet":  # where two classes are sunglasses, and two missiles
+            if prompt["names"] != "imagenet":  # in which two classes are sunglasses, and two missiles
                 texts.check_distinct(loaded, phrases)
-            arrays[column] = texts.zero_shot_classifier(
-                loaded, phrases, texts.prompt_templates(prompt["templates"])
-            ).numpy()
+            templates = texts.prompt_templates(prompt["templates"])
+            arrays[column] = texts.zero_shot_classifier(loaded, phrases, templates).numpy()
             log(f"{column}: {len(values[column])} values")
         metadata = {"model": snakemake.wildcards.model, "dataset": snakemake.wildcards.dataset, "values": values}
         metadata |= {"sha256": loaded.sha256 or "", "code": snakemake.params.code}

@@ -1,4 +1,4 @@
-"""What is asked for, in the joint space: texts, or a picture with what each head says of it."""
+"""A query in the joint space: texts, or a picture with the activations of its heads."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
-def entry_of(wildcards):
-    """Name in the config of what is asked for: queries.name, neighbours.name or interventions.name."""
+def entry_name(wildcards):
+    """The config's entry that the job is about: queries.name, neighbours.name or interventions.name."""
     return next(f"{key.rstrip('s')}s.{name}" for key, name in wildcards.items() if key != "model")
 
 
@@ -23,7 +23,7 @@ def picture_path(name, inputs):
     if "image" in inputs.keys():
         return Path(inputs.image)
     manifest = Path(inputs.manifest)
-    if Path(name).is_file():  # which the jobs before this one have made
+    if Path(name).is_file():  # made by an earlier job
         return Path(name)
     if name not in set(read_manifest(manifest)["image"]):
         raise InputError(f"The picture {name} is not there, and {manifest} has no image of that name.")
@@ -31,7 +31,7 @@ def picture_path(name, inputs):
 
 
 def embedded_texts(loaded, pool, log):
-    """{"features"} of texts, and the texts as metadata. Words that the model never learnt are warned of."""
+    """({"features" [text, d_embed]}, metadata) of texts. Warns of texts cut off and of words the model never learnt."""
     from clipspectra.data.texts import embed_texts, too_long, unknown_words
 
     for text in too_long(loaded, pool):
@@ -43,18 +43,18 @@ def embedded_texts(loaded, pool, log):
 
 
 def embedded_picture(loaded, path):
-    """Arrays of one picture as an extraction stores them, and the picture as the model sees it."""
+    """Arrays of one picture as an extraction stores them, and the picture as the model sees it [height, width, 3]."""
     from clipspectra.contributions.exact import activations
     from clipspectra.data.geometry import model_view
     from clipspectra.data.pictures import open_rgb
 
-    found = activations(loaded.model, loaded.preprocess(open_rgb(path))[None].to(loaded.device))
-    arrays = {name: getattr(found, name).float().cpu().numpy() for name in ("z", "scalars", "embedding")}
+    stored = activations(loaded.model, loaded.preprocess(open_rgb(path))[None].to(loaded.device))
+    arrays = {name: getattr(stored, name).float().cpu().numpy() for name in ("z", "scalars", "embedding")}
     return arrays | {"picture": model_view(path, loaded.preprocess)}
 
 
 if __name__ == "__main__":
-    with job(snakemake.log[0], entry_of(snakemake.wildcards)) as log:
+    with job(snakemake.log[0], entry_name(snakemake.wildcards)) as log:
         from clipspectra.data import texts
         from clipspectra.towers import models
 
@@ -62,9 +62,9 @@ if __name__ == "__main__":
         loaded = models.load(**model_arguments(snakemake), device=snakemake.resources.device)
         if params.image:
             path = picture_path(params.image, inputs)
-            arrays, about = embedded_picture(loaded, path), {"path": str(path.resolve())}
+            arrays, metadata = embedded_picture(loaded, path), {"path": str(path.resolve())}
         else:
             pool = texts.read_pool(inputs.topics)[0] if "topics" in inputs.keys() else params.texts
-            arrays, about = embedded_texts(loaded, pool, log)
-        about |= {"sha256": loaded.sha256 or "", "code": params.code} | versions("torch", "open_clip_torch")
-        save_arrays(snakemake.output[0], arrays, about)
+            arrays, metadata = embedded_texts(loaded, pool, log)
+        metadata |= {"sha256": loaded.sha256 or "", "code": params.code} | versions("torch", "open_clip_torch")
+        save_arrays(snakemake.output[0], arrays, metadata)

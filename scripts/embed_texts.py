@@ -1,4 +1,4 @@
-"""Embeddings of a text pool, stored with their texts."""
+"""Embeddings of a text pool, stored with the texts."""
 
 from typing import TYPE_CHECKING
 

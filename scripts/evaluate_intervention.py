@@ -8,17 +8,17 @@ import pandas as pd
 
 from clipspectra.arrays import load_arrays, load_table, save_table
 from clipspectra.concepts.interventions import Intervention
-from clipspectra.concepts.outcomes import (
+from clipspectra.concepts.outcomes import evaluate, predictions, prepare
+from clipspectra.concepts.retrieval import best_texts
+from clipspectra.concepts.tables import (
     check_about,
     curve,
-    evaluate,
-    prepare,
-    readings,
     role_groups,
     settings,
     value_changes,
+    with_source,
+    with_texts,
 )
-from clipspectra.concepts.retrieval import best_texts
 from clipspectra.contributions.stored import StoredActivations
 from clipspectra.data.datasets import class_indices
 from clipspectra.explanations.methods import load_explanations
@@ -28,56 +28,38 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
-def named(table, names):
-    """A table of units with the texts at both ends of its components."""
-    if "component" not in table.columns:
-        return table
-    places = list(table[["layer", "head", "component"]].itertuples(index=False, name=None))
-    return table.assign(**{end: [names[end].get(place, "") for place in places] for end in ("top", "bottom")})
-
-
-def with_source(table, source, roles, images, groups):
-    """A table with what it was computed from in front, and the number of images of each role's groups."""
-    splits = {role: "+".join(sorted(set(images["split"][inside]))) for role, inside in roles.items()}
-    table = table.assign(split=table["role"].map(splits))
-    if "group" in table.columns:
-        sizes = {(role, name): inside.sum() for role, of in groups.items() for name, inside in of.items()}
-        sizes |= {(role, "worst"): of["all"].sum() for role, of in groups.items()}
-        table["images"] = [sizes[place] for place in zip(table["role"], table["group"])]
-    front = [*source, "role", "split"]
-    return table.assign(**source)[[*front, *table.columns.drop(["role", "split"])]]
-
-
 if __name__ == "__main__":
     with job(
         snakemake.log[0], "interventions.{intervention}, {model}, seed {seed}".format(**snakemake.wildcards)
     ) as log:
-        params, inputs, seed = snakemake.params, snakemake.input, int(snakemake.wildcards.seed)
-        stored = StoredActivations(inputs.shards, inputs.basis, params.of["protocol"])
-        told, images = load_explanations(inputs.components), stored.extracted_rows(load_table(inputs.images))
+        inputs, entry, wildcards = snakemake.input, snakemake.params.entry, snakemake.wildcards
+        dataset, protocol, seed = entry["dataset"], snakemake.params.protocol, int(wildcards.seed)
+        source = {"intervention": wildcards.intervention, "model": wildcards.model, "dataset": dataset}
+        source |= {"texts": entry["texts"], "protocol": protocol, "seed": seed}
+        stored = StoredActivations(inputs.shards, inputs.basis, protocol)
+        explanations, images = load_explanations(inputs.components), stored.extracted_rows(load_table(inputs.images))
         classifiers, metadata = load_arrays(inputs.classes)
         classifiers = {name: classifier.astype(np.float64) for name, classifier in classifiers.items()}
         values = json.loads(metadata["values"])
-        check_about(params.about, values)
-        truths = {name: class_indices(images, name, of, params.of["dataset"]) for name, of in values.items()}
+        check_about(entry["about"], values)
+        labels = {factor: class_indices(images, factor, names, dataset) for factor, names in values.items()}
         roles = {"eval": stored.scored, "validation": stored.validation}
         roles = {role: inside for role, inside in roles.items() if inside.any()}
-        groups = role_groups(images, roles, load_table(inputs.manifest), params.groups, params.of["dataset"])
+        groups = role_groups(images, roles, load_table(inputs.manifest), entry["groups"], dataset)
 
         pool_mean = load_arrays(inputs.texts, "features")[0]["features"].mean(0, dtype=np.float64)
         features = load_arrays(inputs.concepts)[0]["features"] if "concepts" in inputs.keys() else []
-        ready = prepare(params.edits, stored, told, features, pool_mean, classifiers["class"])
-        log(f"{ready.wanted} of {len(ready.units)} units; random ones are out of {len(ready.pool)}")
-        found = evaluate(ready, stored, told, classifiers["class"], truths["class"], np.random.default_rng(seed))
-        both = [Intervention(), ready.made(ready.units[: ready.wanted], stored)]
-        read = readings(both, stored, told, classifiers, truths)
+        prepared = prepare(entry["edits"], stored, explanations, features, pool_mean, classifiers["class"])
+        log(f"{prepared.wanted} of {len(prepared.units)} units; random ones are drawn from {len(prepared.pool)}")
+        rng = np.random.default_rng(seed)
+        outcome = evaluate(prepared, stored, explanations, classifiers["class"], labels["class"], rng)
+        edited = prepared.intervention(prepared.units[: prepared.wanted], stored)
+        before, after = predictions([Intervention(), edited], stored, explanations, classifiers, labels)
         tables = {
-            "summary": settings(ready, found, groups),
-            "curve": curve(found, groups),
-            "values": value_changes(*read, truths, stored.scored, values, params.about),
+            "summary": settings(prepared, outcome, groups),
+            "curve": curve(outcome, groups),
+            "values": value_changes(before, after, labels, stored.scored, values, entry["about"]),
         }
         for name, rows in tables.items():
-            table = pd.DataFrame(rows)
-            table = table if "role" in table.columns else table.assign(role="eval")
-            save_table(snakemake.output[name], with_source(table, params.of | {"seed": seed}, roles, images, groups))
-        save_table(snakemake.output.units, named(ready.table, best_texts(inputs.names)))
+            save_table(snakemake.output[name], with_source(pd.DataFrame(rows), source, roles, images, groups))
+        save_table(snakemake.output.units, with_texts(prepared.table, best_texts(inputs.names)))

@@ -1,11 +1,11 @@
-"""Whether the texts of components name what moves them, against texts dealt out by chance."""
+"""Whether the texts of components name the factors that move them, against randomly permuted texts."""
 
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from clipspectra.arrays import load_table, save_table
+from clipspectra.arrays import load_table, save_table, with_source
 from clipspectra.evaluation.labels import hit_rates
 from clipspectra.jobs import job
 
@@ -23,14 +23,11 @@ if __name__ == "__main__":
             for factor, phrases in params.factors.items()
         }
         tables = []
-        for method, path in zip(params.methods, snakemake.input.told):
+        for method, path in zip(params.methods, snakemake.input.explanations):
             rng = np.random.default_rng(int(wildcards.seed))
-            tables.append(hit_rates(load_table(path), factors, vocabulary, rng=rng).assign(method=method))
-        found = pd.concat(tables, ignore_index=True)
-        found.insert(0, "method", found.pop("method"))
+            rates = hit_rates(load_table(path), factors, vocabulary, rng=rng)
+            tables.append(with_source(rates, {"method": method}))
         scored = images[images["role"].isin(["eval", "fit"] if params.protocol == "same" else ["eval"])]
-        about = {key: wildcards[key] for key in ("model", "dataset", "seed", "texts")}
-        about |= {"split": "+".join(sorted(set(scored["split"]))), "images": len(scored)}
-        for place, (key, value) in enumerate(about.items()):
-            found.insert(place, key, value)
-        save_table(snakemake.output[0], found)
+        source = {key: wildcards[key] for key in ("model", "dataset", "seed", "texts")}
+        source |= {"split": "+".join(sorted(set(scored["split"]))), "images": len(scored)}
+        save_table(snakemake.output[0], with_source(pd.concat(tables, ignore_index=True), source))

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from clipspectra.arrays import load_arrays, load_table, save_table
+from clipspectra.arrays import load_arrays, load_table, save_table, with_source
 from clipspectra.contributions.stored import StoredActivations
 from clipspectra.data.datasets import class_indices
 from clipspectra.evaluation.recovery import Recovery, recovered_accuracy
@@ -23,20 +23,16 @@ if __name__ == "__main__":
         images = stored.extracted_rows(load_table(snakemake.input.images))
         classes, metadata = load_arrays(snakemake.input.classes, "class")
         values = json.loads(metadata["values"])["class"]
-        right = class_indices(images, "class", values, snakemake.wildcards.dataset)
+        labels = class_indices(images, "class", values, wildcards.dataset)
         layers = stored.layers[-params.last_layers :]
         heads = [(layer, head) for layer in layers for head in range(stored.heads)]
         tables = []
-        for method, path in zip(params.methods, snakemake.input.told):
+        for method, path in zip(params.methods, snakemake.input.explanations):
             recovery = Recovery(load_explanations(path, heads), stored.basis, params.budgets)
-            table = recovered_accuracy(stored, recovery, layers, classes["class"], right, mlps=params.mlps)
-            tables.append(table.assign(method=method))
-        found = pd.concat(tables, ignore_index=True)
-        found.insert(0, "method", found.pop("method"))
-        about = {key: wildcards[key] for key in ("model", "dataset", "seed", "texts")}
-        about["split"] = "+".join(sorted(set(images["split"][stored.scored])))
-        about |= {"layers": f"{layers[0]}–{layers[-1]}", "mlps": params.mlps}
-        about |= {"protocol": params.protocol, "images": int(stored.scored.sum())}
-        for place, (key, value) in enumerate(about.items()):
-            found.insert(place, key, value)
-        save_table(snakemake.output[0], found)
+            table = recovered_accuracy(stored, recovery, layers, classes["class"], labels, mlps=params.mlps)
+            tables.append(with_source(table, {"method": method}))
+        source = {key: wildcards[key] for key in ("model", "dataset", "seed", "texts")}
+        source["split"] = "+".join(sorted(set(images["split"][stored.scored])))
+        source |= {"layers": f"{layers[0]}–{layers[-1]}", "mlps": params.mlps}
+        source |= {"protocol": params.protocol, "images": int(stored.scored.sum())}
+        save_table(snakemake.output[0], with_source(pd.concat(tables, ignore_index=True), source))

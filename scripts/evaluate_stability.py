@@ -1,4 +1,4 @@
-"""How far components and their texts stay the same over seeds, and over two halves of the text pool."""
+"""How stable components and their texts are over seeds, and over two halves of the text pool."""
 
 import json
 from itertools import combinations
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from clipspectra.arrays import load_arrays, load_table, save_table
+from clipspectra.arrays import load_arrays, load_table, save_table, with_source
 from clipspectra.evaluation.stability import compare_components, compare_halves
 from clipspectra.explanations.methods import load_explanations
 from clipspectra.jobs import job, progress
@@ -16,10 +16,13 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
-def best_texts(path, places):
-    """{(layer, head): indices of the best text of each component's top and bottom pole [rank, 2]}."""
+def best_texts(path, indices):
+    """{(layer, head): indices of the best texts of each component's top and bottom pole [rank, 2]}.
+
+    indices: {text: its index in the text pool}
+    """
     table = load_table(path)
-    table = table[table["place"] == 0].assign(text=table["text"].map(places))
+    table = table[table["place"] == 0].assign(text=table["text"].map(indices))
     wide = table.pivot(index=["layer", "head", "component"], columns="pole", values="text")[["top", "bottom"]]
     return {key: rows.to_numpy() for key, rows in wide.groupby(level=["layer", "head"])}
 
@@ -31,25 +34,22 @@ if __name__ == "__main__":
         features = pool["features"].astype(np.float64)
         features = features - features.mean(0)
         features /= np.linalg.norm(features, axis=1, keepdims=True)
-        places = {text: place for place, text in enumerate(json.loads(metadata["texts"]))}
-        told = [load_explanations(path) for path in snakemake.input.components]
-        named = [best_texts(path, places) for path in snakemake.input.tables]
+        indices = {text: index for index, text in enumerate(json.loads(metadata["texts"]))}
+        explanations = [load_explanations(path) for path in snakemake.input.components]
+        texts = [best_texts(path, indices) for path in snakemake.input.tables]
         rows = []
-        for layer, head in progress(told[0], "stability", unit="head"):
-            where = {"layer": layer, "head": head}
-            heads = [of_seed[layer, head].components for of_seed in told]
-            texts = [of_seed.get((layer, head)) for of_seed in named]
-            for one, other in combinations(range(len(seeds)), 2):
-                if min(len(heads[one]), len(heads[other])):
-                    found = compare_components(heads[one], heads[other], texts[one], texts[other], features)
-                    rows.append(where | {"of": "seeds", "which": f"{seeds[one]} and {seeds[other]}"} | found)
-            if len(heads[0]):
+        for layer, head in progress(explanations[0], "stability", unit="head"):
+            place = {"layer": layer, "head": head}
+            components = [by_head[layer, head].components for by_head in explanations]  # one entry a seed
+            poles = [by_head.get((layer, head)) for by_head in texts]
+            for a, b in combinations(range(len(seeds)), 2):
+                if min(len(components[a]), len(components[b])):
+                    measures = compare_components(components[a], components[b], poles[a], poles[b], features)
+                    rows.append(place | {"compared": "seeds", "which": f"{seeds[a]} and {seeds[b]}"} | measures)
+            if len(components[0]):
                 rng = np.random.default_rng([seeds[0], layer + 1, head + 1])
-                found = compare_halves(heads[0], features, rng)
-                rows.append(where | {"of": "halves of the pool", "which": f"seed {seeds[0]}"} | found)
-        table = pd.DataFrame(rows)
-        about = {key: wildcards[key] for key in ("model", "dataset", "texts")}
-        about["fit_images"] = load_arrays(snakemake.input.components[0], "mean.-1.-1")[1]["fit_images"]
-        for place, (key, value) in enumerate(about.items()):
-            table.insert(place, key, value)
-        save_table(snakemake.output[0], table)
+                measures = compare_halves(components[0], features, rng)
+                rows.append(place | {"compared": "halves of the pool", "which": f"seed {seeds[0]}"} | measures)
+        source = {key: wildcards[key] for key in ("model", "dataset", "texts")}
+        source["fit_images"] = load_arrays(snakemake.input.components[0], "mean.-1.-1")[1]["fit_images"]
+        save_table(snakemake.output[0], with_source(pd.DataFrame(rows), source))

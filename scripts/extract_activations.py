@@ -38,6 +38,6 @@ if __name__ == "__main__":
         metadata |= {"precision": params.precision, "dtype": params.stored["dtype"], "code": params.code}
         metadata |= {"sha256": loaded.sha256 or "", **proof, **versions("torch", "open_clip_torch")}
         stream.save(output, metadata)
-        log(f"{len(table)} images; the sum of contributions misses the embedding by {proof['sum_error']:.1e} at most")
-        for bad in proof["skipped"]:
-            log(f"skipped {bad['image']}: {bad['reason']}")
+        log(f"{len(table)} images; the sum of contributions misses the embedding by at most {proof['sum_error']:.1e}")
+        for skipped in proof["skipped"]:
+            log(f"skipped {skipped['image']}: {skipped['reason']}")

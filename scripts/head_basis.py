@@ -1,4 +1,4 @@
-"""The fixed matrices B of a model, from which every head's contributions follow."""
+"""The fixed matrices B of a model, which map the coordinates of each head to its contributions."""
 
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,6 @@ if __name__ == "__main__":
         tower = adapt(loaded.model.visual)
         arrays = {"basis": head_basis(tower).numpy(), "value_gram": value_grams(tower).numpy()}
         metadata = {"model": snakemake.wildcards.model, "sha256": loaded.sha256 or "", "code": snakemake.params.code}
-        heads = {"layers": len(tower.layers), "heads": tower.layers[0].heads}
-        metadata["used"] = loaded.used | heads | {"adapter": tower.family}
+        sizes = {"layers": len(tower.layers), "heads": tower.layers[0].heads}
+        metadata["used"] = loaded.used | sizes | {"adapter": tower.family}
         save_arrays(snakemake.output.basis, arrays, metadata | versions("torch", "open_clip_torch"))

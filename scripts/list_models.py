@@ -1,4 +1,4 @@
-"""Every architecture of the installed open_clip: whether it is decomposed, by which adapter, or why not."""
+"""Every architecture of the installed open_clip: whether it is supported, by which adapter, or why not."""
 
 from typing import TYPE_CHECKING
 
@@ -20,4 +20,4 @@ if __name__ == "__main__":
         table = pd.DataFrame([describe(name) for name in progress(names, "architectures", unit="model")])
         save_table(snakemake.output[0], table)
         print(table.to_string(index=False), flush=True)
-        print(f"{(table['supported'] == 'yes').sum()} of {len(table)} are supported; also in {snakemake.output[0]}")
+        print(f"{(table['supported'] == 'yes').sum()} of {len(table)} are supported; see {snakemake.output[0]}")

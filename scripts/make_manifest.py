@@ -1,4 +1,4 @@
-"""The manifest of a dataset of one's own: from a folder of class folders, or from a manifest CSV."""
+"""The manifest of the user's own dataset: from a folder of class folders, or from a manifest CSV."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +22,7 @@ if __name__ == "__main__":
                 warn(
                     log,
                     f"{len(pictures)} pictures of {folder} are left out, the first {pictures[0]}: they lie beside the "
-                    "class folders, or are of a kind that is not read here (convert them to JPEG or PNG).",
+                    "class folders, or are of an unsupported kind (convert them to JPEG or PNG).",
                 )
         save_table(snakemake.output.manifest, table)
         log(f"{len(table)} images of {table['class'].nunique()} classes")

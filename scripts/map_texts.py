@@ -1,4 +1,4 @@
-"""Where in a picture the evidence for each of some texts is, by layer and head."""
+"""Patch maps of the evidence for given texts in one picture, by layer and head."""
 
 from typing import TYPE_CHECKING
 
@@ -28,12 +28,12 @@ if __name__ == "__main__":
         else:
             directions = features - (features.mean(0) if len(texts) > 1 else 0)
         image = loaded.preprocess(open_rgb(path))[None].to(loaded.device)
-        every = torch.arange(len(directions), device=loaded.device)
+        text_index = torch.arange(len(directions), device=loaded.device)
         evidence, _ = patch_evidence(
             loaded.model,
-            image.expand(len(every), -1, -1, -1),
+            image.expand(len(directions), -1, -1, -1),
             directions.T.contiguous(),
-            classes=every,
+            classes=text_index,
             minus_mean=False,
             by_head=True,
             tower=tower,

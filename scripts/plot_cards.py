@@ -1,4 +1,4 @@
-"""Cards of the clearest_components components: the texts and images at both poles."""
+"""Cards of the clearest components: the texts and images at both poles."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,24 +14,22 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
-def entry(component, texts, images, root):
-    """What heads.cards shows of one component, from its row of the factors table."""
-    where = {name: int(component[name]) for name in ("layer", "head", "component")}
-    heading = "layer {layer}, head {head}, component {component}".format(**where)
+def card_entry(component, texts, images, root):
+    """An entry of heads.cards for one component, a row of the factors table."""
+    place = {name: int(component[name]) for name in ("layer", "head", "component")}
+    heading = "layer {layer}, head {head}, component {component}".format(**place)
     heading += f": {100 * component['share']:.0f} % of the head's variance"
     if "factor" in component:
         heading += f", {100 * component['eta2']:.0f} % of it explained by {component['factor']}"
-    result = {"heading": heading}
+    entry = {"heading": heading}
     for pole in ("top", "bottom"):
-        of_pole = [
-            table[(table[list(where)] == pd.Series(where)).all(axis=1) & (table["pole"] == pole)]
+        pole_texts, pole_images = (
+            table[(table[list(place)] == pd.Series(place)).all(axis=1) & (table["pole"] == pole)]
             for table in (texts, images)
-        ]
-        result[pole] = {
-            "texts": list(of_pole[0]["text"]),
-            "pictures": [open_rgb(root / name) for name in of_pole[1]["image"][:4]],
-        }
-    return result
+        )
+        pictures = [open_rgb(root / name) for name in pole_images["image"][:4]]
+        entry[pole] = {"texts": list(pole_texts["text"]), "pictures": pictures}
+    return entry
 
 
 if __name__ == "__main__":
@@ -41,8 +39,8 @@ if __name__ == "__main__":
         chosen = heads.clearest_components(load_table(snakemake.input.factors), snakemake.params.factors)
         wildcards = snakemake.wildcards
         figure = heads.cards(
-            [entry(component, texts, images, root) for _, component in chosen.iterrows()],
-            title=f"The clearest_components components of {wildcards.model} on {wildcards.dataset}",
+            [card_entry(component, texts, images, root) for _, component in chosen.iterrows()],
+            title=f"The clearest components of {wildcards.model} on {wildcards.dataset}",
             footer=drawing.provenance(wildcards, load_table(snakemake.input.images), snakemake.params.protocol),
         )
         drawing.save(figure, *snakemake.output)

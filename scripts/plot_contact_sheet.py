@@ -1,4 +1,4 @@
-"""Contact sheet of a dataset: images of one seed, spread over classes."""
+"""Contact sheet of a dataset: images of one seed, in the order of their roles and classes."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,7 +29,7 @@ if __name__ == "__main__":
         for _, row in shown.iterrows():
             try:
                 picture, caption = open_rgb(root / row["image"]), heads.picture_caption(row, factors)
-            except BadPicture:  # for the extraction to refuse or to skip
+            except BadPicture:  # the extraction refuses or skips it
                 picture, caption = UNREADABLE, "cannot be read"
             pictures.append(picture)
             captions.append(caption)

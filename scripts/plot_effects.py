@@ -1,4 +1,4 @@
-"""Heads map of what each head is worth: the accuracy it loses, its share of the margin."""
+"""Heads map of direct effects: the accuracy lost without each head, and its share of the margin."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Heads map: how concentrated each head is, and which factor moves it."""
+"""Heads map: each head's variance in its first components, and the factor that explains most of it."""
 
 from typing import TYPE_CHECKING
 

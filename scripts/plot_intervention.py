@@ -13,20 +13,21 @@ if TYPE_CHECKING:
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):
-        params, wildcards = snakemake.params, snakemake.wildcards
+        protocol, wildcards = snakemake.params.protocol, snakemake.wildcards
         table = load_table(snakemake.input.curve, ["random", "random_low", "random_high"])
         table = table[table["seeds"].str.len() == table["seeds"].str.len().max()]  # as far as every seed's units reach
-        units = [load_table(path) for path in snakemake.input.units]
-        counts = [((of["edit"] == of["edit"].max()) & (of["chosen"] == "yes")).sum() for of in units]
+        tables = [load_table(path) for path in snakemake.input.units]
+        counts = [((units["edit"] == units["edit"].max()) & (units["chosen"] == "yes")).sum() for units in tables]
+        units, edited, rule = concepts.edit_labels(snakemake.params.edit)
         first = table[table["role"] == "eval"].iloc[0]
         figure = concepts.intervention(
             table,
-            np.mean(counts) if params.rule else None,
-            units=params.units,
-            what=params.what,
-            rule=params.rule,
+            np.mean(counts) if rule else None,
+            units=units,
+            edited=edited,
+            rule=rule,
             title=f"{wildcards.intervention}: {wildcards.model} on {first['dataset']}",
             footer=f"{wildcards.model} · {first['dataset']} · texts {first['texts']} · {first['images']:.0f} images "
-            f"({first['split']}), seeds {first['seeds']}, {params.protocol}",
+            f"({first['split']}), seeds {first['seeds']}, {protocol}",
         )
         drawing.save(figure, *snakemake.output)

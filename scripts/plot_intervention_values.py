@@ -1,4 +1,4 @@
-"""What an intervention does to the accuracy of each class and factor value."""
+"""Changes in accuracy by an intervention, of each class and factor value."""
 
 from typing import TYPE_CHECKING
 

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):
-        params, root, shown = snakemake.params, Path(snakemake.input.manifest).parent, {}
+        entry, seed, protocol = snakemake.params.entry, snakemake.params.seed, snakemake.params.protocol
+        root, shown = Path(snakemake.input.manifest).parent, {}
         table = load_table(snakemake.input.table)
         itself = table[table["kind"] == "picture"]["score"]
         for (kind, end), rows in table[table["kind"] != "picture"].groupby(["kind", "end"], sort=False):
@@ -22,9 +23,10 @@ if __name__ == "__main__":
         figure = concepts.neighbours(
             shown["image"],
             shown["text"],
-            picture=load_arrays(snakemake.input.query)[0]["picture"] if params.image else None,
+            picture=load_arrays(snakemake.input.query)[0]["picture"] if "image" in entry else None,
             heading=f"{itself.iloc[0]:+.3f}" if len(itself) else "the picture",
-            title=params.title,
-            footer=drawing.provenance(params.of, load_table(snakemake.input.chosen), params.protocol) + params.how,
+            title=concepts.neighbours_title(entry),
+            footer=drawing.provenance(entry | {"seed": seed}, load_table(snakemake.input.chosen), protocol)
+            + f"\n{concepts.scores_note(entry)}",
         )
         drawing.save(figure, *snakemake.output)

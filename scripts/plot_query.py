@@ -14,22 +14,24 @@ if TYPE_CHECKING:
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):
-        params, root = snakemake.params, Path(snakemake.input.manifest).parent
+        entry, seed, protocol = snakemake.params.entry, snakemake.params.seed, snakemake.params.protocol
+        root = Path(snakemake.input.manifest).parent
         table, images = load_table(snakemake.input.table), load_table(snakemake.input.images)
-        shown = {
+        pictures = {
             end: ([open_rgb(root / name) for name in rows["image"]], list(rows["score"]))
             for end, rows in images.groupby("end", sort=False)
         }
-        asked, metadata = load_arrays(snakemake.input.query)
+        query, metadata = load_arrays(snakemake.input.query)
         last = table.iloc[-1]
-        about = f"{len(table)} components rebuild it to {last['cosine']:.2f}, all to {last['reachable']:.2f}"
+        summary = f"{len(table)} components rebuild it to {last['cosine']:.2f}, all to {last['reachable']:.2f}"
         unknown = json.loads(metadata.get("unknown", "[]"))
-        about += f"\nnever learnt by the model: {', '.join(unknown)}" if unknown else ""
+        summary += f"\nnever learnt by the model: {', '.join(unknown)}" if unknown else ""
         figure = concepts.query(
             table,
-            shown,
-            picture=asked.get("picture"),
-            title=f"What carries {params.query} in {params.of['model']}",
-            footer=drawing.provenance(params.of, load_table(snakemake.input.chosen), params.protocol) + f" · {about}",
+            pictures,
+            picture=query.get("picture"),
+            title=concepts.query_title(entry),
+            footer=drawing.provenance(entry | {"seed": seed}, load_table(snakemake.input.chosen), protocol)
+            + f" · {summary}",
         )
         drawing.save(figure, *snakemake.output)

@@ -17,15 +17,12 @@ if __name__ == "__main__":
         for key in ("model", "dataset", "texts"):
             table = table[table[key] == wildcards[key]]
         first = table.iloc[0]
-        about = f"layers {first['layers']} explained, the rest at its mean" + (
-            ", MLPs kept" * (first["mlps"] == "kept")
-        )
-        about += (
-            f" · {first['images']} images ({first['split']}), seeds {first['seeds']}, {PROTOCOLS[first['protocol']]}"
-        )
+        mlps = ", MLPs kept" if first["mlps"] == "kept" else ""
+        source = f"layers {first['layers']} explained, the rest at its mean{mlps} · {first['images']} images "
+        source += f"({first['split']}), seeds {first['seeds']}, {PROTOCOLS[first['protocol']]}"
         figure = heads.recovery(
             table,
             title=f"What explanations of {wildcards.model}'s heads recover on {wildcards.dataset}",
-            footer=f"{wildcards.model} · {wildcards.dataset} · texts {wildcards.texts} · {about}",
+            footer=f"{wildcards.model} · {wildcards.dataset} · texts {wildcards.texts} · {source}",
         )
         drawing.save(figure, *snakemake.output)

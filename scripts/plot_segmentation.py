@@ -1,4 +1,4 @@
-"""Segmentation examples with the table of scores."""
+"""Figure of segmentation examples with a table of all methods' scores."""
 
 import json
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""Heads map of where the evidence is, and the best few heads together."""
+"""Figure of how well each head alone segments the object, and the best few heads together."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""A picture and where the evidence for each text is, by layer and by head."""
+"""Figure of one picture with maps of the evidence for each text, by layer and by head."""
 
 import json
 from pathlib import Path
@@ -15,14 +15,14 @@ if __name__ == "__main__":
     with job(snakemake.log[0]):
         arrays, metadata = load_arrays(snakemake.input[0])
         texts, minus = json.loads(metadata["texts"]), metadata["minus"]
-        away = f"minus '{minus}'" if minus else "minus the mean of the texts" if len(texts) > 1 else "alone"
+        contrast = f"minus '{minus}'" if minus else "minus the mean of the texts" if len(texts) > 1 else "alone"
         model = Path(metadata["architecture"]).stem
         figure = maps.spatial(
             arrays["picture"],
             arrays["evidence"],
             texts,
             title=f"Where {model} sees each text in '{snakemake.wildcards.spatial}'",
-            footer=f"{model}, weights {metadata['sha256'][:12]} · each text {away} · red: for the text, blue: against "
-            "it, each panel on its own scale",
+            footer=f"{model}, weights {metadata['sha256'][:12]} · each text {contrast} · red: for the text, blue: "
+            "against it, each panel on its own scale",
         )
         drawing.save(figure, *snakemake.output)

@@ -1,4 +1,4 @@
-"""What moves each component on the scored images: its scores' variance by factor, and the images at its poles."""
+"""Factors and images behind each component: the variance of its scores by factor, and the images at its poles."""
 
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 POLE_IMAGES = 8
 
 
-def moved_by(scores, table, factors):
+def factor_columns(scores, table, factors):
     """For each factor its η², and the values with the highest and the lowest mean score: columns [component]."""
     columns = {}
     for factor in factors:
@@ -27,14 +27,14 @@ def moved_by(scores, table, factors):
     return columns
 
 
-def pole_images(scores, images, where):
-    """Rows of the images with the highest and lowest scores of each component."""
+def pole_images(scores, images, unit):
+    """Table rows of the images with the highest and lowest scores of each component of a head (unit)."""
     order = np.argsort(-scores, axis=0, kind="stable")
     for component in range(scores.shape[1]):
         for pole, rows in (("top", order[:POLE_IMAGES]), ("bottom", order[::-1][:POLE_IMAGES])):
             for place, row in enumerate(rows[:, component]):
-                shown = {"pole": pole, "place": place, "image": images[row], "score": scores[row, component]}
-                yield where | {"component": component} | shown
+                image = {"pole": pole, "place": place, "image": images[row], "score": scores[row, component]}
+                yield unit | {"component": component} | image
 
 
 if __name__ == "__main__":
@@ -42,14 +42,14 @@ if __name__ == "__main__":
         stored = StoredActivations(snakemake.input.shards, snakemake.input.basis, snakemake.params.protocol)
         table = stored.extracted_rows(load_table(snakemake.input.images))[stored.scored].reset_index(drop=True)
         factors, poles = [], []
-        told = load_explanations(snakemake.input.components)
-        for (layer, head), of_head in progress(told.items(), "component scores", unit="head"):
+        explanations = load_explanations(snakemake.input.components)
+        for (layer, head), explanation in progress(explanations.items(), "component scores", unit="head"):
             rows, basis = stored.rows_and_basis(layer, head)
-            scores = component_scores(rows[stored.scored], basis, of_head.components, of_head.mean)
-            where, variance = {"layer": layer, "head": head}, scores.var(0)
+            scores = component_scores(rows[stored.scored], basis, explanation.components, explanation.mean)
+            unit, variance = {"layer": layer, "head": head}, scores.var(0)
             share = variance / max(variance.sum(), np.finfo(float).tiny)
-            columns = where | {"component": np.arange(scores.shape[1]), "variance": variance, "share": share}
-            factors.append(pd.DataFrame(columns | moved_by(scores, table, snakemake.params.factors)))
-            poles += pole_images(scores, table["image"], where)
+            columns = unit | {"component": np.arange(scores.shape[1]), "variance": variance, "share": share}
+            factors.append(pd.DataFrame(columns | factor_columns(scores, table, snakemake.params.factors)))
+            poles += pole_images(scores, table["image"], unit)
         save_table(snakemake.output.factors, pd.concat(factors, ignore_index=True))
         save_table(snakemake.output.images, pd.DataFrame(poles))

@@ -1,6 +1,7 @@
-"""How exactly the stored parts of every shard add up to the model's own embedding, and which pictures it lacks."""
+"""How exactly the stored parts of every shard add up to the model's embedding, and which images it lacks."""
 
 import json
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,11 +19,11 @@ ERRORS = ("sum_error", "stored_sum_error", "model_error")
 def exactness(path):
     """(one row of the table of errors, rows of the table of skipped images), from a shard's metadata."""
     arrays, metadata = load_arrays(path, "row")
-    about, skipped = {key: metadata[key] for key in ("model", "dataset", "seed")}, json.loads(metadata["skipped"])
-    row = about | {"shard": Path(path).stem, "images": len(arrays["row"]), "skipped": len(skipped)}
+    study, skipped = {key: metadata[key] for key in ("model", "dataset", "seed")}, json.loads(metadata["skipped"])
+    row = study | {"shard": Path(path).stem, "images": len(arrays["row"]), "skipped": len(skipped)}
     row |= {f"largest_{name}": float(metadata[name]) for name in ERRORS}
     row |= {key: metadata[key] for key in ("precision", "dtype", "sha256", "torch", "open_clip_torch")}
-    return row, [about | bad for bad in skipped]
+    return row, [study | image for image in skipped]
 
 
 if __name__ == "__main__":
@@ -30,6 +31,4 @@ if __name__ == "__main__":
         rows, skipped = zip(*(exactness(path) for path in snakemake.input))
         save_table(snakemake.output.exactness, pd.DataFrame(rows))
         columns = ["model", "dataset", "seed", "image", "reason"]
-        save_table(
-            snakemake.output.skipped, pd.DataFrame([bad for of_shard in skipped for bad in of_shard], columns=columns)
-        )
+        save_table(snakemake.output.skipped, pd.DataFrame(chain.from_iterable(skipped), columns=columns))

@@ -1,4 +1,4 @@
-"""What every model was loaded with: preprocessing, activation, tokenizer, sizes, and where each is from."""
+"""Settings that every model was loaded with: preprocessing, activation, tokenizer, sizes, and their sources."""
 
 import json
 from typing import TYPE_CHECKING

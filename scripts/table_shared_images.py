@@ -1,4 +1,4 @@
-"""How many pictures of each seed have the same content as one with another role: what is held out, and is not."""
+"""How many images of each seed have the same content as an image with another role, so are not really held out."""
 
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 if __name__ == "__main__":
     with job(snakemake.log[0]):
         rows = []
-        for path, (dataset, seed) in zip(snakemake.input, snakemake.params.of):
+        for path, (dataset, seed) in zip(snakemake.input, snakemake.params.sources):
             shared = load_table(path)
             first = shared.iloc[0] if len(shared) else {}
             row = {"dataset": dataset, "seed": seed, "shared_images": len(shared)}

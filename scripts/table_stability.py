@@ -1,4 +1,4 @@
-"""Stability of components and their texts, the mean over the heads of a layer."""
+"""Stability of components and their texts, averaged over the heads of each layer."""
 
 from typing import TYPE_CHECKING
 
@@ -10,14 +10,14 @@ from clipspectra.jobs import job
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
-KEYS = ["model", "dataset", "texts", "fit_images", "of", "which", "layer"]
+KEYS = ["model", "dataset", "texts", "fit_images", "compared", "which", "layer"]
 MEASURES = ["components", "largest_angle", "mean_angle", "cosine", "same_text", "text_cosine", "text_cosine_by_chance"]
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):
         table = pd.concat([load_table(path) for path in snakemake.input], ignore_index=True)
         table["layer"] = table["layer"].astype(str).replace("-1", "embedding")
-        table[MEASURES] = table[MEASURES].apply(pd.to_numeric)  # halves have no value of some
+        table[MEASURES] = table[MEASURES].apply(pd.to_numeric)  # some are blank for halves of the pool
         means = table.groupby(KEYS, sort=False)[MEASURES].mean().reset_index()
         save_table(snakemake.output.csv, means)
         save_latex(snakemake.output.latex, means)

@@ -1,4 +1,4 @@
-"""What is in each text pool, for each model."""
+"""Contents of each text pool, for each model: texts kept, dropped and too long."""
 
 import json
 from typing import TYPE_CHECKING

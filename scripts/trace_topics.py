@@ -1,4 +1,4 @@
-"""A file of topics, each traced to the components that carry it: one row a topic, mean and sd over seeds."""
+"""Topics of a file, each traced to the components that carry it: one row a topic, mean and sd over seeds."""
 
 import json
 from typing import TYPE_CHECKING
@@ -18,26 +18,27 @@ if TYPE_CHECKING:
 SCORES = ["components", "heads", "cosine", "reachable", "random_cosine"]
 
 
-def summary(found, components):
-    """One row of the table, of a Trace: how many components and heads it takes, and how well they rebuild the topic."""
-    heads = {tuple(place) for place in components.where[found.order, :2].tolist()}
-    row = {"components": len(found.order), "heads": len(heads), "cosine": found.cosine[-1]}
-    return row | {"reachable": found.reachable, "random_cosine": found.control[:, -1].mean()}
+def summary(traced, components):
+    """Scores of one topic's Trace: how many components and heads it takes, and how well they reconstruct the topic."""
+    heads = set(map(tuple, components.where[traced.order, :2].tolist()))
+    row = {"components": len(traced.order), "heads": len(heads), "cosine": traced.cosine[-1]}
+    return row | {"reachable": traced.reachable, "random_cosine": traced.control[:, -1].mean()}
 
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):
-        params, inputs = snakemake.params, snakemake.input
-        asked, about = load_arrays(inputs.query)
-        topics, features = json.loads(about["texts"]), load_arrays(inputs.texts, "features")[0]["features"]
+        inputs, entry = snakemake.input, snakemake.params.entry
+        source = {key: entry[key] for key in ("model", "dataset", "texts")}
+        query, metadata = load_arrays(inputs.query)
+        topics, features = json.loads(metadata["texts"]), load_arrays(inputs.texts, "features")[0]["features"]
         rows = []
-        for seed, path in zip(params.seeds, inputs.components):
-            whole = load_explanations(path, [(EMBEDDING, EMBEDDING)])[EMBEDDING, EMBEDDING].mean
+        for seed, path in zip(snakemake.params.seeds, inputs.components):
+            mean = load_explanations(path, [(EMBEDDING, EMBEDDING)])[EMBEDDING, EMBEDDING].mean
             components, rng = Components.load(path), np.random.default_rng(seed)
-            queries = centred_queries(asked, features, whole)
-            for topic, query in progress(list(zip(topics, queries)), f"topics, seed {seed}", unit="topic"):
-                found = trace(query, components, share=params.share, most=params.most, rng=rng)
-                rows.append(params.of | {"seed": seed, "topic": topic} | summary(found, components))
+            centred = list(zip(topics, centred_queries(query, features, mean)))
+            for topic, vector in progress(centred, f"topics, seed {seed}", unit="topic"):
+                traced = trace(vector, components, share=entry["share"], most=entry["most"], rng=rng)
+                rows.append(source | {"seed": seed, "topic": topic} | summary(traced, components))
         table = over_seeds(pd.DataFrame(rows), SCORES)
         save_table(snakemake.output.csv, table)
-        save_latex(snakemake.output.latex, table.drop(columns=list(params.of)))
+        save_latex(snakemake.output.latex, table.drop(columns=list(source)))

@@ -1,4 +1,4 @@
-"""One of the demo's models, trained from seed."""
+"""A demo model, trained from a seed."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""From a dataset's archives to its pictures and manifest."""
+"""The pictures and the manifest of a dataset, from its published archives."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""Small archives of exactly the published layouts: ILSVRC2012, gtsegs_ijcv.mat, Waterbirds, CIFAR for Python."""
+"""Small archives in exactly the published layouts: ILSVRC2012, gtsegs_ijcv.mat, Waterbirds, VOC, CIFAR for Python."""
 
 import io
 import pickle
@@ -11,7 +11,7 @@ from scipy.io import savemat
 
 rng = np.random.default_rng(4)
 KIT = "ILSVRC2012_devkit_t12/data"
-# id of the devkit -> wnid: the order of the ids is not that of the wnids; 5 is no leaf
+# devkit id -> wnid, in another order than the wnids; 5 is not a leaf
 SYNSETS = {1: "n03", 2: "n01", 3: "n04", 4: "n02", 5: "n00"}
 COLOURS = {"n01": (250, 0, 0), "n02": (0, 250, 0), "n03": (0, 0, 250), "n04": (250, 250, 0)}
 
@@ -30,7 +30,7 @@ def jpeg(colour, size=(70, 60)):
 
 
 def imagenet(folder, count=48):
-    """(tar of pictures, devkit, ids in the order of the pictures); each class has its colour."""
+    """(tar of pictures, devkit, ids in the order of the pictures); each class has its own colour."""
     ids = np.resize([2, 3, 1, 4, 4, 1], count)
     with tarfile.open(folder / "val.tar", "w") as tar:
         for number in rng.permutation(count):
@@ -119,7 +119,7 @@ def pascal_voc(folder, count=4):
 
 
 def cifar(folder, fine):
-    """CIFAR-100 (fine) or CIFAR-10: pickles by Python 2 in protocol 2, as published."""
+    """CIFAR-100 (fine) or CIFAR-10: pickles in protocol 2, as published."""
     root = "cifar-100-python" if fine else "cifar-10-batches-py"
 
     def batch(count):

@@ -1,4 +1,4 @@
-"""Small tokenizers of the kinds that hub repositories of open_clip's models have, and a hub's cache that holds them."""
+"""Small tokenizers of the kinds that open_clip's models have on the hub, and a hub cache that holds them."""
 
 import io
 import json
@@ -9,7 +9,7 @@ WORDS = ["a photo of a cat", "the sky is blue", "two dogs on a lawn", "a red dig
 
 
 def piece_model():
-    """A small model of sentencepiece, as its trainer writes it."""
+    """A small sentencepiece model, as its trainer writes it."""
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(WORDS),
@@ -26,7 +26,7 @@ def piece_model():
 
 
 def tokenizer_files(name):
-    """The files that a hub repository has for its tokenizer, of the kinds that the real one has, at small size."""
+    """The tokenizer files of a hub repository, of the same kinds as the real ones, at small size."""
     vocabulary = {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "[MASK]": 4, "a": 5, "photo": 6, "of": 7, "cat": 8}
     letters = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3, "<mask>": 4} | {c: 5 + n for n, c in enumerate("Ġacfhopt")}
     pieces = {
@@ -37,16 +37,16 @@ def tokenizer_files(name):
     pieces |= {"SigLIP2": ("tokenizer.model", "GemmaTokenizer", None), "SigLIP": ("spiece.model", "T5Tokenizer", None)}
     if "bert-base-uncased" in name:
         return {"vocab.txt": "\n".join(vocabulary), "config.json": {"model_type": "bert"}}
-    for part, (file, kind, model_type) in pieces.items():
-        if part in name:
+    for family, (file, tokenizer_class, model_type) in pieces.items():
+        if family in name:
             config = {"config.json": {"model_type": model_type}} if model_type else {}
-            return config | {file: piece_model(), "tokenizer_config.json": {"tokenizer_class": kind}}
+            return config | {file: piece_model(), "tokenizer_config.json": {"tokenizer_class": tokenizer_class}}
     merges = {"vocab.json": letters, "merges.txt": "#version: 0.2\n"}
     return merges | {"config.json": {"model_type": "roberta"}}
 
 
 def cached(cache, name, files):
-    """Put a repository into a hub's cache."""
+    """Put a repository into a hub cache."""
     snapshot = cache / f"models--{name.replace('/', '--')}" / "snapshots" / ("a" * 40)
     snapshot.mkdir(parents=True)
     (snapshot.parents[1] / "refs").mkdir()

@@ -1,5 +1,19 @@
 """What the attention heads of CLIP's image encoder do: exact contributions, their spectra, their names.
 
+The folders are the chapters, in the order of the data; imports run one way, from each to those above it:
+
+towers         any image tower of open_clip, seen one way
+data           images, masks and texts in
+contributions  what every head and MLP adds to the embedding, exactly
+explanations   heads in words: components, TextSpan, sparse sums
+evaluation     whether the words are right, and enough
+segmentation   where in the image the evidence is
+concepts       from texts to components, and edits
+figures        the figures, from small tables
+demo           the world whose truth is known
+
+Each folder offers its entry points, and imports them when they are first used.
+
 Words of the axes, used in every shape comment:
 
 image     one row of a batch or of a dataset
@@ -12,13 +26,29 @@ d_embed   width of the joint space of images and texts
 text      one entry of a text pool
 rank      one principal component of a head
 
-Read in the order of the data: datasets, models, towers, families, hooks, contributions, extraction, activations,
-spectral, textspan, sparse, methods, evaluate, recovery, effects, labels, stability, retrieve, interventions, concepts,
-outcomes, geometry, segment, rivals, plots, map_plots, concept_plots; beside them downloads, archives, texts, arrays,
-jobs and devices.
 Nothing here knows of Snakemake.
 """
+
+import warnings
+from importlib.metadata import distributions
+from pathlib import Path
 
 
 class InputError(ValueError):
     """Something the user gave is wrong; the message names it and says what to do."""
+
+
+def _warn_of_a_second_copy():
+    """Warn if another clipspectra is installed: which of the two is imported depends on the order of Python's path."""
+    for found in distributions(name="clipspectra"):
+        installed = Path(found.locate_file("clipspectra/__init__.py"))
+        if installed.exists() and not installed.samefile(__file__):
+            warnings.warn(
+                f"clipspectra is imported from {Path(__file__).parent}, but another copy is installed in "
+                f"{installed.parent}; take one of them off the path (pip uninstall clipspectra, or no scripts folder "
+                "in PYTHONPATH).",
+                stacklevel=3,
+            )
+
+
+_warn_of_a_second_copy()

@@ -69,10 +69,10 @@ class ArrayStream:
             end = start + dtype.itemsize * int(np.prod(shape))
             header[name] = {"dtype": _SAFETENSORS[dtype.name], "shape": list(shape), "data_offsets": [start, end]}
             start = end
-        head = json.dumps(header).encode()
-        head += b" " * (-len(head) % 8)
+        encoded = json.dumps(header).encode()
+        encoded += b" " * (-len(encoded) % 8)
         with whole(path) as part, open(part, "wb") as file:
-            file.write(len(head).to_bytes(8, "little") + head)
+            file.write(len(encoded).to_bytes(8, "little") + encoded)
             for name in names:
                 self.files[name].seek(0)
                 shutil.copyfileobj(self.files[name], file, 2**20)
@@ -128,6 +128,11 @@ def over_seeds(table, scores, means=()):
         summary[f"{score}_sd"] = grouped[score].std().fillna(0)
     summary |= {name: grouped[name].mean() for name in means}
     return pd.DataFrame(summary).reset_index()
+
+
+def with_source(table, source):
+    """The table with the columns of `source` ({column: value}) in front: what it was computed from."""
+    return table.assign(**source)[[*source, *(column for column in table.columns if column not in source)]]
 
 
 def load_table(path, numbers=()):

@@ -1,4 +1,4 @@
-"""Digest of the code that a script depends on: every module of the core that it reaches by its imports."""
+"""Digest of the code that a script depends on: every module of the core that its imports reach."""
 
 import ast
 import functools
@@ -6,11 +6,11 @@ import hashlib
 from pathlib import Path
 
 CORE = Path(__file__).parent
-WITHOUT_NUMBERS = {CORE / "jobs.py"}  # logs and progress change no number
+IGNORED = {CORE / "jobs.py"}  # logs and progress bars change no number
 
 
 def code_digest(script):
-    """Digest of the core's modules that a script reaches, through other modules too: an edited import is noticed."""
+    """Digest of the core's modules that a script imports, directly or through others: notices an edited import."""
     reached, waiting = set(), set(imported_modules(Path(script)))
     while waiting:
         module = waiting.pop()
@@ -39,16 +39,16 @@ def imported_modules(path):
         for name in names:
             package, *parts = name.split(".")
             if package == "clipspectra":
-                modules |= _files_of(parts)
-    return frozenset(modules - WITHOUT_NUMBERS)
+                modules |= _module_files(parts)
+    return frozenset(modules - IGNORED)
 
 
-def _files_of(parts):
-    """Files that a dotted name below the core stands for: those of the longest part of it that is a module or folder."""
+def _module_files(parts):
+    """Files of the longest prefix of a dotted name below the core that is a module or a folder."""
     for length in range(len(parts), 0, -1):
         path = CORE.joinpath(*parts[:length])
         if path.with_suffix(".py").is_file():
             return {path.with_suffix(".py")}
         if path.is_dir():
             return {file for file in path.glob("*.py") if file.stem != "__init__"}
-    return set()  # a name of the package itself
+    return set()  # a name in the package's __init__

@@ -1,4 +1,4 @@
-"""What every rule script does around its work: log with traceback, one sentence for a user's mistake."""
+"""What every rule script shares: a log with tracebacks, one sentence for a user's mistake, progress bars."""
 
 import sys
 import traceback
@@ -13,11 +13,11 @@ from clipspectra import InputError
 def job(log, entry=""):
     """Run a rule's work. Errors go to the log with their traceback, an InputError to the terminal as one sentence.
 
-    entry: of the config, that the work is about; the sentence names it.
+    entry: the config entry that the work is about; the sentence begins with it.
 
-    Yields a print for the log file.
+    Yields a print function that writes to the log.
     """
-    file = open(log, "w", buffering=1)  # noqa: SIM115, a full disk makes its closing fail
+    file = open(log, "w", buffering=1)  # noqa: SIM115, closing it fails on a full disk
     warnings.formatwarning = lambda message, *place: f"\nWarning: {message}\n"
     try:
         yield partial(print, file=file)
@@ -35,32 +35,32 @@ def job(log, entry=""):
 
 
 def user_message(error):
-    """The one sentence of an error that its user can mend, None for others."""
+    """An error that the user can mend, in one sentence; None for other errors."""
     if isinstance(error, InputError | PermissionError):
         return str(error)
-    if "No space left on device" in str(error):  # safetensors has an error class of its own
-        place = f" for {error.filename}" if getattr(error, "filename", None) else ""
-        return f"No space is left on the disk{place}; make room and run again."
+    if "No space left on device" in str(error):  # safetensors has its own error class
+        target = f" for {error.filename}" if getattr(error, "filename", None) else ""
+        return f"No space is left on the disk{target}; make room and run again."
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"{error.filename}: {error.strerror}."
     return None
 
 
 def warn(log, sentence):
-    """Say a warning in the log and on the terminal."""
+    """Write a warning to the log and the terminal."""
     log(f"Warning: {sentence}")
     print(f"\nWarning: {sentence}", file=sys.stderr, flush=True)
 
 
 def model_arguments(snakemake):
-    """Arguments of models.load for a rule's model; the user's own files as the rule's inputs name them."""
+    """Arguments of models.load for a rule's model; the user's own files are those of the rule's inputs."""
     cache = snakemake.resources.get("cache") or None
     files = {key: snakemake.input[key] for key in ("architecture", "pretrained") if key in snakemake.input.keys()}
     return snakemake.params.model | files | {"cache": cache}
 
 
 def progress(iterable, description, **options):
-    """A tqdm bar on the terminal that stays one line where nobody watches."""
+    """A tqdm bar on the terminal; refreshed rarely where the output is no terminal."""
     from tqdm import tqdm
 
     interval = 0.5 if sys.stderr.isatty() else 10

@@ -22,27 +22,26 @@ def stored_small(folder, *, dtype=torch.float64, first=0, roles=ROLES):
     told: {(layer, head): HeadExplanation} with all components, in float64; model; images"""
     model = small("ViT", dtype)
     images = pictures(model, IMAGES, dtype)
-    seen, found, paths = activations(model, images), adapt(model.visual), []
-    basis = head_basis(found)
+    batch, tower, paths = activations(model, images), adapt(model.visual), []
+    basis = head_basis(tower)
     for shard, rows in enumerate((slice(0, 23), slice(23, IMAGES))):
-        arrays = {name: getattr(seen, name)[rows] for name in ("scalars", "mlps", "embedding")}
-        arrays |= {"z": seen.z[rows, first:], "class_self": seen.class_self[rows, first:]}
+        arrays = {name: getattr(batch, name)[rows] for name in ("scalars", "mlps", "embedding")}
+        arrays |= {"z": batch.z[rows, first:], "class_self": batch.class_self[rows, first:]}
         if first:
-            arrays["early"] = heads_sum(seen.z[rows, :first], seen.scalars[rows], basis[:first])
-        arrays = {name: part.numpy() for name, part in arrays.items()} | {"row": np.arange(IMAGES)[rows]}
-        arrays |= {role: np.asarray(inside, int)[rows] for role, inside in roles.items()}
+            arrays["early"] = heads_sum(batch.z[rows, :first], batch.scalars[rows], basis[:first])
+        arrays = {name: tensor.numpy() for name, tensor in arrays.items()} | {"row": np.arange(IMAGES)[rows]}
+        arrays |= {role: np.asarray(has_role, int)[rows] for role, has_role in roles.items()}
         paths.append(folder / f"{shard}.safetensors")
         save_arrays(paths[-1], arrays, {"first_layer": first})
-    bases = {"basis": basis.numpy(), "value_gram": value_grams(found).numpy()}
+    bases = {"basis": basis.numpy(), "value_gram": value_grams(tower).numpy()}
     save_arrays(folder / "basis.safetensors", bases, {})
     stored = StoredActivations(paths, folder / "basis.safetensors")
-    told = {}
+    explanations = {}
     for layer in [*stored.layers, EMBEDDING]:
         for number, moments in enumerate(stored.fit_moments(layer)):
             head = EMBEDDING if layer == EMBEDDING else number
-            components = principal_components(moments)[1]
-            mean = moments.embedded_mean()
-            told[layer, head] = HeadExplanation(
-                mean, len(components), components, np.arange(len(components)), None, components
-            )
-    return SimpleNamespace(stored=stored, exact=contributions(model, images), told=told, model=model, images=images)
+            components, mean = principal_components(moments)[1], moments.embedded_mean()
+            texts = np.arange(len(components))
+            explanations[layer, head] = HeadExplanation(mean, len(components), components, texts, None, components)
+    exact = contributions(model, images)
+    return SimpleNamespace(stored=stored, exact=exact, told=explanations, model=model, images=images)

@@ -1,4 +1,4 @@
-"""Published archives, downloads, and what must not be trusted."""
+"""Published archives, downloads, and archives that are not to be trusted."""
 
 import errno
 import hashlib
@@ -26,7 +26,7 @@ from clipspectra.jobs import job
 
 
 def written(table, tmp_path):
-    """The manifest as it is read back from disk; every file is there."""
+    """The manifest as read back from disk; checks that every file is there."""
     save_table(tmp_path / "manifest.csv", table)
     read = read_manifest(tmp_path / "manifest.csv")
     assert all((tmp_path / name).is_file() for column in ("image", "mask") for name in read[column] if name)
@@ -34,7 +34,7 @@ def written(table, tmp_path):
 
 
 def test_imagenet_labels_are_right(tmp_path):
-    """A classifier that knows every class by its colour is always right, and is not with the devkit's ids as labels."""
+    """A classifier by colour is always right, but not with the devkit's ids as labels."""
     pictures, kit, ids = archives_small.imagenet(tmp_path)
     table = written(imagenet({"images": pictures, "devkit": kit}, tmp_path / "images"), tmp_path)
     assert table["image"].tolist() == sorted(table["image"])
@@ -45,9 +45,9 @@ def test_imagenet_labels_are_right(tmp_path):
         mean = np.array(Image.open(tmp_path / name)).mean((0, 1))
         return ((colours - mean) ** 2).sum(1).argmin()
 
-    found = np.array([predicted(name) for name in table["image"]])
-    assert (found == table["label"]).all()
-    assert (found == ids - 1).mean() < 0.5
+    predictions = np.array([predicted(name) for name in table["image"]])
+    assert (predictions == table["label"]).all()
+    assert (predictions == ids - 1).mean() < 0.5
     assert [SYNSETS[number] for number in ids] == table["class"].tolist()
 
 
@@ -77,7 +77,7 @@ def test_imagenet_segmentation(tmp_path):
     with pytest.raises(InputError, match=r"Picture 3 of .*gtsegs_ijcv.mat .* values \[0, 1, 7\]"):
         imagenet_segmentation({"archive": path}, tmp_path / "again")
     path.write_bytes(b"no HDF5 at all")
-    with pytest.raises(InputError, match=r"gtsegs_ijcv.mat is no gtsegs_ijcv.mat, or it is damaged"):
+    with pytest.raises(InputError, match=r"gtsegs_ijcv.mat is not gtsegs_ijcv.mat, or it is damaged"):
         imagenet_segmentation({"archive": path}, tmp_path / "third")
 
 
@@ -104,7 +104,7 @@ def test_waterbirds(tmp_path):
     broken = tmp_path / "broken.tar.gz"
     with tarfile.open(broken, "w:gz") as tar:
         add(tar, "w/metadata.csv", b"img_id,img_filename,y,split,place,place_filename\n1,a.jpg,0,0,0,x\n")
-    with pytest.raises(InputError, match=r"lacks 1 pictures of its metadata.csv, the first other/w/a.jpg"):
+    with pytest.raises(InputError, match=r"lacks 1 pictures that its metadata.csv names, the first other/w/a.jpg"):
         waterbirds({"archive": broken}, tmp_path / "other")
 
 
@@ -148,7 +148,7 @@ def test_archives_cannot_write_outside_their_folder(tmp_path):
         link = tarfile.TarInfo("link.JPEG")
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
         tar.addfile(link)
-    with pytest.raises(InputError, match=r"val.tar holds link.JPEG, which is no plain file"):
+    with pytest.raises(InputError, match=r"val.tar holds link.JPEG, not a plain file"):
         imagenet({"images": tmp_path / "val.tar", "devkit": kit}, tmp_path / "images")
 
 
@@ -166,9 +166,9 @@ CONTENT = bytes(range(256)) * 4000
 
 
 class Server(http.server.BaseHTTPRequestHandler):
-    """Serves CONTENT in ranges, and lets every first connection to /cut drop in the middle."""
+    """Serves CONTENT in ranges; the first connection to /cut drops in the middle."""
 
-    asked: list = []  # noqa: RUF012
+    requests: list = []  # noqa: RUF012
     content = CONTENT
 
     def do_HEAD(self):
@@ -182,7 +182,7 @@ class Server(http.server.BaseHTTPRequestHandler):
             return self.send_error(404)
         start = int(self.headers.get("Range", "bytes=0-")[6:-1])
         if body:
-            self.asked.append((self.path, start))
+            self.requests.append((self.path, start))
         self.send_response(206 if start else 200)
         if self.path != "/simple":
             self.send_header("Accept-Ranges", "bytes")
@@ -201,24 +201,24 @@ class Server(http.server.BaseHTTPRequestHandler):
 def address():
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    Server.asked.clear()
+    Server.requests.clear()
     Server.content = CONTENT
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
 
 
-def test_a_download_goes_on_where_it_stopped(tmp_path, address):
+def test_a_download_resumes_where_it_stopped(tmp_path, address):
     digest = {"sha256": hashlib.sha256(CONTENT).hexdigest()}
     fetch(f"{address}/cut", tmp_path / "file", digest)
     assert (tmp_path / "file").read_bytes() == CONTENT
-    assert [path for path, _ in Server.asked] == ["/cut", "/cut"]
-    assert 0 < Server.asked[1][1] <= len(CONTENT) // 2
+    assert [path for path, _ in Server.requests] == ["/cut", "/cut"]
+    assert 0 < Server.requests[1][1] <= len(CONTENT) // 2
     (tmp_path / ".part-other").write_bytes(CONTENT[:1000])  # what a killed run left
     fetch(f"{address}/whole", tmp_path / "other", digest)
     assert (tmp_path / "other").read_bytes() == CONTENT
-    assert Server.asked[-1] == ("/whole", 1000)
+    assert Server.requests[-1] == ("/whole", 1000)
     (tmp_path / ".part-third").write_bytes(b"x" * 1000)
-    fetch(f"{address}/simple", tmp_path / "third", digest)  # a server that cannot continue: from the start
+    fetch(f"{address}/simple", tmp_path / "third", digest)  # a server without ranges: from the start
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "other", "third"]
 
 
@@ -234,7 +234,7 @@ def test_wrong_downloads_are_kept_aside_and_changes_are_refused(tmp_path, addres
     with pytest.raises(InputError, match=rf"expected {recorded}"):
         fetch(f"{address}/whole", tmp_path / "free", {})
     assert not (tmp_path / "free").exists()
-    with pytest.raises(InputError, match="/absent cannot be fetched: the server says 404"):
+    with pytest.raises(InputError, match="/absent cannot be fetched: the server answers 404"):
         fetch(f"{address}/absent", tmp_path / "absent", {})
 
 
@@ -267,20 +267,20 @@ def picture(mode, path, **options):
         ("RGBA", "a.webp"),
     ],
 )
-def test_every_mode_of_picture_is_seen_as_it_is(mode, name, tmp_path):
-    found = np.array(open_rgb(picture(mode, tmp_path / name))).astype(int)
-    assert found.shape == (6, 8, 3)
-    assert found[:, :2].max() < 40
-    assert abs(found[:, 6:] - (255 if mode == "1" else 200)).max() < 40
+def test_every_mode_of_picture_is_converted_to_rgb(mode, name, tmp_path):
+    pixels = np.array(open_rgb(picture(mode, tmp_path / name))).astype(int)
+    assert pixels.shape == (6, 8, 3)
+    assert pixels[:, :2].max() < 40
+    assert abs(pixels[:, 6:] - (255 if mode == "1" else 200)).max() < 40
 
 
 def test_transparency_and_rotation(tmp_path):
     pixels = np.zeros((6, 8, 4), np.uint8)
     pixels[:, 4:] = (10, 200, 10, 255)  # the left half is transparent black
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    found = np.array(open_rgb(tmp_path / "a.png"))
-    assert (found[:, 0] == 255).all()
-    assert (found[:, 7] == (10, 200, 10)).all()
+    shown = np.array(open_rgb(tmp_path / "a.png"))
+    assert (shown[:, 0] == 255).all()
+    assert (shown[:, 7] == (10, 200, 10)).all()
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by 90 degrees
     picture("RGB", tmp_path / "b.jpg", exif=exif)
@@ -303,7 +303,7 @@ def test_all_of_a_class_and_no_fit_rows():
     assert both["role"].value_counts().to_dict() == {"eval": 6, "fit": 3}
 
 
-def test_a_full_disk_is_said(tmp_path, capsys):
+def test_a_full_disk_is_reported(tmp_path, capsys):
     with pytest.raises(SystemExit), job(tmp_path / "log"):
         raise OSError(errno.ENOSPC, "No space left on device", "results/x.safetensors")
     assert capsys.readouterr().err == (

@@ -1,4 +1,4 @@
-"""Checkpoints as people have them: the same model out of every layout, and a sentence for what is none."""
+"""Checkpoints of many formats: the same model from every layout, and an error that names any other file."""
 
 import argparse
 import json
@@ -55,12 +55,12 @@ class Nested(torch.nn.Module):
         vars(self).update(sizes)
         for name, tensor in weights.items():
             *path, last = name.split(".")
-            place = self
-            for part in path:
-                if not hasattr(place, part):
-                    place.add_module(part, torch.nn.Module())
-                place = getattr(place, part)
-            place.register_buffer(last, tensor)
+            module = self
+            for child in path:
+                if not hasattr(module, child):
+                    module.add_module(child, torch.nn.Module())
+                module = getattr(module, child)
+            module.register_buffer(last, tensor)
 
     def forward(self, x):
         return x
@@ -83,7 +83,7 @@ LAYOUTS = {
     ),
     "compiled and distributed": saved(lambda weights: {"state_dict": prefixed("module._orig_mod.", weights)}),
     "parts compiled": saved(
-        lambda weights: {name.replace("visual.", "visual._orig_mod."): part for name, part in weights.items()}
+        lambda weights: {name.replace("visual.", "visual._orig_mod."): tensor for name, tensor in weights.items()}
     ),
     "a wrapper with arguments": saved(
         lambda weights: {"checkpoint": {"model": weights, "args": argparse.Namespace(lr=np.float32(1)), "step": 7}}
@@ -92,10 +92,10 @@ LAYOUTS = {
         lambda weights: {"state_dict": prefixed("net.clip.", weights) | {"head.weight": ONES}, "hyper_parameters": {}}
     ),
     "an average beside it": saved(
-        lambda weights: {"model": weights, "model_ema": {name: 0 * part for name, part in weights.items()}}
+        lambda weights: {"model": weights, "model_ema": {name: 0 * tensor for name, tensor in weights.items()}}
     ),
     "an averaged model": saved(lambda weights: prefixed("module.", weights) | {"n_averaged": torch.tensor(3)}),
-    "numpy arrays": saved(lambda weights: {"state_dict": {name: part.numpy() for name, part in weights.items()}}),
+    "numpy arrays": saved(lambda weights: {"state_dict": {name: tensor.numpy() for name, tensor in weights.items()}}),
     "a compiled twin": saved(lambda weights: weights | prefixed("fast._orig_mod.", weights)),
     "an older file": lambda path, weights: torch.save(weights, path, _use_new_zipfile_serialization=False) or path,
     "shards": sharded,
@@ -120,21 +120,21 @@ def test_every_layout_gives_the_same_tensors(layout, weights, tmp_path):
 
 def test_which_set_of_weights(weights, tmp_path):
     path = tmp_path / "run.pt"
-    average = {name: part / 2 for name, part in weights.items()}
+    average = {name: tensor / 2 for name, tensor in weights.items()}
     torch.save({"model": weights, "model_ema": average}, path)
     loaded = models.load(CONFIG, path, state_dict="model_ema")
     assert torch.equal(loaded.model.visual.proj, weights["visual.proj"] / 2)
-    with pytest.raises(InputError, match=r"has no weights under 'emma'; there is model, model_ema\."):
+    with pytest.raises(InputError, match=r"has no weights under 'emma'; it has model, model_ema\."):
         models.load(CONFIG, path, state_dict="emma")
     torch.save({"student": weights, "teacher": average}, path)
-    with pytest.raises(InputError, match="several sets of weights: student, teacher. Say with 'state_dict'"):
+    with pytest.raises(InputError, match="several sets of weights: student, teacher. Set 'state_dict'"):
         models.load(CONFIG, path)
 
 
-def test_openai_archives_bring_their_activation(weights, tmp_path):
+def test_openai_archives_have_their_activation(weights, tmp_path):
     """Their layout has its sizes among the weights; in half precision, as they are published."""
     sizes = {name: torch.tensor(5) for name in ("input_resolution", "context_length", "vocab_size")}
-    half = {name: part.half() for name, part in weights.items()}
+    half = {name: tensor.half() for name, tensor in weights.items()}
     torch.save(half | sizes, tmp_path / "ViT.pt")
     used = models.load(CONFIG, tmp_path / "ViT.pt").used
     assert (used["activation"], used["activation_from"]) == ("quick_gelu", "OpenAI's own layout")
@@ -181,7 +181,7 @@ def test_no_code_is_run(weights, tmp_path):
         (b"\x80\x02}q\x00.", "is damaged or cut off|holds no weights of a CLIP"),
     ],
 )
-def test_what_is_no_checkpoint_is_called_by_its_name(content, sentence, tmp_path):
+def test_files_that_are_not_checkpoints_are_identified(content, sentence, tmp_path):
     for ending in ("safetensors", "pt", "bin"):
         path = tmp_path / f"weights.{ending}"
         path.write_bytes(content)
@@ -193,13 +193,13 @@ def test_what_is_no_checkpoint_is_called_by_its_name(content, sentence, tmp_path
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (lambda weights: {name: part for name, part in weights.items() if "visual" in name}, "an image tower alone"),
-        (lambda weights: {name: part for name, part in weights.items() if "visual" not in name}, "a text tower alone"),
+        (lambda weights: {key: tensor for key, tensor in weights.items() if "visual" in key}, "an image tower alone"),
+        (lambda weights: {key: tensor for key, tensor in weights.items() if "visual" not in key}, "text tower alone"),
         (lambda weights: weights | {"visual.lora_A.weight": ONES}, "hold LoRA adapters; merge them"),
-        (lambda weights: weights | {"extra.weight": ONES}, "they have besides extra.weight"),
+        (lambda weights: weights | {"extra.weight": ONES}, "they also have extra.weight"),
         (
             lambda weights: weights | {"visual.proj": torch.ones(7, 5)},
-            r"visual.proj has shape \[7, 5\], model_config has",
+            r"visual.proj has shape \[7, 5\], model_config needs",
         ),
         (lambda weights: weights | {"visual.conv1.weight": ONES.to(torch.int8)}, "quantised weights are not exact"),
         (lambda weights: weights | {"visual.proj": weights["visual.proj"].to(torch.int8)}, "quantised weights are not"),
@@ -207,13 +207,13 @@ def test_what_is_no_checkpoint_is_called_by_its_name(content, sentence, tmp_path
         (lambda weights: weights | {"module.visual.proj": ONES}, "holds visual.proj twice, once as module.visual.proj"),
         (lambda weights: weights | prefixed("net.", {"visual.proj": ONES}), "several models, whose names begin with"),
         (
-            lambda weights: {name: part for name, part in weights.items() if name != "visual.proj"},
+            lambda weights: {name: tensor for name, tensor in weights.items() if name != "visual.proj"},
             "they lack visual.proj",
         ),
-        (lambda weights: {"a": weights["visual.proj"]}, "holds no weights of a CLIP; its keys are a"),
+        (lambda weights: {"a": weights["visual.proj"]}, "holds no weights of a CLIP model; its keys are a"),
     ],
 )
-def test_what_does_not_fit_is_said(change, sentence, weights, tmp_path):
+def test_weights_that_do_not_fit_are_named(change, sentence, weights, tmp_path):
     torch.save(change(dict(weights)), tmp_path / "weights.pt")
     with pytest.raises(InputError, match=sentence) as error:
         models.load(CONFIG, tmp_path / "weights.pt")
@@ -226,11 +226,10 @@ def test_other_sizes_are_named_or_interpolated_when_asked(half, weights, tmp_pat
     config["vision_cfg"]["image_size"] *= 2
     config["text_cfg"]["context_length"] += 4
     (tmp_path / "large.json").write_text(json.dumps(config))
-    save_file({name: part.half() if half else part for name, part in weights.items()}, tmp_path / "weights.safetensors")
+    weights = {name: tensor.half() if half else tensor for name, tensor in weights.items()}
+    save_file(weights, tmp_path / "weights.safetensors")
     size = config["vision_cfg"]["image_size"]
-    sentence = (
-        rf"for images of {size // 2} × {size // 2} px \(.* patches\), large asks for images of {size} × {size} px"
-    )
+    sentence = rf"for images of {size // 2} × {size // 2} px \(.*\), but large takes images of {size} × {size} px"
     with pytest.raises(InputError, match=sentence):
         models.load(tmp_path / "large.json", tmp_path / "weights.safetensors")
     loaded = models.load(tmp_path / "large.json", tmp_path / "weights.safetensors", resize_positions=True)
@@ -238,7 +237,7 @@ def test_other_sizes_are_named_or_interpolated_when_asked(half, weights, tmp_pat
     config["vision_cfg"]["image_size"] = size // 2
     (tmp_path / "long.json").write_text(json.dumps(config))
     context = config["text_cfg"]["context_length"]
-    with pytest.raises(InputError, match=f"for texts of {context - 4} tokens, long asks for texts of {context} tokens"):
+    with pytest.raises(InputError, match=f"for texts of {context - 4} tokens, but long takes texts of {context} "):
         models.load(tmp_path / "long.json", tmp_path / "weights.safetensors")
 
 
@@ -248,7 +247,7 @@ TEXT = {"hidden_size": 32, "intermediate_size": 128, "num_hidden_layers": 2, "nu
 TEXT |= {"vocab_size": 64, "max_position_embeddings": 16, "bos_token_id": 62, "eos_token_id": 63}
 
 
-def of_transformers(kind):
+def transformers_model(kind):
     """A small CLIP or SigLIP of transformers, every weight random, in float64."""
     torch.manual_seed(0)
     if kind == "clip":
@@ -264,8 +263,8 @@ def of_transformers(kind):
     return model
 
 
-def of_open_clip(kind):
-    """The same architecture of open_clip, as a named one is built."""
+def open_clip_model(kind):
+    """The same architecture in open_clip, built as a named one."""
     sizes = {"context_length": 16, "vocab_size": 64, "width": 32, "heads": 2, "layers": 2}
     if kind == "clip":
         vision = {"image_size": 32, "layers": 2, "width": 48, "head_width": 12, "patch_size": 8}
@@ -282,11 +281,11 @@ def of_open_clip(kind):
 
 
 def fused(tensors):
-    """The same with queries, keys and values as one matrix."""
+    """The same tensors with queries, keys and values as one matrix."""
     result = dict(tensors)
     for name in [name for name in tensors if ".q_proj." in name]:
-        parts = [result.pop(name.replace(".q_proj.", f".{part}_proj.")) for part in "qkv"]
-        result[name.replace(".q_proj.", ".qkv_proj.")] = torch.cat(parts)
+        separate = [result.pop(name.replace(".q_proj.", f".{letter}_proj.")) for letter in "qkv"]
+        result[name.replace(".q_proj.", ".qkv_proj.")] = torch.cat(separate)
     return result
 
 
@@ -294,22 +293,22 @@ def fused(tensors):
 @pytest.mark.parametrize("kind", ["clip", "siglip"])
 @torch.no_grad()
 def test_transformers_layout_is_converted_exactly(kind, form):
-    theirs, ours = of_transformers(kind), of_open_clip(kind)
+    theirs, ours = transformers_model(kind), open_clip_model(kind)
     layouts.load_weights(ours, form(theirs.state_dict()), "theirs", "ours")
     images = torch.randn(3, 3, 32, 32, dtype=torch.float64)
     tokens = torch.randint(0, 60, (3, 16))
     tokens[:, 9] = 63
-    for found, expected in (
+    for features, expected in (
         (ours.encode_image(images), theirs.get_image_features(images)),
         (ours.encode_text(tokens), theirs.get_text_features(tokens)),
     ):
         expected = getattr(expected, "pooler_output", expected)
-        assert (found - expected).abs().max() < 1e-10 * expected.abs().max()
+        assert (features - expected).abs().max() < 1e-10 * expected.abs().max()
 
 
 def test_a_folder_of_transformers(tmp_path):
-    """Sizes, activation and preprocessing from its configs; a config beside a file is held against the architecture."""
-    theirs = of_transformers("clip").float()
+    """Its configs give sizes, activation and preprocessing; one beside a file is compared with the architecture."""
+    theirs = transformers_model("clip").float()
     theirs.save_pretrained(tmp_path, max_shard_size="50KB")
     assert (tmp_path / "model.safetensors.index.json").exists()
     processor = {"image_mean": [0.4] * 3, "image_std": [0.2] * 3, "resample": 2, "size": {"shortest_edge": 32}}
@@ -335,12 +334,12 @@ def test_a_folder_of_transformers(tmp_path):
     (tmp_path / "own").mkdir()
     config = {"embed_dim": 24, "vision_cfg": vision, "text_cfg": text, "quick_gelu": True}
     (tmp_path / "own" / "two-heads.json").write_text(json.dumps(config))
-    with pytest.raises(InputError, match="has 4 heads a layer in the image tower; two-heads has 2"):
+    with pytest.raises(InputError, match="has 4 heads per layer in the image tower; two-heads has 2"):
         models.load(tmp_path / "own" / "two-heads.json", tmp_path / "model.safetensors.index.json")
 
 
-def test_a_missing_package_is_said_before_anything_is_fetched(monkeypatch):
+def test_a_missing_package_is_named_before_anything_is_fetched(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "transformers" else sys)
     monkeypatch.setattr(models, "download_pretrained_from_hf", lambda *arguments, **options: pytest.fail("fetched"))
-    with pytest.raises(InputError, match="ViT-B-16-SigLIP reads texts with transformers, which is not installed here"):
+    with pytest.raises(InputError, match="ViT-B-16-SigLIP needs packages .* that are not installed: transformers"):
         models.load("ViT-B-16-SigLIP", "webli")

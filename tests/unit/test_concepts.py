@@ -1,4 +1,4 @@
-"""Components of a concept: their shares add up, follow from dense contributions, and are counted by the rule."""
+"""Components of a concept: their shares add up, equal those of dense contributions, and are counted by the rule."""
 
 import numpy as np
 import pandas as pd
@@ -9,16 +9,25 @@ from clipspectra import InputError
 from clipspectra.concepts.carriers import carriers, component_table, concept_directions, concept_shares, count_enough
 from clipspectra.concepts.interventions import Intervention
 from clipspectra.concepts.outcomes import (
+    Outcome,
+    PreparedIntervention,
+    predictions,
+    random_pool,
+    select_units,
+    unit_counts,
+)
+from clipspectra.concepts.tables import (
     accuracy,
     check_about,
-    unit_counts,
-    random_pool,
-    readings,
+    curve,
     role_groups,
-    select_units,
+    settings,
     value_changes,
+    with_source,
+    with_texts,
 )
 from clipspectra.evaluation.accuracy import accuracy_change
+from clipspectra.figures.concepts import edit_labels, neighbours_title, query_title, scores_note
 
 rng = np.random.default_rng(7)
 TEXTS, CLASSIFIER = rng.normal(size=(3, 24)), rng.normal(size=(24, 4))
@@ -26,12 +35,12 @@ TEXTS, CLASSIFIER = rng.normal(size=(3, 24)), rng.normal(size=(24, 4))
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    found = stored_small(tmp_path_factory.mktemp("study"))
-    found.table = component_table(found.stored, found.told)
-    return found
+    small = stored_small(tmp_path_factory.mktemp("study"))
+    small.table = component_table(small.stored, small.told)
+    return small
 
 
-def test_components_hold_all_of_their_head(study):
+def test_the_components_of_a_head_hold_its_variance(study):
     shares = study.table.groupby(["layer", "head"])["share_of_head"].sum()
     assert len(shares) == 12
     np.testing.assert_allclose(shares, 1, atol=1e-9)
@@ -43,7 +52,7 @@ def test_shares_are_those_of_dense_contributions(study, ranking):
     np.testing.assert_allclose(directions, TEXTS - TEXTS.mean(0))
     table = concept_shares(study.table, study.stored, study.told, directions, CLASSIFIER, ranking)
     fit = study.stored.fit
-    away = study.exact.heads.numpy()[fit] - study.exact.heads.numpy()[fit].mean(0)
+    centred = study.exact.heads.numpy()[fit] - study.exact.heads.numpy()[fit].mean(0)
     whole = study.exact.total().numpy()[fit]
     whole = whole - whole.mean(0)
     classes = CLASSIFIER.T - CLASSIFIER.mean(1)
@@ -51,11 +60,11 @@ def test_shares_are_those_of_dense_contributions(study, ranking):
     total = (whole @ directions.T).T @ (whole @ readout.T)
     heads = table.groupby(["layer", "head"])["share"].sum()
     for (layer, head), share in heads.items():  # a head's components add up to the head
-        of_head = (whole @ directions.T).T @ (away[:, layer, head] @ readout.T)
-        assert share == pytest.approx((of_head * total).sum() / (total**2).sum(), abs=1e-9)
+        covariance = (whole @ directions.T).T @ (centred[:, layer, head] @ readout.T)
+        assert share == pytest.approx((covariance * total).sum() / (total**2).sum(), abs=1e-9)
     mlps = study.exact.mlps.numpy()[fit]
-    scale_mlps = (whole @ directions.T).T @ ((mlps - mlps.mean(0)).sum(1) @ readout.T)
-    rest = (scale_mlps * total).sum() / (total**2).sum()
+    covariance = (whole @ directions.T).T @ ((mlps - mlps.mean(0)).sum(1) @ readout.T)
+    rest = (covariance * total).sum() / (total**2).sum()
     assert heads.sum() + rest == pytest.approx(1, abs=1e-9)  # and all parts to the whole
     row = table.iloc[17]
     direction = study.told[row["layer"], row["head"]].components[int(row["component"])]
@@ -63,24 +72,24 @@ def test_shares_are_those_of_dense_contributions(study, ranking):
     assert row["classes"] == pytest.approx(((classes @ direction) ** 2).mean())
 
 
-def test_one_text_is_taken_from_the_pools_mean():
+def test_the_direction_of_one_text_is_from_the_pools_mean():
     np.testing.assert_allclose(concept_directions(TEXTS[:1], TEXTS.mean(0)), TEXTS[:1] - TEXTS.mean(0))
 
 
 def test_the_rule_counts_what_holds_the_share():
     table = pd.DataFrame({"share": [0.1, -0.2, 0.5, 0.3, 0.4], "concept": [2.0, 2, 2, 2, 1], "classes": 1.5})
-    found = carriers(table)
-    assert found["share"].tolist() == [0.5, 0.3, 0.1]
-    np.testing.assert_allclose(found["held"], [5 / 9, 8 / 9, 1])
-    assert [count_enough(found, share) for share in (0.5, 0.8, 0.9, 1.0)] == [1, 2, 3, 3]
-    assert count_enough(found, 0.9, 2) == 2
+    table = carriers(table)
+    assert table["share"].tolist() == [0.5, 0.3, 0.1]
+    np.testing.assert_allclose(table["held"], [5 / 9, 8 / 9, 1])
+    assert [count_enough(table, share) for share in (0.5, 0.8, 0.9, 1.0)] == [1, 2, 3, 3]
+    assert count_enough(table, 0.9, 2) == 2
     with pytest.raises(InputError, match="4 components are asked for, but only 3 carry the concept"):
-        count_enough(found, 0.9, 4)
+        count_enough(table, 0.9, 4)
     with pytest.raises(InputError, match="No component carries the concept"):
-        count_enough(found[:0], 0.9)
+        count_enough(table[:0], 0.9)
 
 
-def test_random_units_are_none_that_are_held_already(study):
+def test_random_units_are_drawn_from_those_not_held_at_their_mean(study):
     before = Intervention().edited({"do": "remove", "all_but_last": 1}, [], study.stored)
     assert random_pool({"heads": []}, before, study.table) == [(2, head) for head in range(4)]
     pool = random_pool({"components": []}, before, study.table)
@@ -93,26 +102,26 @@ def test_random_units_are_none_that_are_held_already(study):
 
 
 def test_accuracy_by_group_and_the_worst():
-    found = np.array([[1, 1, 0, 0], [1, 1, 1, 0]], bool)
+    correct = np.array([[1, 1, 0, 0], [1, 1, 1, 0]], bool)
     groups = {"all": np.ones(4, bool), "a": np.array([1, 1, 0, 0], bool), "b": np.array([0, 0, 1, 1], bool)}
-    scores = {name: values.tolist() for name, values in accuracy(found, groups).items()}
+    scores = {name: percent.tolist() for name, percent in accuracy(correct, groups).items()}
     assert scores == {"all": [50, 75], "a": [100, 100], "b": [0, 50], "worst": [0, 50]}
-    assert "worst" not in accuracy(found, {"all": groups["all"]})
+    assert "worst" not in accuracy(correct, {"all": groups["all"]})
 
 
 def test_missing_and_empty_groups_are_named():
     manifest = pd.DataFrame({"image": list("pqrs"), "group": ["a", "b", "", "a"]})
     roles = {"eval": np.array([1, 0, 0, 1], bool), "validation": np.array([0, 1, 0, 0], bool)}
-    with pytest.raises(InputError, match="1 of the 4 images of birds have no group, the first r; fill"):
+    with pytest.raises(InputError, match="1 of the 4 images of birds have no group, the first r; fill in"):
         role_groups(manifest, roles, manifest, True, "birds")
     with pytest.raises(InputError, match="The group 'b' of birds has no eval images; take more"):
         role_groups(manifest, roles, manifest[manifest["group"] != ""], True, "birds")
     assert role_groups(manifest, roles, manifest, False, "birds")["eval"]["all"].sum() == 2
-    with pytest.raises(InputError, match="A group of birds is called 'worst', which the tables need"):
+    with pytest.raises(InputError, match="A group of birds is called 'worst', a word that the tables use"):
         role_groups(manifest, roles, manifest.assign(group=["a", "b", "worst", "a"]), True, "birds")
 
 
-def test_the_change_of_matched_pairs_has_a_width_even_without_change():
+def test_the_interval_of_matched_pairs_has_a_width_even_without_change():
     before = np.array([1, 1, 1, 0] * 50, bool)
     middle, low, high = accuracy_change(before, before)
     assert low < middle == 0 < high < 1.5
@@ -125,29 +134,76 @@ def test_the_change_of_matched_pairs_has_a_width_even_without_change():
     assert low < middle < high
 
 
-def test_what_moves_and_what_stays(study):
-    """Values of two factors before and after: an edit of nothing changes nothing, and the aim is told from the rest."""
+def test_values_that_change_and_values_that_stay(study):
+    """Two factors before and after: without an edit nothing changes; the values the edit targets are marked."""
     classifiers = {"class": CLASSIFIER, "size": rng.normal(size=(24, 2))}
-    truths = {"class": rng.integers(0, 4, 40), "size": rng.integers(0, 2, 40)}
+    labels = {"class": rng.integers(0, 4, 40), "size": rng.integers(0, 2, 40)}
     values, scored = {"class": list("abcd"), "size": ["big", "small"]}, study.stored.scored
     edited = Intervention().scale_mlps(0).scale(3, [(2, 1)])
-    same, other = readings([Intervention(), edited], study.stored, study.told, classifiers, truths)
+    before, after = predictions([Intervention(), edited], study.stored, study.told, classifiers, labels)
     whole = study.exact.total().numpy()
-    np.testing.assert_array_equal(same["size"][0], (whole @ classifiers["size"]).argmax(1))
-    text = CLASSIFIER.T[truths["class"]]
-    np.testing.assert_allclose(same["class"][1], (whole * text).sum(1), atol=1e-9)
-    rows = pd.DataFrame(value_changes(same, same, truths, scored, values, {})).set_index(["factor", "value"])
+    np.testing.assert_array_equal(before["size"][0], (whole @ classifiers["size"]).argmax(1))
+    text = CLASSIFIER.T[labels["class"]]
+    np.testing.assert_allclose(before["class"][1], (whole * text).sum(1), atol=1e-9)
+    rows = pd.DataFrame(value_changes(before, before, labels, scored, values, {})).set_index(["factor", "value"])
     assert (rows["change"] == 0).all()
-    rows = pd.DataFrame(value_changes(same, other, truths, scored, values, {"class": ["b"]}))
+    rows = pd.DataFrame(value_changes(before, after, labels, scored, values, {"class": ["b"]}))
     rows = rows.set_index(["factor", "value"])
     assert rows.index[rows["meant"] == "yes"].tolist() == [("class", "b")]
-    others = scored & (truths["class"] != 1)
-    after = (other["class"][0] == truths["class"])[others].mean()
-    assert rows.loc[("class", "all others"), "after"] == pytest.approx(100 * after)
+    others = scored & (labels["class"] != 1)
+    share = (after["class"][0] == labels["class"])[others].mean()
+    assert rows.loc[("class", "all others"), "after"] == pytest.approx(100 * share)
     assert rows.loc[("size", "all"), "images"] == scored.sum()
 
 
-def test_what_an_intervention_is_about_must_exist():
+def test_settings_and_curve_of_an_outcome():
+    """The best number is that of the worst group on validation images; random units only where as many were drawn."""
+    validation = {
+        "all": np.array([0, 0, 1, 1], bool),
+        "a": np.array([0, 0, 1, 0], bool),
+        "b": np.array([0, 0, 0, 1], bool),
+    }
+    groups = {"eval": {"all": np.array([1, 1, 0, 0], bool)}, "validation": validation}
+    chosen = {0: np.array([0, 0, 1, 0], bool), 1: np.array([1, 0, 1, 1], bool), 2: np.array([1, 1, 0, 0], bool)}
+    draws = {0: np.array([chosen[0]] * 2), 1: np.array([[1, 1, 0, 0], [0, 0, 0, 0]], bool)}
+    outcome = Outcome(chosen[0], chosen[0], chosen, draws, [0, 1, 2])
+    prepared = PreparedIntervention(Intervention(), {}, [(0, 0), (0, 1)], 2, [(1, 0)], 2, None)
+    table = pd.DataFrame(settings(prepared, outcome, groups)).set_index(["role", "setting", "group"])
+    names = ["as it is", "before the last edit", "edited", "best number, by validation labels"]
+    assert table.loc["eval"].index.tolist() == [(name, "all") for name in names]
+    assert table.loc["eval"]["units"].tolist() == [0, 0, 2, 1]
+    assert table.loc["eval"]["accuracy"].tolist() == [0, 0, 100, 50]
+    assert table.loc[("eval", names[3], "all"), "random"] == 50
+    assert np.isnan(table.loc[("eval", "edited", "all"), "random"])
+    rows = pd.DataFrame(curve(outcome, groups)).set_index(["role", "units", "group"])
+    assert rows.loc[("validation", 1, "worst"), "accuracy"] == 100
+    assert len(rows) == 3 * (1 + 4)
+
+
+def test_tables_name_their_source_splits_and_sizes():
+    images = pd.DataFrame({"split": ["test", "val", "test", "train"]})
+    roles = {"eval": np.array([1, 0, 1, 0], bool), "validation": np.array([0, 1, 0, 1], bool)}
+    groups = {
+        "eval": {"all": roles["eval"], "a": np.array([1, 0, 0, 0], bool)},
+        "validation": {"all": roles["validation"]},
+    }
+    rows = [("eval", "a"), ("eval", "worst"), ("validation", "all")]
+    table = with_source(pd.DataFrame(rows, columns=["role", "group"]), {"model": "m", "seed": 3}, roles, images, groups)
+    assert table.columns.tolist() == ["model", "seed", "role", "split", "group", "images"]
+    assert table["split"].tolist() == ["test", "test", "train+val"]
+    assert table["images"].tolist() == [1, 2, 2]
+    assert (table["seed"] == 3).all()
+
+
+def test_units_are_named_by_the_texts_of_their_components():
+    texts = pd.DataFrame({"top": ["a"], "bottom": ["z"]}, index=pd.MultiIndex.from_tuples([(1, 0, 2)]))
+    units = pd.DataFrame({"layer": [1, 1], "head": [0, 0], "component": [2, np.nan]})
+    assert with_texts(units, texts)[["top", "bottom"]].to_numpy().tolist() == [["a", "z"], ["", ""]]
+    heads = units[["layer", "head"]]
+    assert with_texts(heads, texts) is heads
+
+
+def test_the_values_an_intervention_is_about_must_exist():
     check_about({"class": ["a"]}, {"class": ["a", "b"]})
     with pytest.raises(InputError, match="about class 'z', but its values are a, b"):
         check_about({"class": ["z"]}, {"class": ["a", "b"]})
@@ -155,7 +211,23 @@ def test_what_an_intervention_is_about_must_exist():
         check_about({"hue": ["z"]}, {"class": ["a", "b"]})
 
 
-def test_the_grid_grows():
+def test_the_steps_between_unit_counts_grow():
     assert unit_counts(12) == list(range(13))
     assert unit_counts(40)[-3:] == [32, 36, 40]
     assert len(unit_counts(2000)) < 90
+
+
+def test_titles_and_labels_of_an_entry():
+    entry = {"model": "demo", "image": "some/where/me.png"}
+    assert query_title(entry) == "What carries 'me.png' in demo"
+    assert query_title({"model": "demo", "text": "a" * 60}) == f"What carries '{'a' * 58} …' in demo"
+    assert neighbours_title(entry) == "Nearest to 'me.png' by the whole embedding of demo"
+    assert neighbours_title(entry | {"layer": 2, "head": 0}) == "Nearest to 'me.png' by head 0 of layer 2 of demo"
+    unit = {"model": "demo", "layer": 2, "head": 0, "component": 1}
+    assert neighbours_title(unit) == "The ends of component 1 of head 0 of layer 2 of demo"
+    assert scores_note(unit) == "projections on the component"
+    assert scores_note(unit | entry) == "projections on the component; black frame: the picture itself"
+    assert edit_labels({"do": "keep", "heads": [[1, 0]]}) == ("heads", "heads kept", "")
+    edit = {"do": "remove", "concept": ["a", "b"], "share": 0.9, "rank_by": "sway", "number": None}
+    assert edit_labels(edit) == ("components", "the concept's components removed", "90 % of the sway")
+    assert edit_labels(edit | {"number": 3})[2] == ""

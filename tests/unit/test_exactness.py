@@ -1,4 +1,4 @@
-"""The decomposition against the model itself and against brute force in float64."""
+"""The decomposition against the model and against brute force in float64."""
 
 from dataclasses import replace
 
@@ -41,21 +41,21 @@ def brute_force_heads(model, images):
         handle.remove()
     norm = embedding.norm(dim=-1)
     mean, std = final[0].mean(-1), (final[0].var(-1, unbiased=False) + visual.ln_post.eps).sqrt()
-    layers, parts = [], 2 * len(states) + 1
+    layers, part_count = [], 2 * len(states) + 1
     for block, state in zip(visual.transformer.resblocks, states):
         attention, x = block.attn, block.ln_1(state)
         heads, d_head, tokens = attention.num_heads, attention.head_dim, x.shape[1]
+        share_count = part_count * heads * tokens
         q, k, v = F.linear(x, attention.in_proj_weight, attention.in_proj_bias).chunk(3, dim=-1)
         result = torch.zeros(len(images), tokens, heads, visual.proj.shape[1], dtype=torch.float64)
         for head in range(heads):
-            part = slice(head * d_head, (head + 1) * d_head)
-            weights = (q[:, :1, part] @ k[:, :, part].transpose(1, 2) / d_head**0.5).softmax(-1)[:, 0]
+            columns = slice(head * d_head, (head + 1) * d_head)
+            weights = (q[:, :1, columns] @ k[:, :, columns].transpose(1, 2) / d_head**0.5).softmax(-1)[:, 0]
             for token in range(tokens):
-                read = weights[:, token, None] * v[:, token, part]
-                added = read @ attention.out_proj.weight[:, part].T + attention.out_proj.bias / heads / tokens
-                added = block.ls_1(added)
-                centred = added - mean[:, None] / parts / heads / tokens
-                normed = centred / std[:, None] * visual.ln_post.weight + visual.ln_post.bias / parts / heads / tokens
+                read = weights[:, token, None] * v[:, token, columns]
+                added = read @ attention.out_proj.weight[:, columns].T + attention.out_proj.bias / heads / tokens
+                centred = block.ls_1(added) - mean[:, None] / share_count
+                normed = centred / std[:, None] * visual.ln_post.weight + visual.ln_post.bias / share_count
                 result[:, token, head] = normed @ visual.proj / norm[:, None]
         layers.append(result)
     return torch.stack(layers, dim=1)
@@ -69,14 +69,13 @@ def test_token_by_token_in_float64(model, images):
 
 
 @torch.no_grad()
-def test_stored_parts_add_up_and_tell_their_statistics(model, images):
-    found, basis = activations(model, images), head_basis(adapt(model.visual))
-    assert sum_error(found, basis) < 1e-12
-    assert sum_error(replace(found, z=found.z + 1e-3), basis) > 1e-5
-    norm = found.embedding.norm(dim=1)
-    torch.testing.assert_close(
-        found.scalars, torch.stack([1 / found.std, found.mean / found.std, found.mean**0], 1) / norm[:, None]
-    )
+def test_stored_parts_add_up_and_scalars_are_the_statistics(model, images):
+    batch, basis = activations(model, images), head_basis(adapt(model.visual))
+    assert sum_error(batch, basis) < 1e-12
+    assert sum_error(replace(batch, z=batch.z + 1e-3), basis) > 1e-5
+    norm, ones = batch.embedding.norm(dim=1), torch.ones_like(batch.mean)
+    scalars = torch.stack([1 / batch.std, batch.mean / batch.std, ones], dim=1) / norm[:, None]
+    torch.testing.assert_close(batch.scalars, scalars)
     with torch.autocast("cpu", torch.bfloat16):
         cast = activations(model.float(), images.float())
     assert cast.z.dtype == torch.float32
@@ -106,16 +105,15 @@ def test_images_of_another_size_are_refused(model):
 
 @torch.no_grad()
 def test_spectrum_from_merged_moments_equals_dense(model):
-    many = torch.randn(90, 3, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
-    found, every_basis = activations(model, many), head_basis(adapt(model.visual))
-    q = found.reduced()
-    dense = contributions(model, many).heads
+    images = torch.randn(90, 3, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    q, bases = activations(model, images).reduced(), head_basis(adapt(model.visual))
+    dense = contributions(model, images).heads
     texts = np.random.default_rng(0).normal(size=(40, 24))
     for layer, head in ((0, 1), (2, 3)):
-        rows, basis = q[:, layer, head].numpy(), every_basis[layer, head].numpy()
+        rows, basis = q[:, layer, head].numpy(), bases[layer, head].numpy()
         np.testing.assert_allclose(Reduced(rows, basis).dense(), dense[:, layer, head], atol=1e-12)
-        parts = [Moments.from_data(Reduced(part, basis)) for part in np.split(rows, [7, 40, 41])]
-        merged = parts[0].merge(parts[1]).merge(parts[2]).merge(parts[3])
+        chunks = [Moments.from_data(Reduced(chunk, basis)) for chunk in np.split(rows, [7, 40, 41])]
+        merged = chunks[0].merge(chunks[1]).merge(chunks[2]).merge(chunks[3])
         centred = (dense[:, layer, head] - dense[:, layer, head].mean(0)).numpy()
         singular, components = principal_components(merged)
         expected = np.linalg.svd(centred)[1]
@@ -128,18 +126,18 @@ def test_spectrum_from_merged_moments_equals_dense(model):
         )
 
 
-def test_a_head_that_always_says_the_same_has_no_components():
-    found = explain_components(np.ones((20, 6)), np.random.default_rng(0).normal(size=(9, 6)))
-    assert found.rank == 0
-    np.testing.assert_allclose(found.reconstruct(np.ones((3, 6))), 1)
+def test_a_constant_head_has_no_components():
+    explanation = explain_components(np.ones((20, 6)), np.random.default_rng(0).normal(size=(9, 6)))
+    assert explanation.rank == 0
+    np.testing.assert_allclose(explanation.reconstruct(np.ones((3, 6))), 1)
 
 
 def test_rank_is_capped_and_small_pools_are_enough():
     rng = np.random.default_rng(0)
     data = rng.normal(size=(50, 2)) @ rng.normal(size=(2, 8))
-    found = explain_components(data, rng.normal(size=(3, 8)), texts_per_pole=5, threshold=1.0)
-    assert found.rank == 2
-    assert found.top_text.shape == (2, 3)
+    explanation = explain_components(data, rng.normal(size=(3, 8)), texts_per_pole=5, threshold=1.0)
+    assert explanation.rank == 2
+    assert explanation.top_text.shape == (2, 3)
 
 
 @torch.no_grad()
@@ -148,11 +146,12 @@ def test_stored_activations_are_read_as_they_were(tmp_path, model, images):
     basis = head_basis(adapt(model.visual))
     save_arrays(tmp_path / "basis.safetensors", {"basis": basis.numpy()}, {})
     paths = []
-    for shard, part in enumerate(images.float().split(3)):
-        found = activations(model, part)
-        arrays = {name: getattr(found, name).numpy() for name in ("z", "scalars", "mlps", "class_self", "embedding")}
+    for shard, shard_images in enumerate(images.float().split(3)):
+        batch, row = activations(model, shard_images), np.arange(len(shard_images))
+        names = ("z", "scalars", "mlps", "class_self", "embedding")
+        arrays = {name: getattr(batch, name).numpy() for name in names}
+        arrays |= {"row": row, "fit": 1 - row % 2, "eval": row % 2}
         paths.append(tmp_path / f"{shard}.safetensors")
-        arrays |= {"row": np.arange(len(part)), "fit": 1 - np.arange(len(part)) % 2, "eval": np.arange(len(part)) % 2}
         save_arrays(paths[-1], arrays, {})
     stored = StoredActivations(paths, tmp_path / "basis.safetensors")
     expected = contributions(model, images.float())
@@ -162,5 +161,5 @@ def test_stored_activations_are_read_as_they_were(tmp_path, model, images):
     fit = stored.fit_moments(1)[2]
     assert fit.count == 3
     np.testing.assert_allclose(fit.embedded_mean(), expected.heads[stored.fit, 1, 2].mean(0), atol=1e-6)
-    everything = layer_sums(*(np.concatenate([a, a]) for a in (arrays["z"], arrays["scalars"])), basis.numpy())
-    np.testing.assert_array_equal(everything[:2], everything[2:])
+    sums = layer_sums(*(np.concatenate([a, a]) for a in (arrays["z"], arrays["scalars"])), basis.numpy())
+    np.testing.assert_array_equal(sums[:2], sums[2:])

@@ -1,4 +1,4 @@
-"""Methods, their stored form, whether labels tell the truth, and what stays over seeds and texts."""
+"""Methods of explanation, their files and exports, agreement of texts with labels, stability over seeds and texts."""
 
 import numpy as np
 import pandas as pd
@@ -12,6 +12,7 @@ from clipspectra.contributions.moments import Moments
 from clipspectra.contributions.stored import StoredActivations
 from clipspectra.evaluation.labels import hit_rates, names_any
 from clipspectra.evaluation.stability import compare_components, compare_halves
+from clipspectra.explanations.exports import export_lines
 from clipspectra.explanations.methods import CONTROLS, METHODS, explain, load_explanations, save_explanations
 from clipspectra.explanations.sparse import explain_sparsely, matching_pursuit
 from clipspectra.explanations.spectral import explain_components, highest, orthonormal
@@ -42,92 +43,89 @@ def test_matching_pursuit_against_the_formula(coherence):
     from scipy.optimize import nnls
 
     dictionary, target, chosen = unit(rng.normal(size=(40, 16))), unit(rng.normal(size=16)), []
-    left = target
+    residual = target
     for _ in range(4):
         score = [
             -np.inf
             if i in chosen
-            else left @ row + (coherence * np.mean([row @ dictionary[j] for j in chosen]) if chosen else 0)
+            else residual @ row + (coherence * np.mean([row @ dictionary[j] for j in chosen]) if chosen else 0)
             for i, row in enumerate(dictionary)
         ]
         chosen.append(int(np.argmax(score)))
         weight, _ = nnls(dictionary[chosen].T, target)
-        left = target - weight @ dictionary[chosen]
+        residual = target - weight @ dictionary[chosen]
     text, weights = matching_pursuit(target[None], dictionary, count=4, coherence=coherence)
     assert text[0].tolist() == chosen
     np.testing.assert_allclose(weights[0], weight, atol=1e-12)
 
 
-def test_a_sparse_code_tells_the_better_pole():
-    found = explain_sparsely(DATA, TEXTS, texts_per_component=4, threshold=1.0)
-    assert set(found.pole) <= {"top", "bottom"}
-    signs = np.where(found.pole == "top", 1, -1)[:, None]
-    np.testing.assert_allclose(
-        found.cosine, (unit(found.sums) * signs * found.explanation.components).sum(1), atol=1e-12
-    )
-    assert (found.cosine > 0.3).all()
+def test_a_sparse_code_stands_for_the_pole_of_larger_cosine():
+    code = explain_sparsely(DATA, TEXTS, texts_per_component=4, threshold=1.0)
+    assert set(code.pole) <= {"top", "bottom"}
+    signs = np.where(code.pole == "top", 1, -1)[:, None]
+    cosine = (unit(code.sums) * signs * code.explanation.components).sum(1)
+    np.testing.assert_allclose(code.cosine, cosine, atol=1e-12)
+    assert (code.cosine > 0.3).all()
 
 
 def test_the_threshold_counts_singular_values_or_variance():
     singular = explain_components(DATA, TEXTS, threshold=1.0).singular_values
-    for of, counted in (("singular_values", singular), ("variance", singular**2)):
-        rank = explain_components(DATA, TEXTS, threshold=0.8, threshold_of=of).rank
-        assert counted[:rank].sum() >= 0.8 * counted.sum() > counted[: rank - 1].sum()
+    for threshold_of, spectrum in (("singular_values", singular), ("variance", singular**2)):
+        rank = explain_components(DATA, TEXTS, threshold=0.8, threshold_of=threshold_of).rank
+        assert spectrum[:rank].sum() >= 0.8 * spectrum.sum() > spectrum[: rank - 1].sum()
     with pytest.raises(ValueError, match="threshold_of is 'both'"):
         explain_components(DATA, TEXTS, threshold_of="both")
 
 
 def test_a_budget_of_texts_spans_these_texts_in_the_heads_space():
-    """Not the components themselves: random names must recover less than right ones."""
-    found = explain_components(DATA, TEXTS, threshold=1.0)
-    told = explain("components", Moments.from_data(DATA), TEXTS, budget=9, rng=rng, options={"threshold": 1.0})
-    centred = (TEXTS - TEXTS.mean(0))[found.chosen_text[:4]] @ found.components.T @ found.components
+    """Not the components themselves: random texts must recover less than the right ones."""
+    components = explain_components(DATA, TEXTS, threshold=1.0)
+    explanation = explain("components", Moments.from_data(DATA), TEXTS, budget=9, rng=rng, options={"threshold": 1.0})
+    centred = (TEXTS - TEXTS.mean(0))[components.chosen_text[:4]] @ components.components.T @ components.components
     expected = np.linalg.svd(centred)[2][: np.linalg.matrix_rank(centred)]
-    span = told.directions(4)
+    span = explanation.directions(4)
     np.testing.assert_allclose(span.T @ span, expected.T @ expected, atol=1e-10)
 
 
 def test_orthonormal_and_highest():
     rows = rng.normal(size=(6, 8))
     rows[3] = rows[0] + 2 * rows[1]
-    found, places = orthonormal(rows)
-    assert places.tolist() == [0, 1, 2, 4, 5]
-    np.testing.assert_allclose(found @ found.T, np.eye(5), atol=1e-12)
-    np.testing.assert_allclose(rows @ found.T @ found, rows, atol=1e-12)
-    values = rng.integers(0, 4, (50, 30)).astype(float)
+    directions, indices = orthonormal(rows)
+    assert indices.tolist() == [0, 1, 2, 4, 5]
+    np.testing.assert_allclose(directions @ directions.T, np.eye(5), atol=1e-12)
+    np.testing.assert_allclose(rows @ directions.T @ directions, rows, atol=1e-12)
+    scores = rng.integers(0, 4, (50, 30)).astype(float)
     for count in (1, 5, 40):
-        np.testing.assert_array_equal(highest(values, count), np.argsort(-values, axis=1, kind="stable")[:, :count])
+        np.testing.assert_array_equal(highest(scores, count), np.argsort(-scores, axis=1, kind="stable")[:, :count])
 
 
 @pytest.mark.parametrize("name", SMALL)
 def test_weights_are_the_value_output_map_of_every_family(name, tmp_path):
     """Every head's map from values to the joint space times the map from normalised tokens to values."""
-    found = adapt(small(name).visual)
-    basis, gram = head_basis(found), value_grams(found)
+    tower = adapt(small(name).visual)
+    basis, gram = head_basis(tower), value_grams(tower)
     assert torch.isfinite(gram).all()
-    block, layer = gram.shape[-1], found.layers[-1]
-    groups = len(found.linear()[0])
+    block, layer = gram.shape[-1], tower.layers[-1]
+    groups = len(tower.linear()[0])
     assert basis.shape[-1] >= groups * block
-    expected = sum(
-        basis[-1, 1, :, g * block : (g + 1) * block] @ gram[-1, 1] @ basis[-1, 1, :, g * block : (g + 1) * block].T
-        for g in range(groups)
-    )
+    group_bases = basis[-1, 1, :, : groups * block].split(block, dim=1)
+    expected = sum(group_basis @ gram[-1, 1] @ group_basis.T for group_basis in group_bases)
     stored = object.__new__(StoredActivations)
     save_arrays(tmp_path / "basis.safetensors", {"basis": basis.numpy(), "value_gram": gram.numpy()}, {})
     stored.basis_path, stored.basis = tmp_path / "basis.safetensors", basis.numpy()
     stored.scalars = basis.shape[-1] - groups * block
-    moments = stored.weight_moments(len(found.layers) - 1)[1]
+    moments = stored.weight_moments(len(tower.layers) - 1)[1]
     dense = moments.basis @ moments.covariance @ moments.basis.T
     np.testing.assert_allclose(dense, expected, atol=1e-10 * float(expected.abs().max()))
     if name == "ViT":  # written out: M W_O W_V diag(gamma) (1 - 11^T / d)
-        visual, block = found.visual, layer.attention
+        visual, attention = tower.visual, layer.attention
         d, rows = visual.proj.shape[0], slice(12, 24)
-        reading = (visual.proj.T * visual.ln_post.weight) @ block.out_proj.weight[:, rows]
+        output = (visual.proj.T * visual.ln_post.weight) @ attention.out_proj.weight[:, rows]
         norm = visual.transformer.resblocks[-1].ln_1.weight
-        value = block.in_proj_weight[2 * d :][rows] * norm @ (torch.eye(d) - torch.ones(d, d).double() / d)
-        singular = torch.linalg.svdvals(reading @ value).detach().numpy()[:12]
-        told = explain_components(moments, TEXTS_24, threshold=1.0)
-        np.testing.assert_allclose(told.singular_values, singular, rtol=1e-9)
+        value = attention.in_proj_weight[2 * d :][rows] * norm @ (torch.eye(d) - torch.ones(d, d).double() / d)
+        singular = torch.linalg.svdvals(output @ value).detach().numpy()[:12]
+        explanation = explain_components(moments, TEXTS_24, threshold=1.0)
+        np.testing.assert_allclose(explanation.singular_values, singular, rtol=1e-9)
 
 
 TEXTS_24 = rng.normal(size=(30, 24))
@@ -137,75 +135,110 @@ TEXTS_24 = rng.normal(size=(30, 24))
 @pytest.mark.parametrize(
     ("rows", "rank"), [(np.ones((20, 16)), 0), (np.outer(np.arange(20.0), TEXTS[0]), 1)], ids=["constant", "rank 1"]
 )
-def test_constant_and_rank_one_heads_have_as_many_components_as_they_have(method, rows, rank):
+def test_constant_and_rank_one_heads_are_explained_to_their_rank(method, rows, rank):
     moments = Moments.from_data(rows)
-    told = explain(method, moments, TEXTS[:4], budget=5, rng=rng, weights=moments)
-    assert told.rank == rank
-    assert (told.table.empty, len(told.steps)) == (True, 0) if rank == 0 else len(told.table) >= 1
-    np.testing.assert_allclose(told.mean, rows.mean(0))
+    explanation = explain(method, moments, TEXTS[:4], budget=5, rng=rng, weights=moments)
+    assert explanation.rank == rank
+    assert (explanation.table.empty, len(explanation.steps)) == (True, 0) if rank == 0 else len(explanation.table) >= 1
+    np.testing.assert_allclose(explanation.mean, rows.mean(0))
     if method == "components" and rank:
-        np.testing.assert_allclose(told.reconstruct(rows), rows, atol=1e-9)
-        assert len(told.table) == 2 * 4  # fewer texts than asked for
+        np.testing.assert_allclose(explanation.reconstruct(rows), rows, atol=1e-9)
+        assert len(explanation.table) == 2 * 4  # the pool has fewer texts than texts_per_pole
 
 
-def test_what_is_told_is_stored(tmp_path):
-    told = {
-        (3, head): explain(method, Moments.from_data(DATA), TEXTS, budget=6, rng=rng)
+def test_explanations_are_saved_and_loaded(tmp_path):
+    path, moments = tmp_path / "explanations.safetensors", Moments.from_data(DATA)
+    explanations = {
+        (3, head): explain(method, moments, TEXTS, budget=6, rng=rng)
         for head, method in enumerate(("components", "textspan", "sparse"))
     }
-    save_explanations(tmp_path / "told.safetensors", told, {})
-    read = load_explanations(tmp_path / "told.safetensors")
-    assert list(read) == list(told)
-    for key, of_head in told.items():
+    save_explanations(path, explanations, {})
+    loaded = load_explanations(path)
+    assert list(loaded) == list(explanations)
+    for key, explanation in explanations.items():
         for budget in (0, 1, 5, 6, 99):
-            np.testing.assert_allclose(read[key].directions(budget), of_head.directions(budget), atol=1e-6)
-    assert read[3, 1].components is None
-    assert list(load_explanations(tmp_path / "told.safetensors", [(3, 2)])) == [(3, 2)]
+            np.testing.assert_allclose(loaded[key].directions(budget), explanation.directions(budget), atol=1e-6)
+    assert loaded[3, 1].components is None
+    assert list(load_explanations(path, [(3, 2)])) == [(3, 2)]
+
+
+@pytest.mark.parametrize(("algorithm", "method"), [("svd_data_approx", "components"), ("text_span", "textspan")])
+def test_exports_have_the_keys_of_the_reference(algorithm, method):
+    moments = Moments.from_data(DATA)
+    units = [(3, 0), (3, 1), (-1, -1)]
+    explanations = {unit: explain(method, moments, TEXTS, budget=6, rng=rng) for unit in units}
+    tables = [explanations[unit].table.assign(layer=unit[0], head=unit[1]) for unit in units]
+    table = pd.concat(tables).assign(text=lambda rows: rows["text"].map("text {}".format))
+    *heads, whole = export_lines(explanations, table, algorithm, text_mean=TEXTS.mean(0), accuracy=50)
+    common = ["mean_values_att", "mean_values_text", "project_matrix"]
+    own = ["vh", "s", "embeddings_sort"] if algorithm == "svd_data_approx" else ["embeddings_sort"]
+    assert [list(line) for line in heads] == [["layer", "head", *common, *own]] * 2
+    assert list(whole) == ["layer", "head", "accuracy", "nr_texts", *common, *own]
+    explanation, line, head_table = explanations[3, 1], heads[1], tables[1]
+    assert (line["layer"], line["head"], whole["accuracy"]) == (3, 1, 50)
+    assert whole["nr_texts"] == head_table["text"].nunique()
+    matrix, listed = np.array(line["project_matrix"]), line["embeddings_sort"]
+    if algorithm == "text_span":
+        np.testing.assert_array_equal(matrix, explanation.steps)
+        assert listed == [{"text": f"text {text}"} for text in head_table["text"]]
+        return
+    projection = explanation.steps.T @ explanation.steps
+    np.testing.assert_allclose(matrix, explanation.components @ projection @ explanation.components.T, atol=1e-12)
+    assert len(listed) == len(line["s"]) == len(line["vh"])
+    for component, entry in enumerate(listed):
+        rows = head_table[head_table["component"] == component]
+        largest, smallest = (rows[rows["pole"] == pole].iloc[0] for pole in ("top", "bottom"))
+        poles = (("max", largest), ("min", smallest))
+        name, first = max(poles, key=lambda pole: abs(pole[1]["score"]))
+        assert entry["text"][0] == {f"text_{name}_0": f"text {first['text']}", f"corr_{name}_0": first["score"]}
+        assert (len(entry["text"]), entry["cosine_similarity"]) == (len(rows), largest["score"])
+    assert sum(entry["strength_rel"] for entry in listed) == pytest.approx(100)
 
 
 def test_label_hits_against_chance():
-    """Eight components, each moved by one colour or one size; their texts say so, in six of eight cases."""
+    """Eight components, each driven by one colour or one size; the texts name it in six of eight cases."""
     vocabulary = {"colour": {"red": ["red"], "blue": ["blue", "azure"]}, "size": {"big": ["big"], "tiny": ["tiny"]}}
     assert names_any("An AZURE sea", ["azure"])
     assert not names_any("a bigger hat", ["big"])
-    moved = [("colour", "red")] * 2 + [("colour", "blue")] * 2 + [("size", "big")] * 2 + [("size", "tiny")] * 2
-    said = ["a red car", "red", "azure", "blue sky", "big", "a big hat", "a red car", "a hat"]
+    drivers = [("colour", "red")] * 2 + [("colour", "blue")] * 2 + [("size", "big")] * 2 + [("size", "tiny")] * 2
+    names = ["a red car", "red", "azure", "blue sky", "big", "a big hat", "a red car", "a hat"]
     factors = pd.DataFrame({"layer": 0, "head": 0, "component": range(8)})
     for factor in vocabulary:
-        factors[f"eta2_{factor}"] = [0.9 if name == factor else 0.1 for name, _ in moved]
+        factors[f"eta2_{factor}"] = [0.9 if driver == factor else 0.1 for driver, _ in drivers]
         factors[f"high_{factor}"] = factors[f"low_{factor}"] = [
-            value if name == factor else next(iter(vocabulary[factor])) for name, value in moved
+            value if driver == factor else next(iter(vocabulary[factor])) for driver, value in drivers
         ]
     texts = pd.DataFrame(
-        {"layer": 0, "head": 0, "component": range(8), "pole": ["top", "bottom"] * 4, "place": 0, "text": said}
+        {"layer": 0, "head": 0, "component": range(8), "pole": ["top", "bottom"] * 4, "place": 0, "text": names}
     )
-    found = hit_rates(texts, factors, vocabulary, rng=np.random.default_rng(0)).set_index("components")
-    row = found.loc["of heads"]
+    table = hit_rates(texts, factors, vocabulary, rng=np.random.default_rng(0)).set_index("components")
+    row = table.loc["of heads"]
     assert (row["poles"], row["factor_hits"], row["value_hits"]) == (8, 75, 75)
-    # 5 texts name a colour, 2 a size, of 8; half of the components are moved by either
+    # 5 texts name a colour, 2 a size, of 8; half of the components are driven by either
     assert row["factor_hits_by_chance"] == pytest.approx(100 * (5 / 8 * 0.5 + 2 / 8 * 0.5), abs=2)
     assert row["value_hits_by_chance"] < row["factor_hits_by_chance"]
-    assert "of the whole embedding" not in found.index
+    assert "of the whole embedding" not in table.index
 
 
 def test_stability_of_the_same_and_of_turned_components():
     features = unit(TEXTS - TEXTS.mean(0))
-    found = explain_components(DATA, TEXTS, threshold=1.0)
-    poles = np.stack([found.top_text[:, 0], found.bottom_text[:, 0]], axis=1)
-    same = compare_components(found.components, found.components, poles, poles, features)
+    explanation = explain_components(DATA, TEXTS, threshold=1.0)
+    components = explanation.components
+    poles = np.stack([explanation.top_text[:, 0], explanation.bottom_text[:, 0]], axis=1)
+    same = compare_components(components, components, poles, poles, features)
     assert same["largest_angle"] == pytest.approx(0, abs=1e-4)
     assert (same["same_text"], same["components"]) == (100, 9)
     assert same["text_cosine"] == pytest.approx(1)
     order = rng.permutation(9)
     signs = np.where(np.arange(9) % 2, 1, -1)[:, None]
     swapped = np.where(signs > 0, poles[order], poles[order][:, ::-1])
-    turned = compare_components(found.components, signs * found.components[order], poles, swapped, features)
+    turned = compare_components(components, signs * components[order], poles, swapped, features)
     assert (turned["same_text"], turned["cosine"]) == (100, pytest.approx(1))
-    other = np.linalg.qr(rng.normal(size=(16, 16)))[0][:9]
-    away = compare_components(found.components, other, poles, rng.integers(0, 70, (9, 2)), features)
-    assert away["largest_angle"] > 45
-    assert abs(away["text_cosine"]) < 0.3
-    halves = compare_halves(found.components, features, rng)
+    random = np.linalg.qr(rng.normal(size=(16, 16)))[0][:9]
+    different = compare_components(components, random, poles, rng.integers(0, 70, (9, 2)), features)
+    assert different["largest_angle"] > 45
+    assert abs(different["text_cosine"]) < 0.3
+    halves = compare_halves(components, features, rng)
     assert np.isnan(halves["same_text"])
     assert halves["text_cosine"] > halves["text_cosine_by_chance"]
 

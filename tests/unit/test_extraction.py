@@ -1,4 +1,4 @@
-"""An extraction's stored arrays: the same however it is cut, and honest about what they cost."""
+"""An extraction's stored arrays: the same however the images are split, with their errors recorded."""
 
 import json
 import os
@@ -47,8 +47,8 @@ def extracted(loaded, table, root, *, shards=1, batch_size=4, **options):
         paths.append(root / f"shard-{shard}-of-{shards}.safetensors")
         stream.save(paths[-1], proof)
         proofs.append(proof)
-    found = [load_file(path) for path in paths]
-    return {name: np.concatenate([arrays[name] for arrays in found]) for name in found[0]}, proofs, paths
+    stored = [load_file(path) for path in paths]
+    return {name: np.concatenate([arrays[name] for arrays in stored]) for name in stored[0]}, proofs, paths
 
 
 def test_shards_batches_and_order_change_nothing(loaded, table, tmp_path):
@@ -58,12 +58,12 @@ def test_shards_batches_and_order_change_nothing(loaded, table, tmp_path):
     assert whole["z"].shape == (13, 3, 4, 12)
     assert whole["scalars"].shape == (13, 3)
     for options in ({"shards": 3}, {"batch_size": 13}, {"shards": 4, "batch_size": 1}):
-        cut, _, _ = extracted(loaded, table, tmp_path, **options)
-        assert cut.keys() == whole.keys()
+        split, _, _ = extracted(loaded, table, tmp_path, **options)
+        assert split.keys() == whole.keys()
         for name in ("label", "row", "fit", "eval"):
-            np.testing.assert_array_equal(cut[name], whole[name])
-        for name in set(cut) - {"embedding"}:
-            np.testing.assert_allclose(cut[name], whole[name], atol=1e-6)
+            np.testing.assert_array_equal(split[name], whole[name])
+        for name in set(split) - {"embedding"}:
+            np.testing.assert_allclose(split[name], whole[name], atol=1e-6)
     backwards, _, _ = extracted(loaded, table[::-1], tmp_path)
     for name in set(backwards) - {"embedding"}:
         np.testing.assert_allclose(backwards[name][::-1], whole[name], atol=1e-6)
@@ -75,17 +75,17 @@ def test_the_last_layers_and_the_sum_of_the_rest(loaded, table, tmp_path):
     basis = tmp_path / "basis.safetensors"
     save_arrays(basis, {"basis": head_basis(adapt(loaded.model.visual)).numpy()}, {})
     _, _, paths = extracted(loaded, table, tmp_path)
-    everything = StoredActivations(paths, basis)
-    parts, means = np.concatenate(list(everything.parts())), everything.fit_means()
-    moments = everything.fit_moments(2)
-    cut, (proof,), paths = extracted(loaded, table, tmp_path, shards=1, layers=1)
+    complete = StoredActivations(paths, basis)
+    parts, means = np.concatenate(list(complete.parts())), complete.fit_means()
+    moments = complete.fit_moments(2)
+    arrays, (proof,), paths = extracted(loaded, table, tmp_path, shards=1, layers=1)
     last = StoredActivations(paths, basis)
     assert list(last.layers) == [2]
     assert proof["first_layer"] == 2
-    assert cut["z"].shape[1] == cut["class_self"].shape[1] == 1
+    assert arrays["z"].shape[1] == arrays["class_self"].shape[1] == 1
     assert proof["stored_sum_error"] < 2e-6
-    assert everything.names[:6] == [(kind, layer) for kind in ("heads", "self") for layer in range(3)]
-    assert last.names == [("early", 1), ("heads", 2), ("self", 2), *everything.names[6:]]
+    assert complete.names[:6] == [(kind, layer) for kind in ("heads", "self") for layer in range(3)]
+    assert last.names == [("early", 1), ("heads", 2), ("self", 2), *complete.names[6:]]
     early, kept = [0, 1, 3, 4], [2, 5, *range(6, parts.shape[1])]
     merged = np.concatenate([parts[:, early].sum(1, keepdims=True), parts[:, kept]], axis=1)
     np.testing.assert_allclose(np.concatenate(list(last.parts())), merged, atol=1e-6)
@@ -95,7 +95,7 @@ def test_the_last_layers_and_the_sum_of_the_rest(loaded, table, tmp_path):
         extracted(loaded, table, tmp_path, layers=4)
 
 
-def test_float16_tells_its_error(loaded, table, tmp_path):
+def test_the_error_of_float16_is_recorded(loaded, table, tmp_path):
     whole, _, _ = extracted(loaded, table, tmp_path)
     half, (proof,), (path,) = extracted(loaded, table, tmp_path, dtype="float16")
     assert half["z"].dtype == half["mlps"].dtype == np.float16
@@ -105,16 +105,16 @@ def test_float16_tells_its_error(loaded, table, tmp_path):
     np.testing.assert_allclose(half["z"], whole["z"], atol=1e-3)
 
 
-def test_autocast_shows_its_error(table, tmp_path, request):
+def test_the_error_of_autocast_is_recorded(table, tmp_path, request):
     loaded = models.load(*(request.config.rootpath / part for part in MODEL), precision="bf16")
-    cast, (proof,), _ = extracted(loaded, table, tmp_path)
-    assert cast["z"].dtype == np.float32
+    arrays, (proof,), _ = extracted(loaded, table, tmp_path)
+    assert arrays["z"].dtype == np.float32
     assert 1e-4 < proof["sum_error"] < devices.LARGEST_ERROR["bf16"]
     with pytest.raises(InputError, match="'fp8' is no precision; use one of fp32, tf32, fp16, bf16"):
         models.load(*(request.config.rootpath / part for part in MODEL), precision="fp8")
 
 
-def test_a_bad_picture_is_named_or_skipped(loaded, table, tmp_path):
+def test_a_bad_image_is_named_or_skipped(loaded, table, tmp_path):
     (tmp_path / "05.png").write_bytes((tmp_path / "05.png").read_bytes()[:300])
     with pytest.raises(InputError, match=r"05.png cannot be read: image file is truncated\. Mend it"):
         extract(loaded, table, tmp_path, tmp_path, batch_size=4, workers=1)
@@ -132,19 +132,18 @@ def test_a_bad_picture_is_named_or_skipped(loaded, table, tmp_path):
         extracted(loaded, table, tmp_path, on_bad_image="skip")
 
 
-def test_no_numbers_and_wrong_sums_stop_with_the_name(table, tmp_path, request):
+def test_activations_that_are_not_finite_and_wrong_sums_are_refused(table, tmp_path, request):
     loaded = models.load(*(request.config.rootpath / part for part in MODEL))
-    pictures = loaded.preprocess
+    preprocess, first_pixel = loaded.preprocess, np.array(Image.open(tmp_path / "06.png"))[0, 0, 0]
 
-    def poisoned(picture):
-        tensor = pictures(picture)
-        return tensor * float("nan") if np.array(picture)[0, 0, 0] == first else tensor
+    def poisoned(image):
+        tensor = preprocess(image)
+        return tensor * float("nan") if np.array(image)[0, 0, 0] == first_pixel else tensor
 
-    first = np.array(Image.open(tmp_path / "06.png"))[0, 0, 0]
     loaded.preprocess = poisoned
     with pytest.raises(InputError, match=r"activations of 06.png are not finite numbers"):
         extracted(loaded, table, tmp_path)
-    loaded.preprocess = pictures
+    loaded.preprocess = preprocess
     bare = loaded.model.encode_image
     loaded.model.encode_image = lambda images, **options: bare(images, **options) + 1e-2
     with pytest.raises(InputError, match="miss the model's embedding by .* more than 1e-04"):
@@ -161,7 +160,7 @@ def test_too_little_memory_names_the_batch_to_try():
 
 
 def test_two_jobs_take_two_gpus(request):
-    """Locks of GPUs, by processes that live side by side."""
+    """Processes that run at the same time lock different GPUs."""
     uuids = [f"test-{os.getpid()}-{number}" for number in range(2)]
     code = f"from clipspectra.towers.devices import free_gpu; print(free_gpu({uuids}), flush=True); input()"
     options = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
@@ -173,9 +172,9 @@ def test_two_jobs_take_two_gpus(request):
     assert devices.free_gpu(uuids) == 0
 
 
-def test_memory_holds_the_read_tokens_only(loaded):
-    """Nothing that an image leaves behind grows with the number of its tokens."""
-    found = activations(loaded.model, torch.randn(2, 3, *loaded.image_size))
-    for part in (found.z, found.mlps, found.class_self):
-        assert part.untyped_storage().nbytes() == part.numel() * part.itemsize
+def test_memory_holds_only_the_tokens_that_are_read(loaded):
+    """The memory of an image's activations does not grow with the number of its tokens."""
+    batch = activations(loaded.model, torch.randn(2, 3, *loaded.image_size))
+    for tensor in (batch.z, batch.mlps, batch.class_self):
+        assert tensor.untyped_storage().nbytes() == tensor.numel() * tensor.itemsize
     assert contributions(loaded.model, torch.randn(1, 3, *loaded.image_size)).heads.shape == (1, 3, 4, 32)

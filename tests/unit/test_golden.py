@@ -1,4 +1,4 @@
-"""Equality with the reference's outputs."""
+"""Agreement with the outputs of the reference implementation."""
 
 import json
 from pathlib import Path
@@ -32,26 +32,26 @@ def golden(name):
 def test_contributions(model):
     expected = golden("prs")
     images = torch.from_numpy(expected["images"])
-    found = contributions(model, images)
+    summed = contributions(model, images)
     per_token = contributions(model, images, per_token=True)
-    np.testing.assert_allclose(found.heads, expected["attentions_no_spatial"], atol=1e-6)
+    np.testing.assert_allclose(summed.heads, expected["attentions_no_spatial"], atol=1e-6)
     np.testing.assert_allclose(per_token.heads, expected["attentions"], atol=1e-6)
-    np.testing.assert_allclose(found.mlps, expected["mlps"], atol=1e-6)
-    np.testing.assert_allclose(found.embedding, expected["representation"], atol=2e-5)
+    np.testing.assert_allclose(summed.mlps, expected["mlps"], atol=1e-6)
+    np.testing.assert_allclose(summed.embedding, expected["representation"], atol=2e-5)
 
 
 def test_components():
     expected = golden("algorithms")
-    found = explain_components(
+    explanation = explain_components(
         expected["data"], expected["text_features"], texts_per_pole=5, threshold=0.99, texts_chosen="reference"
     ).aligned(expected["svd_vh"])
-    assert found.rank == expected["svd_rank"]
-    np.testing.assert_allclose(found.singular_values, expected["svd_s"], rtol=1e-4)
-    np.testing.assert_array_equal(found.top_text, expected["svd_idx_max"])
-    np.testing.assert_array_equal(found.bottom_text, expected["svd_idx_min"])
-    np.testing.assert_allclose(found.top_score, expected["svd_corr_max"], atol=1e-5)
-    np.testing.assert_allclose(found.bottom_score, expected["svd_corr_min"], atol=1e-5)
-    np.testing.assert_allclose(found.reconstruct(expected["data"]), expected["svd_reconstruct"], atol=1e-5)
+    assert explanation.rank == expected["svd_rank"]
+    np.testing.assert_allclose(explanation.singular_values, expected["svd_s"], rtol=1e-4)
+    np.testing.assert_array_equal(explanation.top_text, expected["svd_idx_max"])
+    np.testing.assert_array_equal(explanation.bottom_text, expected["svd_idx_min"])
+    np.testing.assert_allclose(explanation.top_score, expected["svd_corr_max"], atol=1e-5)
+    np.testing.assert_allclose(explanation.bottom_score, expected["svd_corr_min"], atol=1e-5)
+    np.testing.assert_allclose(explanation.reconstruct(expected["data"]), expected["svd_reconstruct"], atol=1e-5)
 
 
 def test_segmentation(model):
@@ -59,8 +59,8 @@ def test_segmentation(model):
     maps = patch_maps(model, torch.from_numpy(expected["images"]), torch.from_numpy(expected["classifier"]))
     np.testing.assert_allclose(maps, expected["Res"], atol=2e-5)
     np.testing.assert_array_equal(predictions(maps), expected["pred"])
-    found = scores(maps, expected["masks"])
-    assert found.pixel_accuracy == pytest.approx(expected["pixAcc"], abs=1e-6)
-    assert found.mean_iou == pytest.approx(expected["mIoU"], abs=1e-6)
-    assert found.mean_ap == pytest.approx(expected["mAP"], abs=1e-4)
+    segmentation = scores(maps, expected["masks"])
+    assert segmentation.pixel_accuracy == pytest.approx(expected["pixAcc"], abs=1e-6)
+    assert segmentation.mean_iou == pytest.approx(expected["mIoU"], abs=1e-6)
+    assert segmentation.mean_ap == pytest.approx(expected["mAP"], abs=1e-4)
     np.testing.assert_allclose(scores(expected["Res"], expected["masks"]).table["average_precision"], expected["AP"])

@@ -1,4 +1,4 @@
-"""What users give: models, manifests, pictures, text pools. Mistakes are named in one sentence."""
+"""Inputs of users: models, manifests, pictures, text pools. Mistakes are named in one sentence."""
 
 import json
 import shutil
@@ -72,13 +72,13 @@ def test_wrong_checksum_and_device_are_named(monkeypatch):
     with pytest.raises(InputError, match=f"{'0' * 64}. Fetch it again"):
         models.load(CONFIG, WEIGHTS, sha256="0" * 64)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    with pytest.raises(InputError, match="Device 'cuda' is not there"):
+    with pytest.raises(InputError, match="Device 'cuda' is not available"):
         models.load(CONFIG, WEIGHTS, device="cuda")
 
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    """A hub's cache, offline, with the golden model in one revision of someone/tiny; `tiny` is a tag of it."""
+    """A hub cache, offline, with the golden model in one revision of someone/tiny; `tiny` is its tag."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     commit, cache = "a" * 40, tmp_path / "cache"
     snapshot = cache / "models--someone--tiny" / "snapshots" / commit
@@ -209,17 +209,17 @@ def test_pictures_and_masks_share_their_geometry(tmp_path):
         list(batches(ImageFiles(table, tmp_path, loaded.preprocess), 1, workers=1))
 
 
-def test_masks_of_another_kind_are_refused(tmp_path):
+def test_masks_with_other_values_are_refused(tmp_path):
     path = tmp_path / "mask.png"
-    for values in (np.full((4, 4), 255), np.full((4, 4), 7), np.zeros((4, 4, 3))):
-        Image.fromarray(values.astype(np.uint8)).save(path)
+    for mask in (np.full((4, 4), 255), np.full((4, 4), 7), np.zeros((4, 4, 3))):
+        Image.fromarray(mask.astype(np.uint8)).save(path)
         with pytest.raises(InputError, match="mask.png must hold one number a pixel: 0 for background"):
             open_mask(path)
-    values = np.array([[0, 1], [255, 0]], np.uint8)
-    Image.fromarray(values).save(path)
-    np.testing.assert_array_equal(open_mask(path), values)
-    Image.fromarray(values == 1).save(path)
-    np.testing.assert_array_equal(open_mask(path), values == 1)
+    mask = np.array([[0, 1], [255, 0]], np.uint8)
+    Image.fromarray(mask).save(path)
+    np.testing.assert_array_equal(open_mask(path), mask)
+    Image.fromarray(mask == 1).save(path)
+    np.testing.assert_array_equal(open_mask(path), mask == 1)
 
 
 def test_text_pools(tmp_path):
@@ -267,15 +267,15 @@ def test_prompts_name_what_exists():
 
 
 def test_outputs_appear_whole_or_not_at_all(tmp_path):
-    with pytest.raises(ZeroDivisionError), whole(tmp_path / "table.csv") as part:
-        part.write_text("half")
+    with pytest.raises(ZeroDivisionError), whole(tmp_path / "table.csv") as path:
+        path.write_text("half")
         raise ZeroDivisionError
     assert list(tmp_path.iterdir()) == []
     save_table(tmp_path / "table.csv", pd.DataFrame({"text": ["NA", "null"]}))
     assert load_table(tmp_path / "table.csv")["text"].tolist() == ["NA", "null"]
 
 
-def test_a_job_says_one_sentence_and_logs_the_traceback(tmp_path, capsys):
+def test_a_job_prints_one_sentence_and_logs_the_traceback(tmp_path, capsys):
     with pytest.raises(SystemExit) as stop, job(tmp_path / "log"):
         raise InputError("The key is wrong.")
     assert stop.value.code == 1
@@ -306,12 +306,12 @@ def test_the_demo_has_a_validation_split_beside_the_others(tmp_path):
     bare, table = (load_table(tmp_path / f"{name}.csv") for name in ("without", "with"))
     counts = table.groupby("split")["image"].size().to_dict()
     assert counts == {"train": 20, "test": 20, "val": 20}
-    same = table[table["split"] != "val"].reset_index(drop=True).drop(columns=["image", "mask"])
-    pd.testing.assert_frame_equal(same, bare.drop(columns=["image", "mask"]))
+    others = table[table["split"] != "val"].reset_index(drop=True).drop(columns=["image", "mask"])
+    pd.testing.assert_frame_equal(others, bare.drop(columns=["image", "mask"]))
     groups = table[table["split"] == "val"]["group"].value_counts()
     assert set(groups) == {5}
-    rest = choose_rows(table, {role: {"split": split, "per_class": 5} for role, split in ROLES.items()}, seed=0)
-    assert rest.groupby("role")["split"].unique().str[0].to_dict() == ROLES
+    chosen = choose_rows(table, {role: {"split": split, "per_class": 5} for role, split in ROLES.items()}, seed=0)
+    assert chosen.groupby("role")["split"].unique().str[0].to_dict() == ROLES
 
 
 def test_the_demo_texts_fit_the_context():

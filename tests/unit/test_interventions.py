@@ -1,4 +1,4 @@
-"""Edits of heads, components and MLPs: the same as editing the model's own sum of parts, in float64."""
+"""Edits of heads, components and MLPs: equal to editing the dense contributions, in float64."""
 
 import numpy as np
 import pytest
@@ -39,7 +39,7 @@ def study(request, tmp_path_factory):
 
 
 def edited_by_hand(study, plan):
-    """The parts of the model's sum, edited one by one as the words say, added up and normalised."""
+    """The dense contributions, edited one by one, added up and normalised."""
     stored, first = study.stored, study.stored.layers.start
     heads, mlps = study.exact.heads.numpy().copy(), study.exact.mlps.numpy().copy()
     means = heads[stored.fit].mean(0), mlps[stored.fit].mean(0)
@@ -52,11 +52,11 @@ def edited_by_hand(study, plan):
             last = 3 - edit["all_but_last"]
             heads[:, :last] = means[0][:last] + factor * (heads[:, :last] - means[0][:last])
             continue
-        away = heads - means[0]
+        centred = heads - means[0]
         if edit["do"] == "keep":
-            kept = np.zeros_like(away)
+            kept = np.zeros_like(centred)
             for layer, head, *component in units:
-                part = away[:, layer, head]
+                part = centred[:, layer, head]
                 if component:
                     direction = study.told[layer, head].components[component[0]]
                     part = kept[:, layer, head] + np.outer(part @ direction, direction)
@@ -64,7 +64,7 @@ def edited_by_hand(study, plan):
             heads = means[0] + kept
             continue
         for layer, head, *component in units:
-            part = away[:, layer, head]
+            part = centred[:, layer, head]
             if component:
                 direction = study.told[layer, head].components[component[0]]
                 part = np.outer(part @ direction, direction)
@@ -75,43 +75,43 @@ def edited_by_hand(study, plan):
 
 
 @pytest.mark.parametrize("name", PLANS)
-def test_exact_against_an_edit_of_the_models_own_sum(study, name):
+def test_edits_equal_edits_of_the_dense_contributions(study, name):
     first = study.stored.layers.start
     plan = [(edit, [unit for unit in units if unit[0] >= first]) for edit, units in PLANS[name]]
     intervention = Intervention()
     for edit, units in plan:
         intervention = intervention.edited(edit, check_units(units, study.told), study.stored)
-    found = Edits(study.stored, study.told).embeddings(intervention)
-    np.testing.assert_allclose(found, edited_by_hand(study, plan), atol=1e-12)
+    embeddings = Edits(study.stored, study.told).embeddings(intervention)
+    np.testing.assert_allclose(embeddings, edited_by_hand(study, plan), atol=1e-12)
     if not plan:
-        bare = study.model.encode_image(study.images, normalize=True).detach().numpy()
-        np.testing.assert_allclose(found, bare, atol=1e-12)
+        unedited = study.model.encode_image(study.images, normalize=True).detach().numpy()
+        np.testing.assert_allclose(embeddings, unedited, atol=1e-12)
 
 
 def test_edits_commute(study):
     units = [unit for unit in (*HEADS, *COMPONENTS) if unit[0] >= study.stored.layers.start]
-    ways = [Intervention().scale_mlps(0.3), Intervention()]
-    for number, order in enumerate((units, units[::-1])):
-        for unit in order:
-            ways[number] = ways[number].scale(0.5 + units.index(unit), [unit])
-    ways[1] = ways[1].scale_mlps(0.3)
-    one, other = (Edits(study.stored, study.told).embeddings(way) for way in ways)
-    np.testing.assert_allclose(one, other, atol=1e-12)
+    forward, backward = Intervention().scale_mlps(0.3), Intervention()
+    for unit in units:
+        forward = forward.scale(0.5 + units.index(unit), [unit])
+    for unit in units[::-1]:
+        backward = backward.scale(0.5 + units.index(unit), [unit])
+    edits = Edits(study.stored, study.told)
+    expected = edits.embeddings(forward)
+    np.testing.assert_allclose(edits.embeddings(backward.scale_mlps(0.3)), expected, atol=1e-12)
 
 
-def test_a_run_of_many_makes_each(study):
-    """A list that is worked out from one to the next equals each one made alone, seen through a readout."""
+def test_a_run_of_many_equals_runs_of_each(study):
+    """A list of interventions, each computed from the one before it, equals each one alone, with a readout."""
     units = [unit for unit in (*HEADS, *COMPONENTS) if unit[0] >= study.stored.layers.start]
     edits = Edits(study.stored, study.told, rng.normal(size=(24, 5)))
-    ways = [Intervention().scale(0, units[:count]) for count in range(len(units) + 1)]
-    ways += [way.scale_mlps(0.3).scale_early(2.0) for way in ways[::-1]] + [Intervention()]
-    many, alone = [[] for _ in ways], [[] for _ in ways]
-    for _, number, values in edits.run(ways):
-        many[number].append(values)
-    for number, way in enumerate(ways):
-        alone[number] = [values for _, _, values in edits.run([way])]
-    for one, other in zip(many, alone):
-        np.testing.assert_allclose(np.concatenate(one), np.concatenate(other), atol=1e-12)
+    interventions = [Intervention().scale(0, units[:count]) for count in range(len(units) + 1)]
+    interventions += [edited.scale_mlps(0.3).scale_early(2.0) for edited in interventions[::-1]] + [Intervention()]
+    many = [[] for _ in interventions]
+    for _, number, outputs in edits.run(interventions):
+        many[number].append(outputs)
+    for intervention, outputs in zip(interventions, many):
+        alone = [output for _, _, output in edits.run([intervention])]
+        np.testing.assert_allclose(np.concatenate(outputs), np.concatenate(alone), atol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_a_run_of_many_makes_each(study):
         ([(7, 0)], r"no layer 7, head 0: the stored layers are \d to 2"),
         ([(2, 9)], "no layer 2, head 9: layer 2 has the heads 0 to 3"),
         ([(2, 1, 99)], r"no layer 2, head 1, component 99: that head has \d+ components"),
-        ([(2, 1), (2, 3), (2, 1)], "layer 2, head 1 is named twice"),
+        ([(2, 1), (2, 3), (2, 1)], "layer 2, head 1 is listed twice"),
     ],
 )
 def test_units_that_do_not_exist_are_named(study, units, sentence):
@@ -128,7 +128,7 @@ def test_units_that_do_not_exist_are_named(study, units, sentence):
         check_units(units, study.told)
 
 
-def test_what_the_stored_layers_do_not_allow_is_said(study):
+def test_edits_that_the_stored_layers_do_not_allow_are_refused(study):
     count = len(study.stored.layers)
     with pytest.raises(InputError, match=f"all_but_last is {count + 1}, but only {count} layers are stored"):
         Intervention().edited({"do": "remove", "all_but_last": count + 1}, [], study.stored)

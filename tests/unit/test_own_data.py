@@ -1,4 +1,4 @@
-"""Folders, tables, text pools and configs as people have them: right, or refused with a sentence."""
+"""The user's own folders, tables, text pools and configs: read correctly, or refused with a clear message."""
 
 import os
 import re
@@ -48,13 +48,13 @@ def table(path, *lines, encoding="utf-8"):
         ),
         ([HEADER, *ROWS], {"encoding": "utf-16"}, "is not UTF-8 but UTF-16; save it as"),
         ([], {}, "m.csv is empty"),
-        ([HEADER.replace(",", ";"), *ROWS], {}, "is separated by semicolons, as Excel does .* write commas"),
-        ([HEADER.replace(",", "\t"), *ROWS], {}, "is separated by tabs, as Excel does .* write commas"),
+        ([HEADER.replace(",", ";"), *ROWS], {}, "is separated by semicolons, as Excel does .* use commas"),
+        ([HEADER.replace(",", "\t"), *ROWS], {}, "is separated by tabs, as Excel does .* use commas"),
         ([HEADER, ROWS[0], "b.png,1,dog,big,,test,"], {}, "line 3, has 7 values where the header has 6"),
         ([HEADER, ROWS[0], "b.png,1,dog"], {}, "line 3, has 3 values where the header has 6"),
         ([HEADER, ROWS[0], 'b.png,1,"dog,,test,'], {}, "line 3, cannot be read: unexpected end of data"),
         ([HEADER + ",class", *(row + ",x" for row in ROWS)], {}, "has two columns 'class'"),
-        ([HEADER, "a.png,0,cat ,,train,", ROWS[1]], {}, r"line 2, has class 'cat ', which begins or ends with a blank"),
+        ([HEADER, "a.png,0,cat ,,train,", ROWS[1]], {}, "line 2, has class 'cat ', which begins or ends with an inv"),
         ([HEADER, ROWS[0], "b.png,1,dog,,test\u00a0,"], {}, r"line 3, has split 'test\\xa0', which begins or ends"),
         ([HEADER, ROWS[0], "b.png,one,dog,,test,"], {}, "no whole numbers, the first in line 3: 'one'"),
         ([HEADER, ROWS[0], "b.png,1.5,dog,,test,"], {}, "no whole numbers, the first in line 3: '1.5'"),
@@ -63,11 +63,11 @@ def table(path, *lines, encoding="utf-8"):
         ([HEADER, ROWS[0], ",1,dog,,test,"], {}, "names no image in line 3"),
         (["PK\x03\x04 of Excel"], {}, "is an Excel workbook; save it as"),
         (["\x1f\x8b"], {"encoding": "latin-1"}, "is a gzip archive; unpack it first"),
-        ([HEADER, ROWS[0], "b.png,1,dog,\0,test,"], {}, "is no text: line 3 holds a zero byte"),
+        ([HEADER, ROWS[0], "b.png,1,dog,\0,test,"], {}, "is not a text: line 3 holds a zero byte"),
         ([HEADER + ",row", *(row + ",x" for row in ROWS)], {}, "has a column 'row', a name that the workflow needs"),
     ],
 )
-def test_tables_that_cannot_be_read_one_way_are_refused(lines, options, sentence, tmp_path):
+def test_ambiguous_tables_are_refused(lines, options, sentence, tmp_path):
     with pytest.raises(InputError, match=sentence):
         read_manifest(table(tmp_path / "m.csv", *lines, **options))
 
@@ -94,19 +94,17 @@ def test_every_column_but_label_is_text(tmp_path):
         assert next(iter(again)) == "image"
 
 
-def test_classes_are_found_by_name_whatever_their_labels():
+def test_class_indices_go_by_name_whatever_the_labels():
     rows = pd.DataFrame({"class": ["dog", "ape", "dog"], "label": [7, -1, 7]})
     assert class_indices(rows, "class", ["ape", "cat", "dog"], "mine").tolist() == [2, 0, 2]
-    with pytest.raises(InputError, match="The texts of mine have no class 'dog'"):
+    with pytest.raises(InputError, match="Images of mine have the class 'dog', which the classifier lacks"):
         class_indices(rows, "class", ["ape", "cat"], "mine")
-    with pytest.raises(
-        InputError, match="The texts of mine have no class names, so it is not known which one is a row's"
-    ):
+    with pytest.raises(InputError, match="Images of mine have no class, so they cannot"):
         class_indices(pd.DataFrame({"class": [""]}), "class", ["ape", "cat"], "mine")
 
 
 def test_folders_as_they_are(tmp_path):
-    """Hidden copies, notes of other systems, endings that Pillow reads, links, and what is left out is said."""
+    """Hidden copies, files of other systems, endings that Pillow reads, links; pictures left out are counted."""
     root = tmp_path / "pictures"
     for name in ("cat/a.jfif", "cat/b.JPG", "cat/deep/c.avif", "dog/d.webp", "dog/e.jp2"):
         picture(root / name)
@@ -163,7 +161,7 @@ def test_class_folders_may_have_folders(tmp_path):
     with pytest.raises(InputError, match="The class folder .*empty has no images; fill it"):
         folder_manifest(tmp_path)
     (tmp_path / "empty" / "a.HEIC").write_bytes(b"heic")
-    with pytest.raises(InputError, match=r"empty has no images that are read here .it holds .heic.; fill it"):
+    with pytest.raises(InputError, match=r"empty has no images of a supported kind .it holds .heic.; fill it"):
         folder_manifest(tmp_path)
 
 
@@ -185,7 +183,7 @@ def test_folders_that_cannot_be_read_and_names_that_no_table_holds_are_named(tmp
         folder_manifest(tmp_path)
     monkeypatch.undo()
     picture(tmp_path / "b" / "with\rreturn.jpg")
-    with pytest.raises(InputError, match="has a name that no table can hold; rename it"):
+    with pytest.raises(InputError, match="has a name that a table cannot hold; rename it"):
         folder_manifest(tmp_path)
 
 
@@ -193,8 +191,8 @@ def test_pictures_with_two_roles_are_counted_by_content(tmp_path):
     for number in range(8):
         picture(tmp_path / f"{number}.png", colour=number)
     same = [("5.png", "0.png"), ("6.png", "1.png")]
-    for copy, of in same:
-        (tmp_path / copy).write_bytes((tmp_path / of).read_bytes())
+    for copy, original in same:
+        (tmp_path / copy).write_bytes((tmp_path / original).read_bytes())
     chosen = pd.DataFrame({"image": [f"{number}.png" for number in range(8)] + ["absent.png"]})
     chosen["role"] = ["fit"] * 3 + ["eval"] * 6
     chosen.loc[2, "role"] = "eval"
@@ -236,11 +234,11 @@ def test_tables_as_pools_are_read_by_their_column(name, content, tmp_path):
     path.write_text(content)
     assert texts.read_pool(path, "caption")[0] == ["a cat, two dogs", "a sky"]
     for column in (None, "text"):
-        with pytest.raises(InputError, match="say with 'column' in the config which one holds the texts: id, caption"):
+        with pytest.raises(InputError, match="set 'column' in the config to the one that holds the texts: id, caption"):
             texts.read_pool(path, column)
 
 
-def test_what_is_no_text_is_no_text_of_a_pool(tmp_path):
+def test_values_and_files_that_are_not_texts_are_refused(tmp_path):
     pd.DataFrame({"text": ["a", None, "b"]}).to_parquet(tmp_path / "p.parquet")
     assert texts.read_pool(tmp_path / "p.parquet") == (["a", "b"], {"blank": 1, "double": 0})
     pd.DataFrame({"text": [["a", "c"], ["b"]]}).to_parquet(tmp_path / "p.parquet")
@@ -250,10 +248,10 @@ def test_what_is_no_text_is_no_text_of_a_pool(tmp_path):
     with pytest.raises(InputError, match="cannot be read as Parquet"):
         texts.read_pool(tmp_path / "p.parquet")
     (tmp_path / "p.jsonl").write_text('{"a": "b"}\n{"a": "c"}\n{"a": \n')
-    with pytest.raises(InputError, match="p.jsonl, line 3, is no JSON"):
+    with pytest.raises(InputError, match="p.jsonl, line 3, is not JSON"):
         texts.read_pool(tmp_path / "p.jsonl", "a")
     (tmp_path / "p.csv").write_text("a dog\na cat\na bird\n")
-    with pytest.raises(InputError, match="A list of texts without a header is a .txt"):
+    with pytest.raises(InputError, match="A list of texts without a header must be a .txt"):
         texts.read_pool(tmp_path / "p.csv")
     (tmp_path / "p.tsv").write_text("text,label\na dog,1\n")
     with pytest.raises(InputError, match="p.tsv is separated by commas"):
@@ -268,7 +266,7 @@ def test_what_is_no_text_is_no_text_of_a_pool(tmp_path):
         ("templates: ['{}']\nwords: {n: [cat]}", "needs the words ''"),
         ("templates: ['a {n']\nwords: {n: [cat]}", "cannot be filled"),
         ("templates: ['{n:5d}']\nwords: {n: [cat]}", "cannot be filled"),
-        ("templates: ['{n}']\nwords: {n: [[a], cat]}", "must be texts; there is"),
+        ("templates: ['{n}']\nwords: {n: [[a], cat]}", "must be texts; .* is not"),
         ("templates: ['{n.x}']\nwords: {n.x: [a], n: [b]}", "cannot be filled"),
     ],
 )
@@ -284,12 +282,10 @@ def test_words_of_a_list_are_as_they_are_written(tmp_path):
     assert texts.generated_pool(tmp_path / "words.yaml")[0] == expected
 
 
-def test_classes_are_told_apart_by_what_is_said(tmp_path):
+def test_classes_of_the_same_tokens_are_refused(tmp_path):
     loaded = models.load(ROOT / "tests/golden/model_config.json", ROOT / "tests/golden/model.safetensors")
     for same in (["hot dog", "Hot  Dog"], [["a", "b"], ["b", "a"]], ["big cat", "big\u00a0cat"]):
-        with pytest.raises(
-            InputError, match="stand for two classes, but are the same tokens to the model; say them apart"
-        ):
+        with pytest.raises(InputError, match="stand for two classes, but are the same tokens to the model; give them"):
             texts.check_distinct(loaded, same)
     texts.check_distinct(loaded, ["hot dog", ["hot dog", "sausage"], "cat"])
     decomposed, composed = "Ka\u0308se", "K\u00e4se"
@@ -308,7 +304,7 @@ def test_imagenets_names_go_by_wnid():
     wnids = [f"n{number:08d}" for number in range(1000)]
     assert texts.prompt_phrases(wnids, "imagenet", "class") == list(IMAGENET_CLASSNAMES)
     assert texts.prompt_phrases(wnids[::-1], "imagenet", "class") == list(IMAGENET_CLASSNAMES[::-1])
-    with pytest.raises(InputError, match="are no wnids"):
+    with pytest.raises(InputError, match="are not wnids"):
         texts.prompt_phrases([str(number) for number in range(1000)], "imagenet", "class")
 
 
@@ -346,11 +342,11 @@ def test_keys_of_a_config_are_texts_as_written_and_nothing_is_shared(tmp_path):
         ("a:\n  b: 1\nc: 2\na:\n  d: 3\n", "line 4: the key 'a' stands there twice, first in line 1"),
         ("a:\n  no: 1\n", 'line 2: YAML takes the key no for no text; write it in quotes, "no"'),
         ("a: {on: 1}\n", 'line 1: YAML takes the key on for no text; write it in quotes, "on"'),
-        ("a:\n\tb: 1\n", "line 2: .*Indent with blanks, not with tabs"),
+        ("a:\n\tb: 1\n", "line 2: .*Indent with spaces, not with tabs"),
         ("a: [1, 2\nb: 3\n", "line 2: "),
         ("? [a, b]\n: 1\n", "line 1: a list cannot be a key"),
-        ("a: [1,\n  010]\n", "line 2: YAML takes 010 for another number"),
-        ("a: 1:30\n", "line 1: YAML takes 1:30 for another number"),
+        ("a: [1,\n  010]\n", "line 2: YAML reads 010 as another number"),
+        ("a: 1:30\n", "line 1: YAML reads 1:30 as another number"),
         ("a: \x07\n", "c.yaml cannot be read as YAML"),
     ],
 )
@@ -361,7 +357,7 @@ def test_traps_of_yaml_are_named_with_their_line(text, sentence, tmp_path):
     assert len(re.findall("c.yaml", str(error.value))) == 1
 
 
-def test_a_replaced_file_is_noticed_unread(tmp_path):
+def test_a_replaced_file_is_noticed_without_reading_it(tmp_path):
     path = tmp_path / "a.png"
     picture(path)
     before = stamp([path])

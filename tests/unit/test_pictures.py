@@ -1,4 +1,4 @@
-"""Pictures and masks as they come out of cameras, programs and containers."""
+"""Pictures and masks as cameras and programs write them, and batches of them in containers."""
 
 import os
 import resource
@@ -29,7 +29,7 @@ def chunk(kind, data):
 
 
 def png_with(path, *chunks):
-    """A good PNG with chunks of one's own after its header."""
+    """Write a valid PNG with extra chunks after its header."""
     Image.fromarray(PIXELS).save(path)
     whole = path.read_bytes()
     path.write_bytes(whole[:33] + b"".join(chunks) + whole[33:])
@@ -48,7 +48,7 @@ def test_good_pixels_with_bad_metadata_are_read(tmp_path):
 
 
 def bad_pictures(folder):
-    """{name of a file: what it is} of pictures that Pillow fails on, each in its own way."""
+    """Write pictures that Pillow fails on, each for another reason; returns their sorted names."""
     Image.fromarray(PIXELS).save(folder / "cut.png")
     (folder / "cut.png").write_bytes((folder / "cut.png").read_bytes()[:-3000])
     (folder / "size.ppm").write_bytes(b"P6 ten 10 255\n")
@@ -82,8 +82,8 @@ def test_whatever_pillow_raises_is_a_bad_picture(workers, tmp_path):
 
 def turned(pixels, orientation):
     """Pixels stored so that a viewer that heeds the orientation shows the given ones."""
-    undone = {6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}.get(orientation, TURNS[orientation])
-    return Image.fromarray(pixels).transpose(undone)
+    inverse = {6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}.get(orientation, TURNS[orientation])
+    return Image.fromarray(pixels).transpose(inverse)
 
 
 def oriented(orientation):
@@ -103,11 +103,11 @@ def test_masks_follow_their_pictures(orientation, shape, tmp_path):
     size = shape[::-1]
     turned(mask, orientation).save(path, exif=oriented(orientation))  # as shown, like its picture
     np.testing.assert_array_equal(upright_mask(path, picture, size), mask)
-    tells = orientation > 4 and shape[0] != shape[1]
-    for pixels_of, stored in (("stored", turned(mask, orientation)), ("shown", Image.fromarray(mask))):
+    size_decides = orientation > 4 and shape[0] != shape[1]
+    for mask_pixels, stored in (("stored", turned(mask, orientation)), ("shown", Image.fromarray(mask))):
         stored.save(path)
-        np.testing.assert_array_equal(upright_mask(path, picture, size, pixels_of), mask)
-        if tells:
+        np.testing.assert_array_equal(upright_mask(path, picture, size, mask_pixels), mask)
+        if size_decides:
             np.testing.assert_array_equal(upright_mask(path, picture, size), mask)
         else:
             with pytest.raises(InputError, match=f"orientation {orientation}.*set mask_pixels of the dataset to"):
@@ -120,7 +120,7 @@ def test_masks_follow_their_pictures(orientation, shape, tmp_path):
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "I;16"])
 @pytest.mark.parametrize("compression", [None, "tiff_lzw"])
 def test_turned_tiffs_are_not_scrambled(mode, compression, tmp_path):
-    """Uncompressed ones are mapped by Pillow; and it turns a TIFF when it is loaded."""
+    """Pillow maps uncompressed TIFFs into memory, and turns a TIFF when it loads it."""
     pixels = np.arange(8 * 12, dtype=np.uint16 if mode == "I;16" else np.uint8).reshape(8, 12) * 2
     picture = Image.fromarray(pixels) if mode in ("L", "I;16") else Image.fromarray(pixels).convert(mode)
     picture.save(tmp_path / "plain.png")
@@ -136,7 +136,7 @@ def test_turned_tiffs_are_not_scrambled(mode, compression, tmp_path):
         np.testing.assert_array_equal(upright_mask(tmp_path / "m.tif", tmp_path / "a.tif", size), shown)
 
 
-def test_tiffs_whose_white_is_0_are_shown_as_they_are_meant(tmp_path):
+def test_tiffs_whose_white_is_0_are_inverted(tmp_path):
     values = np.arange(96).reshape(8, 12).astype(np.uint16) * 600
     Image.fromarray(65535 - values).save(tmp_path / "a.tif", tiffinfo={262: 0})
     Image.fromarray(values).save(tmp_path / "plain.png")
@@ -183,9 +183,9 @@ def test_few_open_files_are_enough(many):
     assert rows == list(range(len(table)))
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="a /dev/shm of one's own needs root")
+@pytest.mark.skipif(os.getuid() != 0, reason="mounting a /dev/shm needs root")
 def test_little_shared_memory_is_enough(many):
-    """64 KB, where Docker gives 64 MB: nothing of the batches goes there."""
+    """64 KB, where Docker gives 64 MB: batches do not use it."""
     _, root = many
     code = (
         "import sys, pandas as pd; from pathlib import Path; from torchvision import transforms as t\n"
@@ -207,7 +207,7 @@ def slow(picture):
     time.sleep(60)
 
 
-def test_a_disk_that_does_not_answer_ends_in_a_sentence(many):
+def test_a_disk_that_does_not_answer_is_reported(many):
     table, root = many
     with pytest.raises(InputError, match="No pictures arrived for 1 seconds: the disk"):
         list(batches(ImageFiles(table, root, slow), 4, workers=1, patience=1))
@@ -217,7 +217,7 @@ def suicide(picture):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_a_killed_worker_ends_in_a_sentence(many):
+def test_a_killed_worker_is_reported(many):
     table, root = many
     with pytest.raises(InputError, match="was killed, most likely for lack of memory"):
         list(batches(ImageFiles(table, root, suicide), 4, workers=1))
@@ -231,7 +231,7 @@ def alive(process):
 
 
 def test_no_worker_outlives_its_parent(many, tmp_path):
-    """The parent is killed while its workers wait to hand over."""
+    """The parent is killed while its workers wait to send a batch."""
     _, root = many
     code = (
         "import os, time, pandas as pd; from pathlib import Path; from torchvision import transforms as t\n"

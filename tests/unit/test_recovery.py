@@ -1,4 +1,4 @@
-"""Accuracy recovered: everything at full budget, nothing at none, and the same as replacing dense contributions."""
+"""Recovered accuracy: all of it at full budget, none at budget 0, and the same as by replacing dense contributions."""
 
 import numpy as np
 import pytest
@@ -16,43 +16,43 @@ TEXTS, CLASSIFIER = rng.normal(size=(50, 24)), rng.normal(size=(24, 9))
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory):
-    """(stored activations of 40 images, their exact contributions, made-up right classes)."""
+def activations(tmp_path_factory):
+    """(stored activations of 40 images, their exact contributions, random labels)."""
     roles = {"fit": np.arange(40) % 2, "eval": 1 - np.arange(40) % 2}
-    found = stored_small(tmp_path_factory.mktemp("study"), dtype=torch.float32, roles=roles)
-    return found.stored, found.exact, rng.integers(0, 9, 40)
+    small = stored_small(tmp_path_factory.mktemp("stored"), dtype=torch.float32, roles=roles)
+    return small.stored, small.exact, rng.integers(0, 9, 40)
 
 
-def recovery(study, method, layers, budgets):
-    stored, _, right = study
-    layers, told = stored.layers[-layers:], {}
+def recovered(activations, method, layers, budgets):
+    stored, _, labels = activations
+    layers, explanations = stored.layers[-layers:], {}
     for layer in layers:
         weights = stored.weight_moments(layer)
         for head, moments in enumerate(stored.fit_moments(layer)):
             options = {"budget": max(budgets), "rng": np.random.default_rng(head), "options": {"threshold": 1.0}}
-            told[layer, head] = explain(method, moments, TEXTS, weights=weights[head], **options)
-    ready = Recovery(told, stored.basis, budgets)
-    return recovered_accuracy(stored, ready, layers, CLASSIFIER, right, mlps="kept").set_index("budget")
+            explanations[layer, head] = explain(method, moments, TEXTS, weights=weights[head], **options)
+    recovery = Recovery(explanations, stored.basis, budgets)
+    return recovered_accuracy(stored, recovery, layers, CLASSIFIER, labels, mlps="kept").set_index("budget")
 
 
 @pytest.mark.parametrize("method", [*METHODS, *CONTROLS])
-def test_all_at_full_budget_and_nothing_at_none(method, study):
-    table = recovery(study, method, 3, [0, 6, 60])
-    stored, exact, right = study
-    whole = exact.total().numpy()[stored.scored]
+def test_all_at_full_budget_and_nothing_at_budget_0(method, activations):
+    table = recovered(activations, method, 3, [0, 6, 60])
+    stored, exact, labels = activations
+    embedding = exact.total().numpy()[stored.scored]
     assert table.loc[0, "explained_variance"] == pytest.approx(0, abs=1e-6)
     assert 0 < table.loc[6, "explained_variance"] < table.loc[60, "explained_variance"]
     if method in ("textspan", "components_without_text", "random_directions"):  # no direction comes twice
         assert table.loc[60, "explained_variance"] == pytest.approx(100, abs=0.5)
     if method == "components_without_text":
         assert table.loc[60, "cosine"] == pytest.approx(1, abs=1e-3)
-        assert table.loc[60, "top1"] == 100 * in_top_k(whole, CLASSIFIER, right[stored.scored], 1).mean()
+        assert table.loc[60, "top1"] == 100 * in_top_k(embedding, CLASSIFIER, labels[stored.scored], 1).mean()
 
 
-def test_the_same_as_replacing_dense_contributions(study):
-    stored, exact, right = study
-    budget, eval_rows = 4, stored.scored
-    table = recovery(study, "textspan", 2, [budget])
+def test_the_same_as_replacing_dense_contributions(activations):
+    stored, exact, labels = activations
+    budget, scored = 4, stored.scored
+    table = recovered(activations, "textspan", 2, [budget])
     heads = exact.heads.numpy().astype(np.float64)
     means = heads[stored.fit].mean(0)
     rebuilt = exact.mlps.numpy().sum(1) + means[0].sum(0)
@@ -60,45 +60,44 @@ def test_the_same_as_replacing_dense_contributions(study):
     for layer in (1, 2):
         for head in range(4):
             data = heads[:, layer, head]
-            found = explain("textspan", Moments.from_data(data[stored.fit]), TEXTS, budget=budget, rng=None)
-            new = found.reconstruct(data)
-            rebuilt = rebuilt + new
-            missed += ((data - new)[eval_rows] ** 2).sum()
-            energy += ((data - means[layer, head])[eval_rows] ** 2).sum()
-    rebuilt, whole = rebuilt[eval_rows], exact.total().numpy()[eval_rows]
+            explanation = explain("textspan", Moments.from_data(data[stored.fit]), TEXTS, budget=budget, rng=None)
+            reconstructed = explanation.reconstruct(data)
+            rebuilt = rebuilt + reconstructed
+            missed += ((data - reconstructed)[scored] ** 2).sum()
+            energy += ((data - means[layer, head])[scored] ** 2).sum()
+    rebuilt, embedding = rebuilt[scored], exact.total().numpy()[scored]
     assert table.loc[budget, "explained_variance"] == pytest.approx(100 * (1 - missed / energy), abs=1e-3)
-    assert table.loc[budget, "cosine"] == pytest.approx(cosine(rebuilt, whole).mean(), abs=1e-5)
-    for count, name in ((1, "top1"), (5, "top5")):
-        assert table.loc[budget, name] == pytest.approx(
-            100 * in_top_k(rebuilt, CLASSIFIER, right[eval_rows], count).mean()
-        )
+    assert table.loc[budget, "cosine"] == pytest.approx(cosine(rebuilt, embedding).mean(), abs=1e-5)
+    for k, name in ((1, "top1"), (5, "top5")):
+        assert table.loc[budget, name] == pytest.approx(100 * in_top_k(rebuilt, CLASSIFIER, labels[scored], k).mean())
 
 
-def test_texts_beat_chance(study):
-    found = {method: recovery(study, method, 3, [10])["explained_variance"][10] for method in [*METHODS, *CONTROLS]}
-    assert found["components_without_text"] == max(found.values())
-    assert min(found["components"], found["textspan"]) > found["random_directions"]
+def test_texts_beat_chance(activations):
+    tables = {method: recovered(activations, method, 3, [10]) for method in [*METHODS, *CONTROLS]}
+    variance = {method: table["explained_variance"][10] for method, table in tables.items()}
+    assert variance["components_without_text"] == max(variance.values())
+    assert min(variance["components"], variance["textspan"]) > variance["random_directions"]
 
 
-def test_effects_of_single_parts(study):
-    stored, exact, right = study
-    table = direct_effects(stored, CLASSIFIER, right).set_index(["kind", "layer", "head"])
+def test_direct_effects_of_a_head_and_an_mlp(activations):
+    stored, exact, labels = activations
+    table = direct_effects(stored, CLASSIFIER, labels).set_index(["kind", "layer", "head"])
     assert len(table) == 3 * 4 + 3
-    rows, heads = stored.scored, exact.heads.numpy().astype(np.float64)
-    whole, part = exact.total().numpy().astype(np.float64), heads[:, 1, 2]
-    texts = CLASSIFIER.T[right]
-    wrong = np.array([np.delete(np.arange(9), r)[np.delete(w @ CLASSIFIER, r).argmax()] for w, r in zip(whole, right)])
-    away = texts - CLASSIFIER.T[wrong]
-    found = table.loc["head", 1, 2]
-    assert found["norm"] == pytest.approx(np.linalg.norm(part, axis=1)[rows].mean(), rel=1e-5)
-    assert found["cosine"] == pytest.approx(cosine(part, texts)[rows].mean(), rel=1e-4)
-    share = 100 * (part * away)[rows].sum() / (whole * away)[rows].sum()
-    assert found["margin_share"] == pytest.approx(share, rel=1e-4)
-    before = 100 * in_top_k(whole, CLASSIFIER, right, 1)[rows].mean()
-    after = 100 * in_top_k(whole - part + part[stored.fit].mean(0), CLASSIFIER, right, 1)[rows].mean()
-    assert found["accuracy"] == pytest.approx(before)
-    assert found["accuracy_lost"] == pytest.approx(before - after)
-    mlp = exact.mlps.numpy()[rows, 2]
+    scored, heads = stored.scored, exact.heads.numpy().astype(np.float64)
+    embedding, head = exact.total().numpy().astype(np.float64), heads[:, 1, 2]
+    texts, logits = CLASSIFIER.T[labels], embedding @ CLASSIFIER
+    logits[np.arange(len(labels)), labels] = -np.inf
+    margins = texts - CLASSIFIER.T[logits.argmax(1)]
+    effects = table.loc["head", 1, 2]
+    assert effects["norm"] == pytest.approx(np.linalg.norm(head, axis=1)[scored].mean(), rel=1e-5)
+    assert effects["cosine"] == pytest.approx(cosine(head, texts)[scored].mean(), rel=1e-4)
+    share = 100 * (head * margins)[scored].sum() / (embedding * margins)[scored].sum()
+    assert effects["margin_share"] == pytest.approx(share, rel=1e-4)
+    before = 100 * in_top_k(embedding, CLASSIFIER, labels, 1)[scored].mean()
+    after = 100 * in_top_k(embedding - head + head[stored.fit].mean(0), CLASSIFIER, labels, 1)[scored].mean()
+    assert effects["accuracy"] == pytest.approx(before)
+    assert effects["accuracy_lost"] == pytest.approx(before - after)
+    mlp = exact.mlps.numpy()[scored, 2]
     assert table.loc["MLP", 1, -1]["norm"] == pytest.approx(np.linalg.norm(mlp, axis=1).mean(), rel=1e-5)
 
 

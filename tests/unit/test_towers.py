@@ -23,7 +23,7 @@ IMAGES = 2
 
 
 class Gains:
-    """Factors of 1 at every place where a part enters the sum, created as the forward pass meets them."""
+    """Factors of 1 at every place where a contribution enters the sum, created as the forward pass reaches them."""
 
     def __init__(self):
         self.all = {}
@@ -33,14 +33,13 @@ class Gains:
 
 
 def detached(_, inputs):
-    return tuple(part.detach() if isinstance(part, torch.Tensor) else part for part in inputs)
+    return tuple(value.detach() if isinstance(value, torch.Tensor) else value for value in inputs)
 
 
 def by_head(gains, number, heads):
     """A hook on W_O that gives each head's slice of its input a gain."""
-    return lambda _, inputs: (inputs[0].unflatten(-1, (heads, -1)) * gains(("head", number), heads)[:, None]).flatten(
-        -2
-    )
+    gain = ("head", number)
+    return lambda _, inputs: (inputs[0].unflatten(-1, (heads, -1)) * gains(gain, heads)[:, None]).flatten(-2)
 
 
 def frozen_norm(x, shape, weight=None, bias=None, eps=1e-5):
@@ -50,7 +49,7 @@ def frozen_norm(x, shape, weight=None, bias=None, eps=1e-5):
 
 
 def direct_effects(model, image):
-    """{name: derivative of e/n by the gain of a part along the direct path only, [d_embed, *gain]}, and e/n.
+    """{name: derivative of e/n by the gain of a contribution along the direct path, [d_embed, *gain]}, and e/n.
 
     Statistics, attention weights and gates are taken as given, and no layer reads what an earlier one wrote.
     """
@@ -67,8 +66,8 @@ def direct_effects(model, image):
             value = value * gains(("source", number), *value.shape[1:3])[None, :, :, None]
         return ATTENTION(query.detach(), key.detach(), value, *args, **options)
 
-    def scale(name, times=lambda gain: gain):
-        return lambda module, _, output: output * times(gains(name, 1))
+    def scale(name):
+        return lambda module, _, output: output * gains(name, 1)
 
     with ExitStack() as stack:
         for name, replacement in (("scaled_dot_product_attention", attention), ("layer_norm", frozen_norm)):
@@ -101,7 +100,7 @@ def direct_effects(model, image):
         embedding = embedding / embedding.norm().detach()
     names = list(gains.all)
     rows = [torch.autograd.grad(value, list(gains.all.values()), retain_graph=True) for value in embedding]
-    return {name: torch.stack([row[place] for row in rows]) for place, name in enumerate(names)}, embedding.detach()
+    return {name: torch.stack([row[index] for row in rows]) for index, name in enumerate(names)}, embedding.detach()
 
 
 def brute_force(model, image):
@@ -114,33 +113,33 @@ def brute_force(model, image):
     last = [effects["pool mlp"][:, 0]] if "pool mlp" in effects else []
     shared = (embedding - sum(attention) - sum(mlps) - sum(last)) / (2 * layers + 1)
     heads = []
-    for number, (parts, whole) in enumerate(zip(by_source, attention)):
-        pos, count = parts.shape[:2]
-        of_head = effects["head", number].T if ("head", number) in effects else parts.sum(0)  # [head, d_embed]
-        rest = (whole - of_head.sum(0) + shared) / count  # biases, means and betas
-        heads.append(parts + (of_head - parts.sum(0) + rest) / pos)
-    return torch.stack(heads), torch.stack([part + shared for part in mlps] + last)
+    for number, (source_effects, total) in enumerate(zip(by_source, attention)):
+        pos, count = source_effects.shape[:2]
+        summed = source_effects.sum(0)  # [head, d_embed]
+        head_effects = effects["head", number].T if ("head", number) in effects else summed
+        rest = (total - head_effects.sum(0) + shared) / count  # biases, means and betas
+        heads.append(source_effects + (head_effects - summed + rest) / pos)
+    return torch.stack(heads), torch.stack([mlp + shared for mlp in mlps] + last)
 
 
 @pytest.mark.parametrize("name", [name for name in SMALL if name != "ResNet"])
 def test_brute_force_in_float64(name):
     model = small(name)
     images = pictures(model, IMAGES)
-    expected = [torch.stack(parts) for parts in zip(*(brute_force(model, image[None]) for image in images))]
+    expected = [torch.stack(effects) for effects in zip(*(brute_force(model, image[None]) for image in images))]
     with torch.no_grad():
-        found, per_token = contributions(model, images), contributions(model, images, per_token=True)
+        summed, per_token = contributions(model, images), contributions(model, images, per_token=True)
         normalised = F.normalize(model.encode_image(images, normalize=False), dim=-1)
         torch.testing.assert_close(per_token.heads, expected[0], atol=1e-12, rtol=0)
-        torch.testing.assert_close(found.heads, expected[0].sum(2), atol=1e-12, rtol=0)
-        torch.testing.assert_close(found.mlps, expected[1], atol=1e-12, rtol=0)
-        torch.testing.assert_close(found.total(), normalised, atol=1e-12, rtol=0)
+        torch.testing.assert_close(summed.heads, expected[0].sum(2), atol=1e-12, rtol=0)
+        torch.testing.assert_close(summed.mlps, expected[1], atol=1e-12, rtol=0)
+        torch.testing.assert_close(summed.total(), normalised, atol=1e-12, rtol=0)
         torch.testing.assert_close(per_token.total(), normalised, atol=1e-12, rtol=0)
-        if found.class_self is not None:
-            torch.testing.assert_close(found.class_self, expected[0][:, :, 0].sum(2), atol=1e-12, rtol=0)
-        torch.testing.assert_close(
-            found.norm, model.encode_image(images, normalize=False).norm(dim=1), atol=0, rtol=1e-12
-        )
-        classifier = torch.randn(found.heads.shape[-1], 7, dtype=torch.float64)
+        if summed.class_self is not None:
+            torch.testing.assert_close(summed.class_self, expected[0][:, :, 0].sum(2), atol=1e-12, rtol=0)
+        norms = model.encode_image(images, normalize=False).norm(dim=1)
+        torch.testing.assert_close(summed.norm, norms, atol=0, rtol=1e-12)
+        classifier = torch.randn(summed.heads.shape[-1], 7, dtype=torch.float64)
         logits = torch.einsum("ilphe,ec->ipc", expected[0], classifier)[:, adapt(model.visual).prefix :]
         top = (normalised @ classifier).argmax(1)
         evidence = logits[torch.arange(IMAGES), :, top] - logits.mean(-1)
@@ -155,8 +154,8 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("architecture", sorted({architecture for architecture, _ in SMALL.values()} | set(REFUSED)))
-def test_what_the_table_of_models_says_is_true(architecture):
-    """The families tested here are the table's, and what it refuses is refused in a model too."""
+def test_the_table_of_models_is_correct(architecture):
+    """The table names the families tested here, and what it refuses is refused in a model too."""
     row = describe(architecture)
     config = open_clip.get_model_config(architecture)
     if architecture not in REFUSED:
@@ -176,62 +175,62 @@ def test_resnet_in_float64():
     """Each pool head and token over all sources, and each source over all heads and tokens."""
     model = small("ResNet")
     images, pool = pictures(model, IMAGES), model.visual.attnpool
-    found, per_token = contributions(model, images), contributions(model, images, per_token=True)
+    summed, per_token = contributions(model, images), contributions(model, images, per_token=True)
     for number, image in enumerate(images):
         effects, embedding = direct_effects(model, image[None])
-        norm = found.norm[number]
+        norm = summed.norm[number]
         bias = ((pool.c_proj.bias + pool.c_proj.weight @ pool.v_proj.bias) / norm).detach()
         by_token = effects["source", 0].permute(2, 1, 0)  # [pos, head, d_embed]
         by_token = by_token + (embedding - by_token.sum((0, 1))) / (by_token.shape[0] * by_token.shape[1])
         torch.testing.assert_close(per_token.heads[number].sum(0), by_token, atol=1e-12, rtol=0)
-        torch.testing.assert_close(found.heads[number].sum(0), by_token.sum(0), atol=1e-12, rtol=0)
+        torch.testing.assert_close(summed.heads[number].sum(0), by_token.sum(0), atol=1e-12, rtol=0)
         blocks = [effects["block", block][:, 0] + bias / 3 for block in range(2)]
         sources = torch.stack([embedding - sum(blocks), *blocks])
-        torch.testing.assert_close(found.heads[number].sum(1), sources, atol=1e-12, rtol=0)
-        torch.testing.assert_close(found.total()[number], embedding, atol=1e-12, rtol=0)
-        assert not found.mlps[number].any()
+        torch.testing.assert_close(summed.heads[number].sum(1), sources, atol=1e-12, rtol=0)
+        torch.testing.assert_close(summed.total()[number], embedding, atol=1e-12, rtol=0)
+        assert not summed.mlps[number].any()
 
 
 @pytest.mark.parametrize("name", SMALL)
-@patch("torch.autocast", lambda *args, **options: nullcontext())  # knows no such device
+@patch("torch.autocast", lambda *args, **options: nullcontext())  # does not support the meta device
 @torch.no_grad()
-def test_nothing_is_made_on_another_device(name):
-    """On the device without memory, which refuses to meet tensors of the CPU as a GPU would."""
+def test_nothing_is_computed_on_another_device(name):
+    """On the meta device, which does not mix with tensors of the CPU, as a GPU would not."""
     model = small(name, torch.float32)
-    here = contributions(model, pictures(model, 2, torch.float32))
+    on_cpu = contributions(model, pictures(model, 2, torch.float32))
     images, model = pictures(model, 2, torch.float32).to("meta"), model.to("meta")
     for per_token in (False, True):
-        there = contributions(model, images, per_token=per_token)
-        assert there.heads.shape[-2:] == here.heads.shape[-2:]
-        assert there.total().device.type == "meta"
-    assert patch_evidence(model, images, torch.empty(here.heads.shape[-1], 7, device="meta"))[0].shape[0] == 2
+        on_meta = contributions(model, images, per_token=per_token)
+        assert on_meta.heads.shape[-2:] == on_cpu.heads.shape[-2:]
+        assert on_meta.total().device.type == "meta"
+    assert patch_evidence(model, images, torch.empty(on_cpu.heads.shape[-1], 7, device="meta"))[0].shape[0] == 2
 
 
 @pytest.mark.parametrize("name", SMALL)
 @torch.no_grad()
 def test_hooks_change_and_leave_nothing(name):
-    """Bit for bit where torch takes the same kernels, also after an exception, and with two models at once."""
-    model, other = small(name, torch.float32), small("ViT", torch.float32)
-    images, found = pictures(model, 3, torch.float32), adapt(model.visual)
-    modules = {part: set(vars(module)) for part, module in model.named_modules()}
+    """Bit for bit where torch uses the same kernels, also after an exception, and with two models at once."""
+    model, vit = small(name, torch.float32), small("ViT", torch.float32)
+    images, vit_images, tower = pictures(model, 3, torch.float32), pictures(vit, 3, torch.float32), adapt(model.visual)
+    attributes = {path: set(vars(module)) for path, module in model.named_modules()}
     with patch("torch.backends.mha.get_fastpath_enabled", lambda: False):
-        bare, others = model.encode_image(images), other.encode_image(pictures(other, 3, torch.float32))
-        seen = [], []
+        bare, vit_bare = model.encode_image(images), vit.encode_image(vit_images)
+        layers, vit_layers = [], []
         with (
-            observe(found, on_layer=lambda number, _: seen[0].append(number)),
-            observe(adapt(other.visual), on_layer=lambda number, _: seen[1].append(number)),
+            observe(tower, on_layer=lambda number, _: layers.append(number)),
+            observe(adapt(vit.visual), on_layer=lambda number, _: vit_layers.append(number)),
         ):
             observed = model.encode_image(images)
-            assert torch.equal(other.encode_image(pictures(other, 3, torch.float32)), others)
-    assert seen == (list(range(len(found.layers))), [0, 1, 2])
-    if name == "ResNet":  # its pool is written out for one query
+            assert torch.equal(vit.encode_image(vit_images), vit_bare)
+    assert (layers, vit_layers) == (list(range(len(tower.layers))), [0, 1, 2])
+    if name == "ResNet":  # its pool is computed for one query
         torch.testing.assert_close(F.normalize(observed), F.normalize(bare), atol=2e-6, rtol=0)
     else:
         assert torch.equal(observed, bare)
-    with pytest.raises(ZeroDivisionError), observe(found, on_layer=lambda *_: 1 / 0, on_mlp=print):
+    with pytest.raises(ZeroDivisionError), observe(tower, on_layer=lambda *_: 1 / 0, on_mlp=print):
         model.encode_image(images)
     contributions(model, images)
-    assert {part: set(vars(module)) for part, module in model.named_modules()} == modules
-    assert not any(part._forward_hooks or part._forward_pre_hooks for part in model.modules())
+    assert {path: set(vars(module)) for path, module in model.named_modules()} == attributes
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
     with patch("torch.backends.mha.get_fastpath_enabled", lambda: False):
         assert torch.equal(model.encode_image(images), bare)

@@ -1,4 +1,4 @@
-"""Every family of open_clip's image towers at small size: open_clip's own configs, their sizes turned down."""
+"""Every family of open_clip's image towers at small size: open_clip's own configs with smaller sizes."""
 
 from unittest.mock import patch
 
@@ -12,7 +12,7 @@ TEXT = {"context_length": 16, "vocab_size": 64, "width": 16, "heads": 2, "layers
 VIT = {"image_size": 32, "layers": 3, "width": 48, "head_width": 12, "patch_size": 8}
 TIMM = {"img_size": 32, "patch_size": 8, "embed_dim": 48, "depth": 2, "num_heads": 4}
 
-# name -> (architecture of open_clip, what differs from its config)
+# name -> (architecture of open_clip, changes to its config)
 SMALL = {
     "ViT": ("ViT-B-16", VIT),
     "QuickGELU": ("ViT-B-16-quickgelu", VIT),
@@ -41,7 +41,7 @@ SMALL = {
 
 
 def small(name, dtype=torch.float64):
-    """A small model of a family in eval mode, every parameter and statistic random."""
+    """A small model of a family in eval mode, all parameters and statistics random."""
     architecture, changes = SMALL[name]
     config = open_clip.get_model_config(architecture)
     vision, quick_gelu = config["vision_cfg"], config.get("quick_gelu", False)

@@ -1,0 +1,17 @@
+"""From a text or picture to the components that carry it, and what happens when they are edited.
+
+retrieval: queries traced to components, exact search along them; neighbours of a picture; carriers: the
+components of a concept, found without labels; interventions: edits as linear maps of what was stored;
+outcomes and tables: their effect on the zero-shot accuracy.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "retrieval": ["Components", "trace"],
+        "carriers": ["concept_directions", "concept_shares"],
+        "interventions": ["Edits", "Intervention"],
+    },
+)

@@ -1,15 +1,15 @@
-"""Which components carry a concept that texts name, and how many of them are enough, found without any label.
+"""Which components carry a concept given by texts, and how many of them are enough, without any labels.
 
-The concept's evidence in an image is what the differences u of its texts read in the embedding, e · u. Over unlabelled
-images its covariance with any other readout t of the embedding is a sum, as the embedding is: a component v with the
-scores s adds
+The evidence of a concept in an image is the projection e · u of the embedding on the differences u of the concept's
+texts. Over unlabelled images its covariance with any other projection e · t is a sum over the parts of the embedding:
+a component v with the scores s adds
 
     C = cov(s, e · u) (v · t)   [text, readout]   to   M = cov(e · u, e · t),
 
-and its share is <C, M> / <M, M>. With t = u this is how much of the concept's own evidence the component holds
-("evidence"), with the classes' texts as t how much of the concept's hold on the classes passes through it ("sway"). A
-component is the concept's if the concept's texts differ more along it than the classes' texts do. The rule for the
-number: the first components, by their share, that together have a given part of what all the concept's components have.
+and its share is <C, M> / <M, M>. With t = u this is the component's share of the evidence ("evidence"), with the
+classes' texts as t its share of the concept's influence on the classes ("sway"). A component belongs to the concept if
+the concept's texts differ more along it than the classes' texts do. The rule for the number: the first components, by
+their share, that together hold a given part of the sum over all components of the concept.
 """
 
 import numpy as np
@@ -19,80 +19,82 @@ from clipspectra import InputError
 from clipspectra.contributions.stored import EMBEDDING
 from clipspectra.jobs import progress
 
-LEAST_SHARE = 0.01  # of its head's variance, for a component that stands for a random one
+LEAST_SHARE = 0.01  # of its head's variance, for a component to be drawn as a random one
 
 
 def concept_directions(features, pool_mean):
-    """Directions of a concept [text, d_embed]: its texts about their mean; of one text, about the pool's mean."""
+    """Directions of a concept [text, d_embed]: its texts less their mean; a single text less the pool's mean."""
     features = np.asarray(features, np.float64)
     return features - (features.mean(0) if len(features) > 1 else pool_mean)
 
 
-def component_table(stored, told):
-    """One row a component of every head: layer, head, component, share_of_head.
+def component_table(stored, explanations):
+    """One row for each component of every head: layer, head, component, share_of_head.
 
-    told: {(layer, head): methods.HeadExplanation}; share_of_head: of the head's variance over the fit images
+    explanations: {(layer, head): HeadExplanation}; share_of_head: of the head's variance over the fit images
     """
     tables = []
     for layer in stored.layers:
         for head, moments in enumerate(stored.fit_moments(layer)):
-            seen = told[layer, head].components.astype(np.float64) @ moments.basis  # [component, coordinate]
-            own = np.einsum("ck,kl,cl->c", seen, moments.covariance, seen)
-            columns = {"layer": layer, "head": head, "component": np.arange(len(seen))}
-            share = own / max(moments.total_variance(), np.finfo(float).tiny)
+            # [component, coordinate]
+            components = explanations[layer, head].components.astype(np.float64) @ moments.basis
+            variance = np.einsum("ck,kl,cl->c", components, moments.covariance, components)
+            columns = {"layer": layer, "head": head, "component": np.arange(len(components))}
+            share = variance / max(moments.total_variance(), np.finfo(float).tiny)
             tables.append(pd.DataFrame(columns | {"share_of_head": share}))
     return pd.concat(tables, ignore_index=True)
 
 
-def concept_shares(table, stored, told, directions, classifier, ranking="evidence"):
-    """The `component_table` with what each component carries of a concept.
+def concept_shares(table, stored, explanations, directions, classifier, ranking="evidence"):
+    """The `component_table` with each component's share of a concept.
 
-    told: {(layer, head): methods.HeadExplanation}, the whole embedding's under (-1, -1) too; directions: see concept_directions
-    classifier: [d_embed, class]; ranking: "evidence" or "sway"
+    explanations: {(layer, head): HeadExplanation}, with the whole embedding under (-1, -1)
+    directions: of the concept, [text, d_embed]; classifier: [d_embed, class]; ranking: "evidence" or "sway"
 
-    share: of the concept's evidence or sway, see above; concept, classes: mean square of what the concept's directions,
-    and the classes' texts about their mean, have along the component.
+    share: of the concept's evidence or sway, see above; concept, classes: mean squared projection on the component of
+    the concept's directions, and of the classes' texts less their mean.
     """
     classes = classifier.T - classifier.mean(1)
     readout = {"evidence": directions, "sway": classes}[ranking]
-    mean, fit = told[EMBEDDING, EMBEDDING].mean.astype(np.float64), stored.by_chunk(stored.fit)
-    read, total = [], 0.0  # [image, text] chunk by chunk, and [text, readout]
+    mean, fit = explanations[EMBEDDING, EMBEDDING].mean.astype(np.float64), stored.by_chunk(stored.fit)
+    evidence, total = [], 0.0  # [image, text] chunk by chunk, and [text, readout]
     for chunk, inside in zip(stored.embeddings(), fit):
-        away = chunk[inside] - mean
-        read.append(away @ directions.T)
-        total = total + read[-1].T @ (away @ readout.T)
+        centred = chunk[inside] - mean
+        evidence.append(centred @ directions.T)
+        total = total + evidence[-1].T @ (centred @ readout.T)
     size = max((total**2).sum(), np.finfo(float).tiny)
-    found = {"share": [], "concept": [], "classes": []}
-    for layer in progress(stored.layers, "what components carry", unit="layer"):
-        sums = sum(np.einsum("ihk,it->hkt", q[inside], one) for q, inside, one in zip(stored.reduced(layer), fit, read))
+    columns = {"share": [], "concept": [], "classes": []}
+    for layer in progress(stored.layers, "concept shares", unit="layer"):
+        chunks = zip(stored.reduced(layer), fit, evidence)
+        sums = sum(np.einsum("ihk,it->hkt", q[inside], texts) for q, inside, texts in chunks)
         for head in range(stored.heads):
-            components = told[layer, head].components.astype(np.float64)
-            centre = np.outer(components @ told[layer, head].mean, sum(one.sum(0) for one in read))
+            components = explanations[layer, head].components.astype(np.float64)
+            centre = np.outer(components @ explanations[layer, head].mean, sum(texts.sum(0) for texts in evidence))
             with_text = components @ (stored.basis[layer, head] @ sums[head]) - centre  # [component, text]
-            found["share"].append(np.einsum("ct,cr,tr->c", with_text, components @ readout.T, total) / size)
-            found["concept"].append(((components @ directions.T) ** 2).mean(1))
-            found["classes"].append(((components @ classes.T) ** 2).mean(1))
-    return table.assign(**{name: np.concatenate(parts) for name, parts in found.items()})
+            columns["share"].append(np.einsum("ct,cr,tr->c", with_text, components @ readout.T, total) / size)
+            columns["concept"].append(((components @ directions.T) ** 2).mean(1))
+            columns["classes"].append(((components @ classes.T) ** 2).mean(1))
+    return table.assign(**{name: np.concatenate(arrays) for name, arrays in columns.items()})
 
 
 def carriers(table):
-    """The concept's components of a `carried` table, largest share first; `held` is what the first ones have of all."""
-    found = table[(table["concept"] > table["classes"]) & (table["share"] > 0)]
-    found = found.sort_values("share", ascending=False, kind="stable", ignore_index=True)
-    return found.assign(held=found["share"].cumsum() / max(found["share"].sum(), np.finfo(float).tiny))
+    """The concept's components in a table of `concept_shares`, largest share first; `held`: the cumulative part."""
+    table = table[(table["concept"] > table["classes"]) & (table["share"] > 0)]
+    table = table.sort_values("share", ascending=False, kind="stable", ignore_index=True)
+    return table.assign(held=table["share"].cumsum() / max(table["share"].sum(), np.finfo(float).tiny))
 
 
-def count_enough(found, share, number=None):
-    """How many of the `carriers` hold `share` of what all hold; or `number`, if there are as many.
+def count_enough(table, share, number=None):
+    """How many of the `carriers` together hold `share` of their sum; or `number`, if it is given.
 
-    Raises InputError if there are none, or fewer.
+    Raises InputError if there are no carriers, or fewer than `number`.
     """
-    if found.empty:
+    if table.empty:
         raise InputError(
-            "No component carries the concept more than the classes: say it in other texts, or name the components."
+            "No component carries the concept more than the classes: describe it by other texts, or list components."
         )
     if number is None:
-        return int(np.searchsorted(found["held"], share * (1 - 1e-12))) + 1
-    if number > len(found):
-        raise InputError(f"{number} components are asked for, but only {len(found)} carry the concept; lower 'number'.")
+        return int(np.searchsorted(table["held"], share * (1 - 1e-12))) + 1
+    if number > len(table):
+        raise InputError(f"{number} components are asked for, but only {len(table)} carry the concept; lower 'number'.")
     return number

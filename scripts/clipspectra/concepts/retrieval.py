@@ -1,9 +1,9 @@
-"""From a text or a picture to the components that carry it, and from a head or a component to images and texts.
+"""From a text or a picture to the components that carry it, and from a head or a component to images.
 
 A query is a vector of the joint space less the mean of its kind (texts: of the pool; pictures: of the fit images). Its
-score on a component is its projection. The first k components rebuild it as the sum of its projections on them, as the
-reference implementation's reconstruct_top_embedding does; components of different heads overlap, so only the direction
-of that sum counts: its cosine with the query.
+score on a component is its projection. The first k components reconstruct it as the sum of its projections on them, as
+reconstruct_top_embedding of the reference implementation does; components of different heads overlap, so only the
+direction of that sum counts: its cosine with the query.
 
 Search is exact: every image is compared, a chunk at a time, and one number an image is kept.
 """
@@ -17,12 +17,12 @@ from safetensors import safe_open
 from clipspectra import InputError
 from clipspectra.contributions.stored import EMBEDDING
 
-BLOCK = 64  # components that are added up at a time
+BLOCK = 64  # components added at a time
 
 
 @dataclass
 class Components:
-    """The components of all heads of a model, one after another.
+    """The components of all heads of a model.
 
     where: layer, head and number of each, [component, 3]; directions: of unit length, float32 [component, d_embed]
     """
@@ -32,35 +32,37 @@ class Components:
 
     @classmethod
     def load(cls, path):
-        """All components of heads in a file that methods.save_explanations wrote, by layer, head and number."""
+        """All components of heads in a file that save_explanations wrote, by layer, head and number."""
         with safe_open(path, "np") as file:
             names = [name.split(".")[1:] for name in file.keys() if name.startswith("components.")]
             heads = sorted((int(layer), int(head)) for layer, head in names)
-            found = [(place, file.get_tensor("components.{}.{}".format(*place))) for place in heads if place[0] >= 0]
-        where = [(layer, head, number) for (layer, head), of_head in found for number in range(len(of_head))]
-        return cls(np.array(where, int).reshape(-1, 3), np.concatenate([of_head for _, of_head in found]))
+            heads = [(layer, head) for layer, head in heads if layer != EMBEDDING]
+            directions = [file.get_tensor(f"components.{layer}.{head}") for layer, head in heads]
+        counts = map(len, directions)
+        where = [(layer, head, number) for (layer, head), count in zip(heads, counts) for number in range(count)]
+        return cls(np.array(where, int).reshape(-1, 3), np.concatenate(directions))
 
     def rows(self, rows):
-        """Some of the components, by their places."""
+        """The components at these places."""
         return Components(self.where[rows], self.directions[rows])
 
 
-def centred_queries(asked, features, mean):
+def centred_queries(query, features, mean):
     """Queries less the mean of their kind, [query, d_embed].
 
-    asked: {"features": texts [query, d_embed]}, or {"embedding": pictures [query, d_embed], not normalised}
+    query: {"features": texts [query, d_embed]}, or {"embedding": pictures [query, d_embed], not normalised}
     features: the text pool's [text, d_embed]; mean: of the normalised embeddings of the fit images, [d_embed]
     """
-    if "features" in asked:
-        return asked["features"].astype(np.float64) - features.mean(0, dtype=np.float64)
-    embedding = asked["embedding"].astype(np.float64)
+    if "features" in query:
+        return query["features"].astype(np.float64) - features.mean(0, dtype=np.float64)
+    embedding = query["embedding"].astype(np.float64)
     return embedding / np.linalg.norm(embedding, axis=1, keepdims=True) - mean
 
 
 def best_texts(path):
-    """The first text at either end of each component, of a table that explain_heads wrote.
+    """The first text at both ends of each component, from a table that explain_heads wrote.
 
-    Columns top, bottom and strength, its share of its head's singular values; by layer, head and component.
+    Columns top, bottom and strength, the component's share of its head's singular values; by layer, head and component.
     """
     columns = ["layer", "head", "component", "pole", "strength", "text"]
     first = pd.read_parquet(path, columns=columns, filters=[("place", "==", 0)])
@@ -70,11 +72,11 @@ def best_texts(path):
 
 @dataclass
 class Trace:
-    """The components that carry a query, largest |score| first, as many as it takes.
+    """The components that carry a query, largest |score| first, as many as are needed.
 
     order: rows of Components [k]; score: projections of the query on them [k]
-    cosine: of the query with what the first 1, 2, … of them rebuild [k]; reachable: the same with all components
-    control: the same with random components in random order [draw, k]
+    cosine: of the query with its reconstruction by the first 1, 2, … of them [k]; reachable: by all components
+    control: the cosines with random components in random order [draw, k]
     """
 
     order: np.ndarray
@@ -85,7 +87,7 @@ class Trace:
 
 
 def trace(query, components, *, share=0.9, most=200, draws=20, rng):
-    """The components that carry a query [d_embed], centred, to `share` of the reachable cosine, at most `most`: Trace.
+    """Trace of a centred query [d_embed]: the components for `share` of the reachable cosine, at most `most`.
 
     Raises InputError for a query that no component can tell from the mean.
     """
@@ -100,8 +102,8 @@ def trace(query, components, *, share=0.9, most=200, draws=20, rng):
     cosine, rebuilt = [], np.zeros(len(query))
     while len(cosine) < len(order) and not (cosine and max(cosine) >= share * reachable):
         rows = order[len(cosine) : len(cosine) + BLOCK]
-        some, rebuilt = rebuilt_cosines(query, score[rows], components.directions[rows], rebuilt)
-        cosine += some.tolist()
+        more, rebuilt = rebuilt_cosines(query, score[rows], components.directions[rows], rebuilt)
+        cosine += more.tolist()
     enough = np.flatnonzero(np.array(cosine) >= share * reachable)
     count = enough[0] + 1 if len(enough) else len(cosine)
     control = np.zeros((draws, count))
@@ -119,9 +121,9 @@ def rebuilt_cosines(query, score, directions, before=0.0):
 
 
 def ends(values, count):
-    """Places of the highest, evenly spread and the lowest values [item]: {"top", "spread", "bottom"}, [count] each.
+    """Indices of the highest, spread and the lowest values [item]: {"top", "spread", "bottom"}, [count] each.
 
-    Spread as the reference implementation does: from the highest to the lowest by rank, denser at both ends, the ranks
+    Spread as in the reference implementation: from the highest to the lowest by rank, denser at both ends, the ranks
     being (1 - cos) / 2 of equal steps. With fewer items than count, all of them.
     """
     falling = np.argsort(-values, kind="stable")
@@ -131,10 +133,10 @@ def ends(values, count):
 
 
 class View:
-    """Images as a head, or the whole embedding, tells them apart: rows about their mean, chunk by chunk.
+    """The contributions of one head, or the whole embeddings, of all images about their mean, chunk by chunk.
 
     stored: StoredActivations; layer, head: of the head, or EMBEDDING for both; mean: over the fit images, [d_embed]
-    Rows of a head are in an orthonormal frame of its basis, so that lengths and angles are those of its contributions.
+    A head's rows are in an orthonormal frame of its basis, so that lengths and angles are those of its contributions.
     """
 
     def __init__(self, stored, layer, head, mean):
@@ -149,18 +151,18 @@ class View:
     def rows(self):
         """Rows of all images about the mean, chunk by chunk [image, width]."""
         chunks = self.stored.embeddings() if self.frame is None else self.stored.reduced(self.layer, self.head)
-        return (self.of(chunk) for chunk in chunks)
+        return (self.centred(chunk) for chunk in chunks)
 
-    def of(self, rows):
+    def centred(self, rows):
         """Embeddings [image, d_embed], or a head's q [image, coordinate], as rows about the mean."""
         return (rows if self.frame is None else rows @ self.triangle.T) - self.mean
 
-    def seen(self, directions):
+    def coordinates(self, directions):
         """Directions of the joint space [direction, d_embed] in the coordinates of the rows."""
         return directions if self.frame is None else directions @ self.frame
 
     def cosines(self, row):
-        """Cosine of every image with a row [width], in the view: [image]."""
+        """Cosine of every image with a row [width]: [image]."""
         unit = row / max(np.linalg.norm(row), np.finfo(float).tiny)
         return np.concatenate(
             [rows @ unit / np.maximum(np.linalg.norm(rows, axis=1), np.finfo(float).tiny) for rows in self.rows()]
@@ -168,5 +170,5 @@ class View:
 
     def scores(self, direction):
         """Projection of every image on a direction of the joint space [d_embed]: [image]."""
-        seen = self.seen(direction)
-        return np.concatenate([rows @ seen for rows in self.rows()])
+        coordinates = self.coordinates(direction)
+        return np.concatenate([rows @ coordinates for rows in self.rows()])

@@ -19,21 +19,20 @@ CHECKED = 8  # images of the first batch that also go through the bare model
 def extract(loaded, table, root, folder, *, batch_size, workers, layers="all", dtype="float32", on_bad_image="fail"):
     """(ArrayStream in `folder`, proof) over the images of a table, in its order.
 
-    layers: how many of the last layers to keep, or "all". Of the rest, each image keeps
-      the sum, `early` [image, d_embed]
-    dtype: of what is stored, "float32" or "float16"; scalars and embedding stay float32
+    layers: how many of the last layers to keep, or "all"; of the others only their sum, `early` [image, d_embed]
+    dtype: of the stored arrays, "float32" or "float16"; scalars and embedding stay float32
     on_bad_image: "fail" or "skip"
 
     The proof, as a dict: first_layer, the first one kept; sum_error, the largest |sum of parts - e/n|;
-    stored_sum_error, the same with what was rounded to dtype; model_error, the largest difference of e/n from that of
-    the bare model, over the first images; skipped, rows that could not be read with the reason.
-    Raises InputError where an error is above LARGEST_ERROR, and naming an image whose activations are not numbers.
+    stored_sum_error, the same after rounding to dtype; model_error, the largest difference of e/n from that of the
+    bare model, over the first images; skipped, the images that could not be read, each with the reason.
+    Raises InputError where an error is above LARGEST_ERROR, and naming an image whose activations are not finite.
     """
     tower, device = adapt(loaded.model.visual), loaded.device
-    every = len(tower.layers)
-    if layers != "all" and layers > every:
-        raise InputError(f"'layers' asks for the last {layers} layers; the model has {every}.")
-    first = 0 if layers == "all" else every - layers
+    layer_count = len(tower.layers)
+    if layers != "all" and layers > layer_count:
+        raise InputError(f"'layers' asks for the last {layers} layers; the model has {layer_count}.")
+    first = 0 if layers == "all" else layer_count - layers
     basis = head_basis(tower)
     basis = basis.double() if device.type != "mps" else basis.cpu().double()
     stream, skipped = ArrayStream(folder), []
@@ -43,24 +42,24 @@ def extract(loaded, table, root, folder, *, batch_size, workers, layers="all", d
         for rows, (images,) in batches(files, batch_size, workers=workers, on_bad_image=on_bad_image, skipped=skipped):
             images = images.to(device, non_blocking=True)
             with loaded.autocast():
-                seen = activations(loaded.model, images, tower=tower)
+                batch = activations(loaded.model, images, tower=tower)
                 if proof["model_error"] is None:
-                    bare = loaded.model.encode_image(images[:CHECKED], normalize=False).to(seen.embedding)
+                    bare = loaded.model.encode_image(images[:CHECKED], normalize=False).to(batch.embedding)
                     unit = torch.nn.functional.normalize
-                    proof["model_error"] = float((unit(bare) - unit(seen.embedding[:CHECKED])).abs().max())
-            _check_numbers(seen, table["image"].iloc[rows])
-            proof["sum_error"] = max(proof["sum_error"], sum_error(seen, basis))
+                    proof["model_error"] = float((unit(bare) - unit(batch.embedding[:CHECKED])).abs().max())
+            _check_finite(batch, table["image"].iloc[rows])
+            proof["sum_error"] = max(proof["sum_error"], sum_error(batch, basis))
             _check_error(max(proof["sum_error"], proof["model_error"]), loaded.precision)
             if first:
-                early = heads_sum(seen.z[:, :first], seen.scalars, basis[:first].to(seen.z))
-                selves = None if seen.class_self is None else seen.class_self[:, first:]
-                seen = replace(seen, z=seen.z[:, first:], class_self=selves, early=early)
-            stored = {"z": seen.z, "mlps": seen.mlps, "class_self": seen.class_self, "early": seen.early}
-            stored = {name: part.to(getattr(torch, dtype)) for name, part in stored.items() if part is not None}
-            rounded = replace(seen, **{name: part.to(seen.z) for name, part in stored.items()})
+                early = heads_sum(batch.z[:, :first], batch.scalars, basis[:first].to(batch.z))
+                class_self = None if batch.class_self is None else batch.class_self[:, first:]
+                batch = replace(batch, z=batch.z[:, first:], class_self=class_self, early=early)
+            stored = {"z": batch.z, "mlps": batch.mlps, "class_self": batch.class_self, "early": batch.early}
+            stored = {name: tensor.to(getattr(torch, dtype)) for name, tensor in stored.items() if tensor is not None}
+            rounded = replace(batch, **{name: tensor.to(batch.z) for name, tensor in stored.items()})
             proof["stored_sum_error"] = max(proof["stored_sum_error"], sum_error(rounded, basis[first:]))
-            stored |= {"scalars": seen.scalars, "embedding": seen.embedding}
-            arrays = {name: part.cpu().numpy() for name, part in stored.items()}
+            stored |= {"scalars": batch.scalars, "embedding": batch.embedding}
+            arrays = {name: tensor.cpu().numpy() for name, tensor in stored.items()}
             arrays |= {"label": table["label"].to_numpy()[rows], "row": table["row"].to_numpy()[rows]}
             roles = table["role"].to_numpy()[rows]
             stream.append(arrays | {role: (roles == role).astype("uint8") for role in ("fit", "eval")})
@@ -73,14 +72,14 @@ def extract(loaded, table, root, folder, *, batch_size, workers, layers="all", d
     return stream, proof | {"skipped": [bad | {"image": names[bad["image"]]} for bad in skipped]}
 
 
-def _check_numbers(seen, names):
+def _check_finite(batch, names):
     """Raise InputError naming the first image with an activation that is not a finite number."""
-    for part in (seen.embedding, seen.z, seen.mlps, seen.scalars):
-        broken = (~torch.isfinite(part.flatten(1)).all(1)).nonzero().flatten().tolist()
+    for tensor in (batch.embedding, batch.z, batch.mlps, batch.scalars):
+        broken = (~torch.isfinite(tensor.flatten(1)).all(1)).nonzero().flatten().tolist()
         if broken:
             raise InputError(
-                f"The model's activations of {names.iloc[broken[0]]} are not finite numbers; look at the picture, and "
-                "at the precision if it is not fp32."
+                f"The model's activations of {names.iloc[broken[0]]} are not finite numbers; check the image, and the "
+                "precision if it is not fp32."
             )
 
 

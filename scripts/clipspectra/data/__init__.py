@@ -1,0 +1,17 @@
+"""Images, masks and texts in: from the user's folders and tables, from published archives, from the web.
+
+datasets (a dataset is its manifest), pictures (decoding, batches), geometry (what a model sees of a picture),
+texts (pools, prompts, their embeddings), archives and downloads; own_tables, strict_yaml and files read what
+people write by hand.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "datasets": ["choose_rows", "read_manifest"],
+        "pictures": ["open_mask", "open_rgb"],
+        "texts": ["embed_texts", "read_pool", "zero_shot_classifier"],
+    },
+)

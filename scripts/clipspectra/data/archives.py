@@ -1,4 +1,4 @@
-"""The published archives of datasets, each brought to a folder of pictures and a manifest.
+"""Published archives of datasets, each unpacked to a folder of pictures and a manifest.
 
 Archives are not trusted: entries that point outside their folder are refused, and pickles may hold plain data only.
 """
@@ -25,11 +25,11 @@ COLUMNS = {"group": "", "split": "all", "mask": ""}
 def imagenet(files, folder):
     """ILSVRC2012's validation set: files "images" (tar of JPEGs) and "devkit" (tar.gz).
 
-    The devkit's ground truth numbers the pictures, in the order of their names, by its own ids; classes are numbered by
-    sorted wnid here, as everywhere else.
+    The devkit lists its own class ids, one per picture in the order of their names; labels here number the classes by
+    sorted wnid, as is usual.
     """
     kit = "ILSVRC2012_devkit_t12/data"
-    with opened(files["devkit"]) as tar:
+    with open_tar(files["devkit"]) as tar:
         names = set(tar.getnames())
         truth, meta = f"{kit}/ILSVRC2012_validation_ground_truth.txt", f"{kit}/meta.mat"
         for name in (truth, meta):
@@ -37,25 +37,24 @@ def imagenet(files, folder):
                 raise InputError(f"{files['devkit']} is not the devkit of ILSVRC2012: it lacks {name}.")
         ids = [int(line) for line in tar.extractfile(truth).read().split()]
         synsets = loadmat(tar.extractfile(meta), squeeze_me=True)["synsets"]
-    wnids = {int(synset[0]): str(synset[1]) for synset in synsets if int(synset[4]) == 0}  # those without children
-    label_of = {wnid: label for label, wnid in enumerate(sorted(wnids.values()))}
-    with opened(files["images"]) as tar:
-        pictures = sorted(extracted(tar, files["images"], folder, ending=".JPEG"))
+    wnids = {int(synset[0]): str(synset[1]) for synset in synsets if int(synset[4]) == 0}  # leaves only
+    label_by_wnid = {wnid: label for label, wnid in enumerate(sorted(wnids.values()))}
+    with open_tar(files["images"]) as tar:
+        pictures = sorted(extract_files(tar, files["images"], folder, ending=".JPEG"))
     if len(pictures) != len(ids) or not set(ids) <= set(wnids):
         raise InputError(
             f"{files['devkit']} does not fit {files['images']}: it has {len(ids)} labels of {len(wnids)} classes for "
             f"{len(pictures)} pictures."
         )
     classes = [wnids[number] for number in ids]
-    return pd.DataFrame({"image": pictures, "label": [label_of[name] for name in classes], "class": classes}).assign(
-        **COLUMNS | {"split": "val"}
-    )
+    labels = [label_by_wnid[wnid] for wnid in classes]
+    return pd.DataFrame({"image": pictures, "label": labels, "class": classes}).assign(**COLUMNS | {"split": "val"})
 
 
 def imagenet_segmentation(files, folder):
     """ImageNet-segmentation (Guillaumin et al. 2014): file "archive", gtsegs_ijcv.mat, MATLAB 7.3, which is HDF5.
 
-    It names no classes: every picture is of class "".
+    It has no classes: the class of every picture is "".
     """
     rows, path = [], files["archive"]
     for kind in ("images", "masks"):
@@ -69,46 +68,47 @@ def imagenet_segmentation(files, folder):
                 picture = picture.transpose(2, 1, 0) if picture.ndim == 3 else picture.T
                 if picture.shape[:2] != mask.shape or not np.isin(mask, (0, 1)).all():
                     raise InputError(
-                        f"Picture {number} of {path} has {picture.shape[:2]} pixels, its mask {mask.shape} with values"
-                        f" {np.unique(mask)[:5].tolist()}; they must be of one size, with 0 and 1."
+                        f"Picture {number} of {path} has shape {picture.shape[:2]}, its mask {mask.shape} with values "
+                        f"{np.unique(mask)[:5].tolist()}; both must have the same shape, and masks hold 0 and 1 only."
                     )
-                row = {kind[:-1]: f"{folder.name}/{kind}/{number:04d}.png" for kind in ("images", "masks")}
-                Image.fromarray(picture.astype(np.uint8)).save(folder / "images" / f"{number:04d}.png")
-                Image.fromarray(mask.astype(np.uint8)).save(folder / "masks" / f"{number:04d}.png")
-                rows.append(row)
+                name = f"{number:04d}.png"
+                Image.fromarray(picture.astype(np.uint8)).save(folder / "images" / name)
+                Image.fromarray(mask.astype(np.uint8)).save(folder / "masks" / name)
+                rows.append({kind: f"{folder.name}/{kind}s/{name}" for kind in ("image", "mask")})
     except (OSError, KeyError, AttributeError) as error:
         if getattr(error, "errno", None):
-            raise  # of this machine, such as a full disk
-        raise InputError(f"{path} is no gtsegs_ijcv.mat, or it is damaged: {error}.") from error
+            raise  # an error of this machine, such as a full disk
+        raise InputError(f"{path} is not gtsegs_ijcv.mat, or it is damaged: {error}.") from error
     return pd.DataFrame(rows).assign(**COLUMNS | {"label": 0, "class": "", "mask": [row["mask"] for row in rows]})
 
 
 def waterbirds(files, folder):
-    """Waterbirds (Sagawa et al. 2020): file "archive", a tar.gz with metadata.csv. Groups are class on place."""
-    with opened(files["archive"]) as tar:
-        names = extracted(tar, files["archive"], folder)
+    """Waterbirds (Sagawa et al. 2020): file "archive", a tar.gz with metadata.csv. Groups: "{class} on {place}"."""
+    path = files["archive"]
+    with open_tar(path) as tar:
+        names = extract_files(tar, path, folder)
     tables = [name for name in names if name.endswith("/metadata.csv")]
     if len(tables) != 1:
-        raise InputError(f"{files['archive']} is not the archive of Waterbirds: it has {len(tables)} metadata.csv.")
-    metadata, root = f"metadata.csv of {files['archive']}", tables[0].removesuffix("metadata.csv")
+        raise InputError(f"{path} is not the archive of Waterbirds: it has {len(tables)} files metadata.csv, not one.")
+    metadata, root = f"metadata.csv of {path}", tables[0].removesuffix("metadata.csv")
     table = read_own_table((folder.parent / tables[0]).read_bytes(), metadata)
     missing = [column for column in ("img_filename", *WATERBIRDS) if column not in table.columns]
     if missing:
         raise InputError(
             f"{metadata} lacks the column {missing[0]}; it has {', '.join(table.columns)}. Only the columns and codes "
-            "of the published archive are known here: write a manifest of your own from it."
+            "of the published archive are supported: write your own manifest from it."
         )
-    coded = {column: _decoded(table[column], codes, metadata) for column, codes in WATERBIRDS.items()}
-    result = pd.DataFrame({"image": root + table["img_filename"], "class": coded["y"], "place": coded["place"]})
+    words = {column: _decode(table[column], codes, metadata) for column, codes in WATERBIRDS.items()}
+    result = pd.DataFrame({"image": root + table["img_filename"], "class": words["y"], "place": words["place"]})
     result["label"] = result["class"].map(list(WATERBIRDS["y"].values()).index)
     result["group"] = result["class"] + " on " + result["place"]
     absent = sorted(set(result["image"]) - set(names))
     if absent:
-        raise InputError(f"{files['archive']} lacks {len(absent)} pictures of its metadata.csv, the first {absent[0]}.")
-    return result.assign(split=coded["split"], mask="")[["image", "label", "class", "place", "group", "split", "mask"]]
+        raise InputError(f"{path} lacks {len(absent)} pictures that its metadata.csv names, the first {absent[0]}.")
+    return result.assign(split=words["split"], mask="")[["image", "label", "class", "place", "group", "split", "mask"]]
 
 
-# What the codes of Waterbirds' metadata.csv stand for; the words themselves are taken too.
+# What the codes of Waterbirds' metadata.csv stand for; the words themselves are accepted too.
 WATERBIRDS = {
     "y": {"0": "landbird", "1": "waterbird"},
     "place": {"0": "land", "1": "water"},
@@ -116,69 +116,67 @@ WATERBIRDS = {
 }
 
 
-def _decoded(values, codes, name):
-    """A column's values by their codes. Raises InputError naming the first one that is none."""
+def _decode(column, codes, name):
+    """The words for a column's codes. Raises InputError naming the first value that is neither."""
     known = codes | {f"{code}.0": word for code, word in codes.items()} | {word: word for word in codes.values()}
-    values = values.str.strip()
-    unknown = values[~values.isin(list(known))]
+    column = column.str.strip()
+    unknown = column[~column.isin(list(known))]
     if len(unknown):
         listed = ", ".join(f"{code} ({word})" for code, word in codes.items())
         raise InputError(
-            f"{name}, line {unknown.index[0]}, has {values.name} {unknown.iloc[0]!r}; it must be one of {listed}."
+            f"{name}, line {unknown.index[0]}, has {column.name} {unknown.iloc[0]!r}; it must be one of {listed}."
         )
-    return values.map(known)
+    return column.map(known)
 
 
 def cifar(files, folder):
     """CIFAR-10 or CIFAR-100 for Python (Krizhevsky 2009): file "archive", a tar.gz of pickles with plain arrays."""
-    path, batches = files["archive"], {}
-    with opened(path) as tar:
+    path, contents = files["archive"], {}
+    with open_tar(path) as tar:
         for member in tar:
             file = tar.extractfile(member) if member.isfile() else None
-            if file is not None and file.read(1) == b"\x80":  # a pickle; others are notes
+            if file is not None and file.read(1) == b"\x80":  # a pickle; other files are notes
                 file.seek(0)
-                batches[member.name.rsplit("/", 1)[-1]] = _plain_data(file, path)
-    meta = batches.get("meta", batches.get("batches.meta"))
+                contents[member.name.rsplit("/", 1)[-1]] = _plain_data(file, path)
+    meta = contents.get("meta", contents.get("batches.meta"))
     if meta is None:
-        raise InputError(f"{path} is no archive of CIFAR for Python: it lacks its file of class names.")
-    fine, rows = "meta" in batches, []
-    classes = _names(meta, "fine_label_names" if fine else "label_names", path)
-    for name, batch in progress(sorted(batches.items()), "batches", unit="batch"):
+        raise InputError(f"{path} is not the archive of CIFAR for Python: it lacks the file of class names.")
+    fine, rows = "meta" in contents, []
+    classes = _class_names(meta, "fine_label_names" if fine else "label_names", path)
+    for name, batch in progress(sorted(contents.items()), "batches", unit="batch"):
         if "data" not in batch:
             continue
         split = "test" if name.startswith("test") else "train"
         (folder / split).mkdir(parents=True, exist_ok=True)
-        data, labels = (
-            np.asarray(batch["data"]),
-            _labels(batch, "fine_labels" if fine else "labels", classes, name, path),
-        )
+        data = np.asarray(batch["data"])
+        labels = _labels(batch, "fine_labels" if fine else "labels", classes, name, path)
         if data.shape != (len(labels), 3072) or data.dtype != np.uint8:
-            raise InputError(f"{name} of {path} is no batch of CIFAR: it must hold a picture of 32 × 32 px a label.")
+            raise InputError(f"{name} of {path} is not a CIFAR batch: it must hold a 32 × 32 px picture per label.")
         if fine:
-            superclasses = _names(meta, "coarse_label_names", path)
-            above = _labels(batch, "coarse_labels", superclasses, name, path)
+            superclasses = _class_names(meta, "coarse_label_names", path)
+            superclass_labels = _labels(batch, "coarse_labels", superclasses, name, path)
         for number, picture in enumerate(data.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)):
             image = f"{folder.name}/{split}/{name}-{number:05d}.png"
             Image.fromarray(picture).save(folder.parent / image)
             row = {"image": image, "label": labels[number], "class": classes[labels[number]], "split": split}
-            rows.append(row | ({"superclass": superclasses[above[number]]} if fine else {}))
+            rows.append(row | ({"superclass": superclasses[superclass_labels[number]]} if fine else {}))
     return pd.DataFrame(rows).assign(group="", mask="")
 
 
-def _names(meta, key, path):
-    """Names of classes in CIFAR's meta file."""
+def _class_names(meta, key, path):
+    """Class names of CIFAR's meta file."""
     names = meta.get(key)
     if not isinstance(names, list) or len(set(names)) != len(names) or not all(isinstance(name, str) for name in names):
-        raise InputError(f"{path} is no archive of CIFAR for Python: its {key} are no list of different names.")
+        raise InputError(f"{path} is not the archive of CIFAR for Python: its {key} must be distinct names.")
     return names
 
 
 def _labels(batch, key, names, name, path):
-    """Labels of a batch of CIFAR, each the place of a name."""
+    """Labels of a CIFAR batch, checked to be indices into the names."""
     labels = batch.get(key)
     if not isinstance(labels, list) or not set(labels) <= set(range(len(names))):
         raise InputError(
-            f"{name} of {path} is no batch of CIFAR: its {key} must be numbers from 0 to {len(names) - 1}."
+            f"{name} of {path} is not a CIFAR batch: its {key} must be numbers from 0 to {len(names) - 1}."
         )
     return labels
 
@@ -190,31 +188,31 @@ VOC_CLASSES = (
 
 
 def pascal_voc(files, folder):
-    """Pascal VOC 2012, segmentation: file "archive", VOCtrainval_11-May-2012.tar. Foreground is any object, void stays.
+    """Pascal VOC 2012 segmentation: file "archive", VOCtrainval_11-May-2012.tar. Objects are foreground, void is 255.
 
-    A picture's class is that of the object with the most pixels.
+    A picture's class is the object class with the most pixels.
     """
     root, path = f"{folder.name}/VOCdevkit/VOC2012", files["archive"]
-    with opened(path) as tar:
-        names = set(extracted(tar, path, folder, ending=(".jpg", ".png", ".txt")))
+    with open_tar(path) as tar:
+        names = set(extract_files(tar, path, folder, ending=(".jpg", ".png", ".txt")))
     rows = []
     (folder / "masks").mkdir()
     for split in ("train", "val"):
-        listed = f"{root}/ImageSets/Segmentation/{split}.txt"
-        if listed not in names:
+        split_file = f"{root}/ImageSets/Segmentation/{split}.txt"
+        if split_file not in names:
             raise InputError(
-                f"{path} is not the archive of Pascal VOC 2012: it lacks {listed.removeprefix('images/')}."
+                f"{path} is not the archive of Pascal VOC 2012: it lacks {split_file.removeprefix('images/')}."
             )
-        for name in progress((folder.parent / listed).read_text().split(), split, unit="picture"):
+        for name in progress((folder.parent / split_file).read_text().split(), split, unit="picture"):
             absent = {f"{root}/SegmentationClass/{name}.png", f"{root}/JPEGImages/{name}.jpg"} - names
             if absent:
-                raise InputError(f"{path} lacks {sorted(absent)[0].removeprefix('images/')}, which {listed} names.")
-            # of the palette, whose places are the classes
+                raise InputError(f"{path} lacks {sorted(absent)[0].removeprefix('images/')}, which {split_file} lists.")
+            # palette indices are the classes
             classes = np.array(Image.open(folder.parent / f"{root}/SegmentationClass/{name}.png"))
             counts = np.bincount(classes[(classes > 0) & (classes < 255)], minlength=21)[1:]
             if classes.ndim != 2 or len(counts) > len(VOC_CLASSES) or not counts.any():
                 raise InputError(
-                    f"{path} is another archive than Pascal VOC 2012: the mask of {name} holds "
+                    f"{path} is not the archive of Pascal VOC 2012: the mask of {name} holds "
                     f"{np.unique(classes)[:5].tolist()}, where the classes are 1 to {len(VOC_CLASSES)}."
                 )
             label = int(counts.argmax())
@@ -234,25 +232,25 @@ SOURCES = {
     "cifar100": cifar,
 }
 
-# Where an archive is to be had that may not be fetched by everybody.
+# Where to get an archive that is not free to download.
 TERMS = {
-    "imagenet": " ImageNet is for non-commercial research: ask for access at https://image-net.org, and fetch "
+    "imagenet": " ImageNet is for non-commercial research only: request access at https://image-net.org and download "
     "ILSVRC2012_img_val.tar and ILSVRC2012_devkit_t12.tar.gz."
 }
 
 
-def check_complete(table, source):
-    """Raise InputError if some rows of a source's table have a class, group or split and others have none."""
+def check_complete(table, dataset):
+    """Raise InputError if some rows of a dataset's table have a class, group or split and others have none."""
     for column in ("class", "group", "split"):
         blank = table[column].isna() | (table[column] == "")
         if blank.any() and not (blank.all() and column != "split"):
             row = table[blank].iloc[0]
-            raise InputError(f"{source}: {blank.sum()} pictures have no {column}, the first {row['image']}.")
+            raise InputError(f"{dataset}: {blank.sum()} pictures have no {column}, the first {row['image']}.")
 
 
 @contextmanager
-def opened(path):
-    """A tar archive; InputError that names it if it is none, damaged or cut off."""
+def open_tar(path):
+    """Open a tar archive. Raises InputError if it is not a tar, damaged or cut off."""
     try:
         with tarfile.open(path) as tar:
             yield tar
@@ -263,10 +261,10 @@ def opened(path):
         raise InputError(f"The archive {path} is damaged or cut off: {reason}. Fetch it again.") from error
 
 
-def extracted(tar, path, folder, ending=""):
+def extract_files(tar, path, folder, ending=""):
     """Write the files of an archive below a folder and list them, as paths from the folder above.
 
-    Raises InputError for an entry that would leave the folder or is no plain file.
+    Raises InputError for an entry that would leave the folder or is not a plain file.
     """
     names = []
     folder.mkdir(parents=True, exist_ok=True)
@@ -275,7 +273,7 @@ def extracted(tar, path, folder, ending=""):
             if member.isdir():
                 continue
             if not member.isfile():
-                raise InputError(f"The archive {path} holds {member.name}, which is no plain file; it is not trusted.")
+                raise InputError(f"The archive {path} holds {member.name}, not a plain file; it is not trusted.")
             if not member.name.endswith(ending):
                 continue
             if member.name.startswith("/") or ".." in member.name.split("/"):
@@ -300,7 +298,7 @@ class _PlainData(pickle.Unpickler):
 
     def find_class(self, module, name):
         if (module, name) not in self.ALLOWED:
-            raise InputError(f"it holds a pickle that calls {module}.{name}, which is no plain data; refused")
+            raise InputError(f"it holds a pickle that calls {module}.{name}, which is not plain data")
         return self.ALLOWED[module, name]
 
 
@@ -313,4 +311,4 @@ def _plain_data(file, path):
     except InputError as error:
         raise InputError(f"The archive {path} is not trusted: {error}.") from error
     except (pickle.UnpicklingError, ValueError, IndexError, KeyError, TypeError, EOFError) as error:
-        raise InputError(f"The archive {path} holds a file that is no CIFAR batch: {error}.") from error
+        raise InputError(f"The archive {path} holds a file that is not a CIFAR batch: {error}.") from error

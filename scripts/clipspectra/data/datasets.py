@@ -1,4 +1,4 @@
-"""A dataset is its manifest: a table with one row an image. Everything after it is the same for all datasets.
+"""A dataset is its manifest: a table with one row per image. Everything after it is the same for all datasets.
 
 Columns: image and mask (paths relative to the manifest's folder), label (whole numbers that order the classes), class
 (its name), group, split, and any number of factor columns. All but label are texts. mask and group may be empty.
@@ -10,6 +10,7 @@ import os
 import re
 import unicodedata
 from collections import Counter, defaultdict
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -28,15 +29,15 @@ SPLIT = re.compile(
     r"([_-]?(set|split|data|images)|\d+)?",
     re.IGNORECASE,
 )
-# What Pillow knows by name and cannot decode by itself.
+# Formats that Pillow knows by name and cannot decode by itself.
 UNREADABLE = {"BUFR", "GRIB", "HDF5", "MPEG", "WMF", "EPS", "PDF"}
 
 
 def read_manifest(path):
     """A manifest as a pandas table, checked. Raises InputError that names the line, the column and the value.
 
-    Refused: missing columns, labels that are no whole numbers, labels and classes that do not belong to each other one
-    to one, classes that only some rows have, an image named twice, values that end in blanks that cannot be seen.
+    Refused: missing columns, labels that are no whole numbers, labels and classes that are not one to one, classes that
+    only some rows have, an image named twice, values with invisible blanks at their ends.
     """
     table = read_own_table(path)
     missing = [column for column in REQUIRED if column not in table.columns]
@@ -52,11 +53,11 @@ def read_manifest(path):
     for column in table.columns.drop(["image", "mask", "label"]):
         if blank := invisible_blank(table[column]):
             raise InputError(
-                f"The manifest {path}, line {blank[0]}, has {column} {blank[1]!r}, which begins or ends with a blank "
-                "that cannot be seen; take it out."
+                f"The manifest {path}, line {blank[0]}, has {column} {blank[1]!r}, which begins or ends with an "
+                "invisible blank; remove it."
             )
     for column in table.columns.drop(["image", "mask"]):
-        table[column] = table[column].map(partial(unicodedata.normalize, "NFC"))  # ä is one letter, however written
+        table[column] = table[column].map(partial(unicodedata.normalize, "NFC"))  # ä as one character
     for line, label in table["label"].items():
         if not re.fullmatch(r"[+-]?\d+(\.0*)?", label.strip()):
             raise InputError(
@@ -64,42 +65,42 @@ def read_manifest(path):
             )
     table["label"] = table["label"].map(lambda label: int(label.strip().split(".")[0]))
     pairs = table[["label", "class"]].drop_duplicates()
-    for one, other in (("label", "class"), ("class", "label")):
-        several = pairs[pairs[one].duplicated(keep=False)]
-        if len(several):
-            value = several[one].tolist()[0]
-            others = ", ".join(map(repr, several.loc[several[one] == value, other].tolist()))
-            raise InputError(f"The manifest {path} gives {one} {value!r} more than one {other}: {others}.")
+    for key, partner in (("label", "class"), ("class", "label")):
+        ambiguous = pairs[pairs[key].duplicated(keep=False)]
+        if len(ambiguous):
+            value = ambiguous[key].tolist()[0]
+            partners = ", ".join(map(repr, ambiguous.loc[ambiguous[key] == value, partner].tolist()))
+            raise InputError(f"The manifest {path} gives {key} {value!r} more than one {partner}: {partners}.")
     if (nameless := table.index[table["image"] == ""]).any():
         raise InputError(f"The manifest {path} names no image in line {nameless[0]}.")
     blank = table.index[table["class"] == ""]
     if 0 < len(blank) < len(table):
         raise InputError(f"The manifest {path} has no class in {len(blank)} rows, the first in line {blank[0]}.")
-    twice = table["image"][table["image"].duplicated()]
-    if len(twice):
-        raise InputError(f"The manifest {path} names {twice.iloc[0]} twice.")
+    duplicates = table["image"][table["image"].duplicated()]
+    if len(duplicates):
+        raise InputError(f"The manifest {path} names {duplicates.iloc[0]} twice.")
     return table.reset_index(drop=True)
 
 
 def folder_manifest(folder):
-    """Manifest of a folder of class folders: a class a subfolder, numbered in sorted order; absolute paths.
+    """Manifest of a folder with one subfolder per class, numbered in sorted order; absolute paths.
 
-    Hidden files and folders, and __MACOSX, are no part of it. Raises InputError for a folder that holds splits, or one
+    Hidden files and folders, and __MACOSX, are ignored. Raises InputError for a folder that holds splits, or one
     that has no pictures.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"The image folder {folder} is not there; set the dataset's 'folder' in the config.")
-    by_class = _by_class(folder)
-    pictures = {name: [path for path in paths if is_picture(path)] for name, paths in by_class.items()}
+    files = _files_by_class(folder)
+    pictures = {name: [path for path in paths if is_picture(path)] for name, paths in files.items()}
     if not any(pictures.values()):
         raise InputError(f"The image folder {folder} has no class folders with images.")
     _refuse_splits(folder, pictures)
     empty = [name for name, paths in pictures.items() if not paths]
     if empty:
-        others = {path.suffix.lower() or "files without ending" for path in by_class[empty[0]]}
-        holds = f" that are read here (it holds {', '.join(sorted(others))})" if others else ""
-        raise InputError(f"The class folder {folder / empty[0]} has no images{holds}; fill it or take it away.")
+        endings = {path.suffix.lower() or "files without ending" for path in files[empty[0]]}
+        holds = f" of a supported kind (it holds {', '.join(sorted(endings))})" if endings else ""
+        raise InputError(f"The class folder {folder / empty[0]} has no images{holds}; fill it or remove it.")
     rows = [
         {"image": os.path.abspath(path), "label": label, "class": unicodedata.normalize("NFC", name)}
         for label, (name, paths) in enumerate(sorted(pictures.items()))
@@ -107,7 +108,7 @@ def folder_manifest(folder):
     ]
     for row in rows:
         if "\r" in row["image"] or not _is_text(row["image"]):
-            raise InputError(f"The picture {row['image']!r} has a name that no table can hold; rename it.")
+            raise InputError(f"The picture {row['image']!r} has a name that a table cannot hold; rename it.")
     return pd.DataFrame(rows).assign(group="", split="all", mask="")
 
 
@@ -126,7 +127,7 @@ def left_out(folder):
     These are pictures that Pillow cannot read, and pictures that lie beside the class folders.
     """
     folder = Path(folder)
-    inside = [path for paths in _by_class(folder).values() for path in paths if not is_picture(path)]
+    inside = [path for paths in _files_by_class(folder).values() for path in paths if not is_picture(path)]
     beside = [path for path in visible_files(folder) if path.parent == folder]
     paths = inside + beside
     guessed = [path for path in paths if (mimetypes.guess_type(path.name)[0] or "").startswith("image/")]
@@ -141,25 +142,25 @@ def is_picture(path):
     return kind in Image.OPEN and kind not in UNREADABLE
 
 
-def _by_class(folder):
-    """{class: its files} of a folder, sorted; classes are the folders in it that are the user's."""
+def _files_by_class(folder):
+    """{class: its files}, sorted; the classes are the visible subfolders."""
     folders = sorted(entry for entry in folder.iterdir() if entry.is_dir() and is_visible(entry.name))
     return {entry.name: visible_files(entry, (os.path.realpath(folder),)) for entry in folders}
 
 
 def _refuse_splits(folder, pictures):
-    """Raise InputError for folders of splits: by their names, or where all hold the same folders and no pictures."""
-    inner = {
+    """Raise InputError if the folders are splits: by their names, or if all hold the same folders and no pictures."""
+    subfolders = {
         name: {parts[0] for path in paths if len(parts := path.relative_to(folder / name).parts) > 1}
         for name, paths in pictures.items()
     }
     direct = any(path.parent == folder / name for name, paths in pictures.items() for path in paths)
     splits = [name for name in pictures if SPLIT.fullmatch(name)]
-    alike = not direct and len(set(map(frozenset, inner.values()))) == 1
-    if alike or len(splits) > 1:
+    same = not direct and len(set(map(frozenset, subfolders.values()))) == 1
+    if same or len(splits) > 1:
         names = splits if len(splits) > 1 else list(pictures)
-        first = "train" if inner.get("train") else next((name for name in names if inner[name]), names[0])
-        inside = f", each with the folders {', '.join(sorted(inner[first])[:5])}" if inner[first] else ""
+        first = "train" if subfolders.get("train") else next((name for name in names if subfolders[name]), names[0])
+        inside = f", each with the folders {', '.join(sorted(subfolders[first])[:5])}" if subfolders[first] else ""
         raise InputError(
             f"The folders {', '.join(names)} of {folder} look like splits, not classes{inside}. Set folder to one of "
             f"them, such as {folder / first}, if it has class folders, or write a manifest with a split column."
@@ -167,7 +168,7 @@ def _refuse_splits(folder, pictures):
 
 
 def own_manifest(path):
-    """A manifest of one's own, its files by absolute path. Raises InputError for files that are not there."""
+    """The user's own manifest, with absolute paths. Raises InputError for files that are not there."""
     table = read_manifest(path)
     for column in ("image", "mask"):
         paths = [os.path.abspath(Path(path).parent / name) if name else "" for name in table[column]]
@@ -178,19 +179,19 @@ def own_manifest(path):
                 f"The manifest {path} names {len(absent)} files that are not there, the first {absent[0]!r}."
                 + (" Write / between folders, not a backslash." if "\\" in absent[0] else "")
             )
-    twice = table["image"][table["image"].duplicated()]
-    if len(twice):
-        raise InputError(f"The manifest {path} names {twice.iloc[0]} twice.")
+    duplicates = table["image"][table["image"].duplicated()]
+    if len(duplicates):
+        raise InputError(f"The manifest {path} names {duplicates.iloc[0]} twice.")
     return table
 
 
 def choose_rows(manifest, roles, seed):
-    """Rows that one seed uses: a copy of the manifest's rows with columns row and role.
+    """The manifest's rows that one seed uses, with columns row and role.
 
     roles: {"fit": {"split": name or None, "per_class": n}, "eval": …}. From each class n images, or "all" that the
-    other role leaves, are drawn without replacement; no image has two roles, and a class too small for both is shared
-    in the proportion asked for. The draw of a class depends on the seed and on the names of the class and its images,
-    not on the manifest's order.
+    other roles leave, are drawn without replacement; no image has two roles, and a class too small for all is shared
+    in proportion to n. The draw of a class depends on the seed and on the names of the class and its images, not on
+    the manifest's order.
     """
     table = manifest.reset_index(names="row")
     splits = {role: rule.get("split") for role, rule in roles.items()}
@@ -198,17 +199,17 @@ def choose_rows(manifest, roles, seed):
     for name, members in table.groupby("class"):
         members = members.sort_values("image")
         members = members.iloc[np.random.default_rng([seed, *str(name).encode()]).permutation(len(members))]
-        # Named splits first: a role without one draws from all that is left.
+        # Named splits first: a role without a split draws from all remaining images.
         for split in sorted(set(splits.values()), key=lambda split: (split is None, split)):
             left = members if split is None else members[members["split"] == split]
-            asked = {role: roles[role]["per_class"] for role in sorted(roles) if splits[role] == split}
-            rest = len(left) - sum(wanted for wanted in asked.values() if wanted != "all")
-            rest = max(rest, 0) // max(list(asked.values()).count("all"), 1)
-            asked = {role: rest if wanted == "all" else wanted for role, wanted in asked.items()}
-            total = sum(asked.values())
-            for role, wanted in asked.items():
-                count = wanted if total <= len(left) else wanted * len(left) // total
-                total -= wanted
+            quotas = {role: roles[role]["per_class"] for role in sorted(roles) if splits[role] == split}
+            rest = len(left) - sum(quota for quota in quotas.values() if quota != "all")
+            rest = max(rest, 0) // max(list(quotas.values()).count("all"), 1)
+            quotas = {role: rest if quota == "all" else quota for role, quota in quotas.items()}
+            total = sum(quotas.values())
+            for role, quota in quotas.items():
+                count = quota if total <= len(left) else quota * len(left) // total
+                total -= quota
                 chosen.append(left[:count].assign(role=role))
                 members = members.drop(left.index[:count])
                 left = left[count:]
@@ -222,26 +223,27 @@ def choose_rows(manifest, roles, seed):
 
 
 def check_requirements(chosen, factors, masks, dataset):
-    """Raise InputError with all that the config asks of a seed's images and the manifest lacks.
+    """Raise InputError listing everything that the config requires of a seed's images and the manifest lacks.
 
-    factors: columns that must be there and filled; masks: whether the eval images must have masks
+    factors: columns that must exist and be filled; masks: whether the eval images must have masks
     """
-    lacks = []
+    problems = []
     for factor in factors:
         if factor not in chosen.columns:
-            lacks.append(f"The config has '{factor}' under factors, but the manifest has no such column.")
+            problems.append(f"The config has '{factor}' under factors, but the manifest has no such column.")
             continue
         blank = chosen["image"][chosen[factor] == ""]
         if len(blank):
-            lacks.append(f"The factor '{factor}' is blank in {len(blank)} rows, the first of {blank.iloc[0]}.")
-    bare = masked_rows(chosen)["image"][masked_rows(chosen)["mask"] == ""]
-    if masks and len(bare):
-        lacks.append(
-            f"{len(bare)} eval images of {dataset} have no mask in the manifest, the first {bare.iloc[0]}; add their "
-            "masks, or set masks: false in the config."
+            problems.append(f"The factor '{factor}' is blank in {len(blank)} rows, the first of {blank.iloc[0]}.")
+    scored = masked_rows(chosen)
+    unmasked = scored["image"][scored["mask"] == ""]
+    if masks and len(unmasked):
+        problems.append(
+            f"{len(unmasked)} eval images of {dataset} have no mask in the manifest, the first {unmasked.iloc[0]}; add "
+            "their masks, or set masks: false in the config."
         )
-    if lacks:
-        raise InputError(" ".join(lacks))
+    if problems:
+        raise InputError(" ".join(problems))
 
 
 def masked_rows(chosen):
@@ -250,37 +252,34 @@ def masked_rows(chosen):
 
 
 def class_indices(table, column, values, dataset):
-    """Place of each row's class, or factor value, among a classifier's columns, int [image]: by name, not by label.
+    """Index of each row's class, or factor value, among a classifier's columns, int [image]: by name, not by label.
 
-    values: the column's values in the classifier's order. Raises InputError for a row whose value has no text.
+    values: the column's values in the classifier's order. Raises InputError for a value that is none of them.
     """
     unknown = sorted(set(table[column]) - set(values))
     if unknown:
-        name = f"{column} {unknown[0]!r}" if unknown[0] else f"{column} names"
-        raise InputError(f"The texts of {dataset} have no {name}, so it is not known which one is a row's own.")
-    places = {value: place for place, value in enumerate(values)}
-    return np.array([places[value] for value in table[column]], dtype=int)
+        problem = f"the {column} {unknown[0]!r}, which the classifier lacks" if unknown[0] else f"no {column}"
+        raise InputError(f"Images of {dataset} have {problem}, so they cannot be scored.")
+    indices = {value: index for index, value in enumerate(values)}
+    return np.array([indices[value] for value in table[column]], dtype=int)
 
 
 def shared_images(chosen, root):
-    """Rows of a seed that are the same picture, byte by byte, as one of another role: image, role, same_as, its role.
+    """Images of a seed that are, byte for byte, an image of another role: table of image, role, same_as, its_role.
 
-    Files are compared by size, then by their ends, then whole, so that few are read.
+    Files are compared by size, then by their first and last bytes, then whole, so that few are read.
     """
-    alike = {(): [(role, Path(root) / name) for role, name in zip(chosen["role"], chosen["image"])]}
-    for about in (_size, _ends, _digest):
+    groups = {(): [(role, Path(root) / name) for role, name in zip(chosen["role"], chosen["image"])]}
+    for fingerprint in (_size, _ends, _digest):
         finer = defaultdict(list)
-        for key, members in alike.items():
+        for key, members in groups.items():
             for role, path in members:
-                finer[*key, about(path)].append((role, path))
-        alike = {
-            key: members
-            for key, members in finer.items()
-            if key[-1] is not None and len({role for role, _ in members}) > 1
-        }
+                with suppress(OSError):  # unreadable files are the extraction's to refuse or skip
+                    finer[*key, fingerprint(path)].append((role, path))
+        groups = {key: members for key, members in finer.items() if len({role for role, _ in members}) > 1}
     names = {Path(root) / name: name for name in chosen["image"]}
     rows = []
-    for (first_role, first), *others in alike.values():
+    for (first_role, first), *others in groups.values():
         rows += [
             {"image": names[path], "role": role, "same_as": names[first], "its_role": first_role}
             for role, path in others
@@ -290,25 +289,16 @@ def shared_images(chosen, root):
 
 
 def _size(path):
-    try:
-        return path.stat().st_size
-    except OSError:  # for the extraction to refuse or to skip
-        return None
+    return path.stat().st_size
 
 
 def _ends(path):
-    try:
-        with open(path, "rb") as file:
-            start = file.read(2048)
-            file.seek(max(path.stat().st_size - 2048, 0))
-            return start + file.read()
-    except OSError:
-        return None
+    with open(path, "rb") as file:
+        start = file.read(2048)
+        file.seek(max(path.stat().st_size - 2048, 0))
+        return start + file.read()
 
 
 def _digest(path):
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
-    except OSError:
-        return None
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()

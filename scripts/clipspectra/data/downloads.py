@@ -1,4 +1,4 @@
-"""Files from elsewhere: downloads that go on where they stopped, and digests that are checked before a file is used."""
+"""Downloads that resume where they stopped, and digests that are checked before a file is used."""
 
 import time
 from pathlib import Path
@@ -14,13 +14,13 @@ TRIES = 5
 def check_digest(path, expected, advice="Fetch it again, or change the digest in the config."):
     """Raise InputError, with both digests, unless the file's md5 or sha256 is the one expected: {"md5": hex, …}."""
     for kind, digest in expected.items():
-        found = pooch.file_hash(str(path), alg=kind)
-        if found != digest:
-            raise InputError(f"{path} is damaged or another file: its {kind} is {found}, expected {digest}. {advice}")
+        actual = pooch.file_hash(str(path), alg=kind)
+        if actual != digest:
+            raise InputError(f"{path} is damaged or another file: its {kind} is {actual}, expected {digest}. {advice}")
 
 
 def fetch(url, target, expected):
-    """Download a file whole to `target`, with a bar; a download that was cut off goes on where it stopped.
+    """Download a file whole to `target`, with a bar; a download that was cut off resumes where it stopped.
 
     expected: {"md5": hex} or {"sha256": hex}; {} where none is published: then the first download's sha256 is written
     beside the file, and a later download that differs is refused. A file with another digest is kept as target.wrong.
@@ -31,21 +31,21 @@ def fetch(url, target, expected):
         expected = {"sha256": recorded.read_text().strip()}
     for attempt in range(1, TRIES + 1):
         try:
-            _go_on(url, part)
+            _resume(url, part)
             break
         except requests.HTTPError as error:
             status = error.response.status_code
             if status < 500 or attempt == TRIES:
                 raise InputError(
-                    f"{url} cannot be fetched: the server says {status} {error.response.reason}."
+                    f"{url} cannot be fetched: the server answers {status} {error.response.reason}."
                 ) from error
         except (requests.RequestException, OSError) as error:
             if isinstance(error, OSError) and not isinstance(error, requests.RequestException):
-                raise  # of this machine, such as a full disk
+                raise  # an error of this machine, such as a full disk
             if attempt == TRIES:
                 raise InputError(
-                    f"{url} cannot be fetched: {type(error).__name__}. Run again to go on where it stopped, or fetch "
-                    "it by hand and name the file as 'path' in the config."
+                    f"{url} cannot be fetched: {type(error).__name__}. Run again to resume where it stopped, or "
+                    "download it by hand and set the file as 'path' in the config."
                 ) from error
         time.sleep(2**attempt / 10)
     wrong = target.with_name(f"{target.name}.wrong")
@@ -59,12 +59,12 @@ def fetch(url, target, expected):
     part.replace(target)
 
 
-def _go_on(url, part):
-    """Fetch what is missing of a file, from the start where the server cannot continue."""
+def _resume(url, part):
+    """Fetch the missing rest of a file, or all of it where the server does not support ranges."""
     plain = {"Accept-Encoding": "identity"}
-    about = requests.head(url, headers=plain, timeout=30, allow_redirects=True)
-    length = int(about.headers.get("Content-Length", -1)) if about.ok else -1
-    resumes = about.ok and about.headers.get("Accept-Ranges") == "bytes"
+    response = requests.head(url, headers=plain, timeout=30, allow_redirects=True)
+    length = int(response.headers.get("Content-Length", -1)) if response.ok else -1
+    resumes = response.ok and response.headers.get("Accept-Ranges") == "bytes"
     with open(part, "ab") as file:
         if not resumes or file.tell() > length:
             file.seek(0)

@@ -1,4 +1,4 @@
-"""What a tower sees of a picture: the resizing and cropping of its preprocessing, for pictures and masks alike."""
+"""The part of a picture that a tower sees: its preprocessing's resizing and cropping, for pictures and masks."""
 
 from copy import copy
 
@@ -10,21 +10,21 @@ from torchvision import transforms
 from clipspectra.data.pictures import open_rgb
 
 
-def spatial(preprocess):
-    """The resizing and cropping that a model's preprocessing begins with, as a list of transforms of pictures."""
+def resize_and_crop(preprocess):
+    """The resizing and cropping transforms of a model's preprocessing, as a list."""
     kinds = (transforms.Resize, transforms.CenterCrop, ResizeKeepRatio, CenterCropOrPad)
     return [step for step in preprocess.transforms if isinstance(step, kinds)]
 
 
 def mask_transform(preprocess, image_size, squashed=False):
-    """A mask's way to an integer tensor [1, height, width]: the image's own resize and crop, unblended, padding 255.
+    """Transform of a mask to an integer tensor [1, height, width]: the image's resize and crop, nearest, padding 255.
 
-    squashed: as the reference does instead, the whole mask resized to the image's shape.
+    squashed: resize the whole mask to the image's shape instead, as the reference does.
     """
     if squashed:
         steps = [transforms.Resize(tuple(image_size), transforms.InterpolationMode.NEAREST)]
     else:
-        steps = [copy(step) for step in spatial(preprocess)]
+        steps = [copy(step) for step in resize_and_crop(preprocess)]
         for step in steps:
             if hasattr(step, "interpolation"):
                 step.interpolation = transforms.InterpolationMode.NEAREST
@@ -34,14 +34,14 @@ def mask_transform(preprocess, image_size, squashed=False):
 
 
 def model_view(path, preprocess):
-    """A picture as the tower sees it, resized and cropped, uint8 [height, width, 3]."""
-    return np.array(transforms.Compose(spatial(preprocess))(open_rgb(path)))
+    """A picture resized and cropped as the tower sees it, uint8 [height, width, 3]."""
+    return np.array(transforms.Compose(resize_and_crop(preprocess))(open_rgb(path)))
 
 
 def model_view_box(size, preprocess):
-    """(top, left, height, width) of what the tower sees of a picture, in its own pixels. size: its (height, width)."""
+    """(top, left, height, width), in pixels of a picture of size (height, width), of the part that the tower sees."""
     picture, scale, box = Image.new("L", size[::-1]), np.ones(2), np.array([0.0, 0.0, *size])
-    for step in spatial(preprocess):
+    for step in resize_and_crop(preprocess):
         before, picture = picture, step(picture)
         if isinstance(step, transforms.CenterCrop | CenterCropOrPad):
             cut = np.array(before.size[::-1]) - picture.size[::-1]

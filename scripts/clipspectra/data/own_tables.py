@@ -1,4 +1,4 @@
-"""Tables that people write by hand or with Excel, read strictly: every value is a text, every row has all columns."""
+"""Tables written by hand or with Excel, read strictly: every value is a text, every row has all columns."""
 
 import csv
 import io
@@ -10,7 +10,7 @@ from clipspectra import InputError
 
 UTF8 = "save it as UTF-8 (in Excel: 'CSV UTF-8', with commas)"
 SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars", ",": "commas"}
-# Blanks of all kinds and widths, and marks without any width.
+# Blanks of all kinds and widths, and marks of zero width.
 INVISIBLE = "".join(map(chr, [*range(9, 14), *range(28, 33), 0x85, 0xA0, *range(0x2000, 0x2010), 0x2028, 0x2029]))
 INVISIBLE += "\u202f\u2060\u3000\ufeff"
 
@@ -18,10 +18,10 @@ INVISIBLE += "\u202f\u2060\u3000\ufeff"
 def read_own_table(source, name=None, separator=","):
     """A CSV as a table of texts, its index the line where each row ends.
 
-    source: path, or bytes; name: for sentences, the path if not given; separator: of values
+    source: path, or bytes; name: in messages, instead of the path; separator: between values
 
-    Blank rows, and columns without a name, are left out. Raises InputError that names the line for what cannot be read
-    the one way: another encoding or separator, rows that are too long or too short, two columns of one name.
+    Blank rows, and columns without a name, are left out. Raises InputError naming the line for what is ambiguous:
+    another encoding or separator, rows that are too long or too short, two columns of the same name.
     """
     name = name or source
     raw = source if isinstance(source, bytes) else Path(source).read_bytes()
@@ -34,26 +34,26 @@ def read_own_table(source, name=None, separator=","):
                 lines.append(reader.line_num)
     except csv.Error as error:
         raise InputError(f"{name}, line {reader.line_num}, cannot be read: {error}.") from error
-    if rows and rows[0][0].startswith("sep=") and not any(rows[0][1:]):  # Excel's own word on the separator
+    if rows and rows[0][0].startswith("sep=") and not any(rows[0][1:]):  # Excel's note of the separator
         rows, lines = rows[1:], lines[1:]
     if not rows:
         raise InputError(f"{name} is empty.")
     header = [cell.strip(INVISIBLE) for cell in rows[0]]
     if len(header) == 1:
-        for other, what in SEPARATORS.items():
-            if other in header[0]:
+        for mark, plural in SEPARATORS.items():
+            if mark in header[0]:
                 raise InputError(
-                    f"{name} is separated by {what}, as Excel does where the comma is the decimal mark; write commas, "
-                    f"in Python by pd.read_csv(FILE, sep={other!r}, dtype=str).to_csv('commas.csv', index=False)."
+                    f"{name} is separated by {plural}, as Excel does where the comma is the decimal mark; use commas, "
+                    f"in Python by pd.read_csv(FILE, sep={mark!r}, dtype=str).to_csv('commas.csv', index=False)."
                 )
-    twice = [column for column in header if column and header.count(column) > 1]
-    if twice:
-        raise InputError(f"{name} has two columns '{twice[0]}'.")
-    # A comma after every row is no column; after some rows it may be a shift.
-    tail = {len(row) for row in rows[1:]} == {max(map(len, rows[1:]), default=0)}
+    duplicates = [column for column in header if column and header.count(column) > 1]
+    if duplicates:
+        raise InputError(f"{name} has two columns '{duplicates[0]}'.")
+    # A comma after every row adds no column; after some rows only, values may be shifted.
+    all_padded = {len(row) for row in rows[1:]} == {max(map(len, rows[1:]), default=0)}
     for line, row in zip(lines[1:], rows[1:]):
-        beyond = row[len(header) :]
-        if len(row) < len(header) or any(cell.strip(INVISIBLE) for cell in beyond) or (beyond and not tail):
+        extra = row[len(header) :]
+        if len(row) < len(header) or any(cell.strip(INVISIBLE) for cell in extra) or (extra and not all_padded):
             raise InputError(
                 f"{name}, line {line}, has {len(row)} values where the header has {len(header)}; a comma inside a "
                 "value needs quotes around it."
@@ -62,16 +62,16 @@ def read_own_table(source, name=None, separator=","):
     return table[[column for column in header if column]]
 
 
-def invisible_blank(values):
-    """(index, value) of the first of a column's values that begins or ends with what cannot be seen, None if none."""
-    for index, value in values.items():
+def invisible_blank(column):
+    """(index, value) of a column's first value that begins or ends with an invisible character; None if none does."""
+    for index, value in column.items():
         if value != value.strip(INVISIBLE):
             return index, value
     return None
 
 
 def decoded(raw, name):
-    """The text of a file that must be UTF-8. Raises InputError that says what it seems to be."""
+    """The text of a file that must be UTF-8. Raises InputError that says what the file seems to be instead."""
     if raw.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
         raise InputError(f"{name} is an Excel workbook; {UTF8}.")
     if raw.startswith((b"\xff\xfe", b"\xfe\xff")) or raw[:1000].count(b"\0") > len(raw[:1000]) // 4:
@@ -80,7 +80,7 @@ def decoded(raw, name):
         raise InputError(f"{name} is a gzip archive; unpack it first.")
     if b"\0" in raw:
         line = raw[: raw.index(b"\0")].count(b"\n") + 1
-        raise InputError(f"{name} is no text: line {line} holds a zero byte.")
+        raise InputError(f"{name} is not a text: line {line} holds a zero byte.")
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -1,4 +1,4 @@
-"""Pictures and masks from files, as a viewer shows them, and batches of them from worker processes."""
+"""Pictures and masks from files, turned as a viewer shows them, and batches of them from worker processes."""
 
 import os
 import re
@@ -14,10 +14,10 @@ from PIL import Image, ImageOps, PngImagePlugin
 
 from clipspectra import InputError
 
-# Metadata of image generators and colour profiles: good pixels are not refused for a long text beside them.
+# Image generators and colour profiles write long metadata; readable pixels are not refused because of it.
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 2**26
 ORIENTATION, PHOTOMETRIC = 0x0112, 0x0106
-TURNS = {  # how EXIF's orientation is undone
+TURNS = {  # EXIF orientation -> the transposition that undoes it
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -26,11 +26,11 @@ TURNS = {  # how EXIF's orientation is undone
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-PATIENCE = 600  # seconds without a single batch, after which a disk or a worker is given up
+PATIENCE = 600  # seconds to wait for a batch before giving up on the disk or the workers
 
 
 class BadPicture(InputError):
-    """A picture that is missing or cannot be decoded: path and cause, which says so without the path."""
+    """A picture that is missing or cannot be decoded: its path and the cause, a phrase without the path."""
 
     def __init__(self, path, cause):
         super().__init__(path, cause)
@@ -62,7 +62,7 @@ class ImageFiles:
         return self.item(row, self.preprocess)
 
     def item(self, row, preprocess):
-        """An item with another preprocessing of its image."""
+        """The item of a row, with another preprocessing of its image."""
         try:
             picture = open_rgb(self.images[row])
             tensors = (preprocess(picture),)
@@ -75,33 +75,33 @@ class ImageFiles:
         try:
             return row, (*tensors, self.mask_transform(self.mask(row, picture.size))[0])
         except InputError as error:
-            return row, InputError(str(error))  # a bad mask is not to be skipped
+            return row, InputError(str(error))  # a bad mask must not be skipped
 
     def mask(self, row, size=None):
-        """The mask of a row as its picture is shown. size: (width, height) of the picture, if it is known."""
+        """The mask of a row, turned like its picture. size: (width, height) of the picture, if known."""
         size = size or open_rgb(self.images[row]).size
         return upright_mask(self.masks[row], self.images[row], size, self.mask_pixels)
 
 
 def batches(files, batch_size, *, workers, on_bad_image="fail", skipped=None, patience=PATIENCE):
-    """Batches of ImageFiles, decoded in worker processes: (rows, tensors stacked one by one), at most batch_size long.
+    """Batches of ImageFiles, decoded in worker processes: (rows, stacked tensors), at most batch_size long.
 
     on_bad_image: "fail" raises the InputError of a picture that cannot be read; "skip" leaves it out and adds
     {"image": row, "reason": cause} to the list `skipped`
 
-    Images are handed over as bytes, and through pipes: shared memory and open files, which torch's tensors need, are
-    short in containers. Raises InputError if no batch arrives for `patience` seconds, or if a worker is killed.
+    Workers send images as bytes through pipes: shared memory and open files, which torch's tensors need, are scarce
+    in containers. Raises InputError if no batch arrives for `patience` seconds, or if a worker is killed.
     """
     import torch
     from torch.utils.data import DataLoader
 
     options = {"timeout": patience, "worker_init_fn": _end_with_parent} if workers else {}
-    decode, finish = _in_two(files.preprocess) if workers else (files.preprocess, None)
+    decode, finish = _split_preprocess(files.preprocess) if workers else (files.preprocess, None)
     rows = range(len(files))
-    collate = partial(_collated, files, decode)
+    collate = partial(_collate, files, decode)
     loader = iter(DataLoader(rows, batch_size, num_workers=workers, collate_fn=collate, **options))
     try:
-        while batch := _next(loader, patience):
+        while batch := _next_batch(loader, patience):
             rows, arrays, errors = batch
             for row, error in errors:
                 if on_bad_image != "skip" or not isinstance(error, BadPicture):
@@ -111,21 +111,21 @@ def batches(files, batch_size, *, workers, on_bad_image="fail", skipped=None, pa
                 images, *masks = map(torch.from_numpy, arrays)
                 yield rows, (finish(images) if finish else images, *masks)
     finally:
-        del loader  # an error keeps this frame: its workers end now, not when garbage is collected
+        del loader  # an error keeps this frame alive: end the workers now, not at garbage collection
 
 
-def _next(loader, patience):
+def _next_batch(loader, patience):
     """The next batch of a DataLoader, None after the last one."""
     try:
         return next(loader, None)
     except RuntimeError as error:
         if "DataLoader" not in str(error):
             raise
-        raise InputError(_why_no_batch(str(error), patience)) from error
+        raise InputError(_loader_message(str(error), patience)) from error
 
 
-def _in_two(preprocess):
-    """A preprocessing as (picture -> bytes, bytes -> numbers, which is what it ends with), or (all of it, None)."""
+def _split_preprocess(preprocess):
+    """A preprocessing split into (picture -> bytes, bytes -> normalised numbers), or (preprocess, None)."""
     from open_clip.transform import MaybeToTensor
     from torchvision import transforms
     from torchvision.transforms.functional import normalize
@@ -137,17 +137,17 @@ def _in_two(preprocess):
     return decode, lambda images: normalize(images.float().div_(255), norm.mean, norm.std, inplace=True)
 
 
-def _collated(files, decode, rows):
-    """(rows, tensors stacked as arrays, errors by row) of a batch's rows, read here, in a worker."""
+def _collate(files, decode, rows):
+    """(rows, stacked arrays, [(row, error)]) of a batch's rows, which are read here, in the worker."""
     items = [files.item(row, decode) for row in rows]
-    errors = [(row, part) for row, part in items if isinstance(part, InputError)]
-    good = [(row, part) for row, part in items if not isinstance(part, InputError)]
-    rows, parts = zip(*good) if good else ((), ())
-    return list(rows), tuple(np.stack([tensor.numpy() for tensor in part]) for part in zip(*parts)), errors
+    errors = [(row, content) for row, content in items if isinstance(content, InputError)]
+    good = [(row, content) for row, content in items if not isinstance(content, InputError)]
+    rows, tensors = zip(*good) if good else ((), ())
+    return list(rows), tuple(np.stack([tensor.numpy() for tensor in stack]) for stack in zip(*tensors)), errors
 
 
 def _end_with_parent(worker):
-    """End a worker whose parent was killed: it would wait for ever to hand over its batch."""
+    """End a worker whose parent was killed: it would wait forever to send its batch."""
     parent = os.getppid()
 
     def watch():
@@ -158,27 +158,28 @@ def _end_with_parent(worker):
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _why_no_batch(error, patience):
+def _loader_message(error, patience):
+    """The user's message for an error of the DataLoader."""
     if "timed out" in error:
         return (
             f"No pictures arrived for {patience} seconds: the disk that holds them does not answer, or the processes "
-            "that read them hang. Run again; with threads: 1 the pictures are read without other processes."
+            "that read them hang. Run again; with threads: 1 the main process reads them."
         )
     return (
         "A process that reads pictures was killed, most likely for lack of memory; set threads or batch_size lower, or "
-        "ask for more memory."
+        "request more memory."
     )
 
 
 def open_mask(path):
     """A mask as a picture of the values 0 (background), 1 (foreground) and 255 (not labelled), as it is stored.
 
-    Raises InputError for other values, and for 255 without any 1: most likely the foreground was painted white.
+    Raises InputError for other values, and for 255 without any 1: the foreground is most likely white.
     """
-    return _checked_mask(open_picture(path), path)
+    return _check_mask(open_picture(path), path)
 
 
-def _checked_mask(picture, path):
+def _check_mask(picture, path):
     values = np.array(picture)
     if values.ndim != 2 or not np.isin(values, (0, 1, 255)).all() or (255 in values and 1 not in values):
         raise InputError(
@@ -189,24 +190,24 @@ def _checked_mask(picture, path):
 
 
 def upright_mask(path, image, size, mask_pixels=None):
-    """A mask as its picture is shown, size (width, height).
+    """A mask turned like its picture, which is shown in size (width, height).
 
-    A mask with an EXIF orientation of its own is turned by it. One without, of a picture that EXIF turns, lies on the
-    pixels as they are stored or as they are shown: its size tells, or else `mask_pixels`, "stored" or "shown".
-    Raises InputError where neither does, and where the sizes do not fit.
+    A mask with its own EXIF orientation is turned by it. If only the picture has one, the mask may fit its pixels as
+    stored or as shown: decided by the mask's size, or else by `mask_pixels`, "stored" or "shown". Raises InputError if
+    neither decides, and if the sizes differ.
     """
     stored = open_picture(path)
-    own, turn = _orientation_of(path), _orientation_of(image)  # before they are loaded, which turns a TIFF
-    mask = _checked_mask(stored, path)
-    if own in TURNS:
-        mask = mask.transpose(TURNS[own]) if orientation(stored) in TURNS else mask
+    mask_turn, turn = _file_orientation(path), _file_orientation(image)  # unloaded: loading turns a TIFF
+    mask = _check_mask(stored, path)
+    if mask_turn in TURNS:
+        mask = mask.transpose(TURNS[mask_turn]) if orientation(stored) in TURNS else mask
     elif turn in TURNS:
         turned = mask.transpose(TURNS[turn])
-        fits = {kind: part for kind, part in (("stored", turned), ("shown", mask)) if part.size == size}
+        fits = {pixels: fit for pixels, fit in (("stored", turned), ("shown", mask)) if fit.size == size}
         if mask_pixels is None and len(fits) == 2:
             raise InputError(
                 f"EXIF turns the picture {image} (orientation {turn}), and its mask {path} has no orientation: set "
-                "mask_pixels of the dataset to 'stored' or 'shown', the pixels that the masks lie on."
+                "mask_pixels of the dataset to 'stored' or 'shown', the pixels that its masks were drawn on."
             )
         mask = fits.get(mask_pixels) or next(iter(fits.values()), mask)
     if mask.size != size:
@@ -227,7 +228,7 @@ def orientation(picture):
         return 1
 
 
-def _orientation_of(path):
+def _file_orientation(path):
     try:
         with _quiet(), Image.open(path) as picture:
             return orientation(picture)
@@ -236,27 +237,27 @@ def _orientation_of(path):
 
 
 def open_rgb(path):
-    """A picture in RGB, as a viewer shows it: turned as its EXIF data say, transparent parts on white, 16 bit as 8.
+    """A picture in RGB, as a viewer shows it: turned by its EXIF data, transparent parts on white, 16 bit as 8.
 
-    Raises BadPicture for what cannot be decoded, and for numbers whose white is not known.
+    Raises BadPicture if it cannot be decoded, and for numbers whose white is unknown.
     """
     picture = open_picture(path)
-    kind = picture.format
-    white_is_0 = kind == "TIFF" and picture.tag_v2.get(PHOTOMETRIC) == 0  # which Pillow heeds in 8 bit only
+    file_format = picture.format
+    white_is_0 = file_format == "TIFF" and picture.tag_v2.get(PHOTOMETRIC) == 0  # Pillow heeds it in 8 bit only
     try:
         with _quiet():
             picture = ImageOps.exif_transpose(picture)
-    except Exception:  # EXIF that cannot be read turns nothing
+    except Exception:  # EXIF that cannot be read
         turn = TURNS.get(orientation(picture))
         picture = picture if turn is None else picture.transpose(turn)
     try:
-        if picture.mode.startswith("I;16") or (picture.mode == "I" and kind in ("PPM", "PNG")):
+        if picture.mode.startswith("I;16") or (picture.mode == "I" and file_format in ("PPM", "PNG")):
             values = np.array(picture) // 257
             picture = Image.fromarray((255 - values if white_is_0 else values).astype(np.uint8))
         if picture.mode == "I":
-            raise BadPicture(str(path), "it holds integers of 32 bit, whose white is not known")
+            raise BadPicture(str(path), "it holds integers of 32 bit, whose white is unknown")
         if picture.mode == "F":
-            raise BadPicture(str(path), "it holds floating-point numbers, whose white is not known")
+            raise BadPicture(str(path), "it holds floating-point numbers, whose white is unknown")
         if picture.has_transparency_data:
             picture = picture.convert("RGBA")
             picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
@@ -268,22 +269,22 @@ def open_rgb(path):
 
 
 def open_picture(path):
-    """A decoded picture. Raises BadPicture naming the file for whatever Pillow raises, and for what it warns of."""
+    """A decoded picture. Raises BadPicture, naming the file, for any error of Pillow and for possible bombs."""
     try:
-        # By the open file: of a TIFF's path, Pillow maps turned pictures by their sides as shown, and scrambles them.
+        # From an open file: given a path, Pillow maps turned TIFFs with their sides swapped, and scrambles them.
         with _quiet(), open(path, "rb") as file:
             picture = Image.open(file)
             picture.load()
     except Exception as error:
-        phone = str(path).lower().endswith((".heic", ".heif"))
-        cause = "HEIC is not read here, convert it to JPEG" if phone else _cause(error)
+        is_heic = str(path).lower().endswith((".heic", ".heif"))
+        cause = "HEIC is not supported, convert it to JPEG" if is_heic else _cause(error)
         raise BadPicture(str(path), cause) from error
     return picture
 
 
 @contextmanager
 def _quiet():
-    """Pillow's warnings, which name no file: those of pictures that may be bombs are errors, others of no account."""
+    """Turn Pillow's warnings of decompression bombs into errors, and silence the others: none names a file."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -291,6 +292,8 @@ def _quiet():
 
 
 def _cause(error):
-    """What an error of Pillow says, without the path."""
-    said = getattr(error, "strerror", None) or re.split(r" ['<]", str(error))[0].rstrip(".")
-    return said or {"MemoryError": "it needs more memory than there is"}.get(type(error).__name__, type(error).__name__)
+    """The message of an error of Pillow, without the path."""
+    message = getattr(error, "strerror", None) or re.split(r" ['<]", str(error))[0].rstrip(".")
+    return message or {"MemoryError": "it needs more memory than there is"}.get(
+        type(error).__name__, type(error).__name__
+    )

@@ -1,4 +1,4 @@
-"""YAML as people mean it: keys are texts, no key twice, nothing shared between places; errors name the line."""
+"""YAML read strictly: keys are texts, no key stands twice, anchors share nothing; errors name the line."""
 
 import json
 import re
@@ -12,21 +12,21 @@ from clipspectra import InputError
 def load(path, as_written=False):
     """The content of a YAML or JSON file, its keys as they are written. Raises InputError naming the file and line.
 
-    as_written: whether all values are texts too, as they stand there: 1.10 and yes
+    as_written: whether values stay texts too, exactly as written, such as 1.10 and yes
     """
     text = _text(path)
     if Path(path).suffix == ".json":
         try:
-            return json.loads(text, object_pairs_hook=lambda pairs: _without_doubles(pairs, path))
+            return json.loads(text, object_pairs_hook=lambda pairs: _reject_duplicates(pairs, path))
         except json.JSONDecodeError as error:
             raise InputError(f"{path}, line {error.lineno}: {error.msg}.") from error
     try:
         loader = _Loader(text)
         loader.path, loader.as_written = path, as_written
-        return _apart(loader.get_single_data())
+        return _unshared(loader.get_single_data())
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        tabs = " Indent with blanks, not with tabs." if "\\t" in str(error.problem) else ""
+        tabs = " Indent with spaces, not with tabs." if "\\t" in str(error.problem) else ""
         raise InputError(f"{path}, line {mark.line + 1 if mark else '?'}: {error.problem}.{tabs}") from error
     except InputError:
         raise
@@ -35,7 +35,7 @@ def load(path, as_written=False):
 
 
 def line_of(path, keys):
-    """The line of a file where the entry under a path of keys stands, or its nearest parent; None if neither."""
+    """The line of the entry under a path of keys, or of its nearest parent; None if neither is in the file."""
     try:
         node = yaml.compose(_text(path), Loader=yaml.SafeLoader)
     except (yaml.YAMLError, InputError):
@@ -47,10 +47,10 @@ def line_of(path, keys):
             line = node.start_mark.line + 1
             continue
         pairs = node.value if isinstance(node, yaml.MappingNode) else []
-        found = [(name, value) for name, value in pairs if name.value == str(key)]
-        if not found:
+        matches = [(name, value) for name, value in pairs if name.value == str(key)]
+        if not matches:
             break
-        line, node = found[0][0].start_mark.line + 1, found[0][1]
+        line, node = matches[0][0].start_mark.line + 1, matches[0][1]
     return line
 
 
@@ -62,7 +62,7 @@ def _text(path):
 
 
 class _Loader(yaml.SafeLoader):
-    """Mappings by the texts of their keys, so that 007 stays 007; "no" and "yes" are asked to be quoted."""
+    """Keeps keys as texts, so that 007 stays 007; "no" and "yes" as keys must be quoted."""
 
     def construct_mapping(self, node, deep=False):
         lines = {}
@@ -92,15 +92,15 @@ class _Loader(yaml.SafeLoader):
         return super().construct_object(node, deep)
 
     def construct_yaml_float(self, node):
-        """A number with a point; YAML would read 1:30.5 as 90.5."""
+        """A decimal number; YAML would read 1:30.5 as 90.5."""
         return self.construct_yaml_int(node) if ":" in node.value else super().construct_yaml_float(node)
 
     def construct_yaml_int(self, node):
         """A whole number; YAML would read 010 as 8 and 1:30 as 90."""
         if re.fullmatch(r"[+-]?(0[0-9_]+|.*:.*)", node.value):
             raise InputError(
-                f"{self.path}, line {node.start_mark.line + 1}: YAML takes {node.value} for another number; write it "
-                "without zeros before it, or in quotes if it is a text."
+                f"{self.path}, line {node.start_mark.line + 1}: YAML reads {node.value} as another number; write it "
+                "without leading zeros or colons, or in quotes if it is a text."
             )
         return super().construct_yaml_int(node)
 
@@ -108,20 +108,20 @@ class _Loader(yaml.SafeLoader):
 _Loader.add_constructor("tag:yaml.org,2002:map", lambda loader, node: loader.construct_mapping(node))
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 _Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_yaml_float)
-# 1e-3 is a number, with or without a point.
+# 1e-3 is a number too, although it has no decimal point.
 EXPONENT = re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$")
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", EXPONENT, list("-+0123456789"))
 
 
-def _without_doubles(pairs, path):
+def _reject_duplicates(pairs, path):
     for number, (key, _) in enumerate(pairs):
         if key in [earlier for earlier, _ in pairs[:number]]:
             raise InputError(f"{path}: the key '{key}' stands there twice; the first would be lost.")
     return dict(pairs)
 
 
-def _apart(value):
-    """A copy where nothing is shared: what an anchor stands for, at each of its places."""
+def _unshared(value):
+    """A copy in which no two places share an object, as those of a YAML anchor do."""
     if isinstance(value, dict):
-        return {key: _apart(part) for key, part in value.items()}
-    return [_apart(part) for part in value] if isinstance(value, list) else value
+        return {key: _unshared(item) for key, item in value.items()}
+    return [_unshared(item) for item in value] if isinstance(value, list) else value

@@ -1,4 +1,4 @@
-"""Texts in CLIP's joint space: pools of candidate texts, and classifiers from prompts."""
+"""Texts in CLIP's joint space: pools of candidate texts, and zero-shot classifiers from prompts."""
 
 import io
 import json
@@ -20,28 +20,28 @@ from clipspectra.jobs import progress
 
 
 def read_pool(path, column=None):
-    """(texts, what was dropped) of a UTF-8 file with one text a line; blank lines and doubles are dropped.
+    """(texts, {"blank": n, "double": n} dropped) of a UTF-8 file with one text a line.
 
-    column: of a table (.csv, .tsv, .jsonl, .json, .parquet), the column that holds the texts; needless where the only
-    column is one of TEXT_COLUMNS. Lines end at \\n, \\r\\n or \\r alone, as in the reference; other marks stay inside.
+    column: of a table (.csv, .tsv, .jsonl, .json, .parquet), the column that holds the texts; may be left out if the
+    only column is one of TEXT_COLUMNS. Lines end at \\n, \\r\\n or \\r only, as in the reference.
     """
     kind = Path(path).suffix.lower()
     if kind in (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet"):
-        lines = _column(path, kind, column)
+        lines = _read_column(path, kind, column)
     elif column is not None:
         raise InputError(f"The text pool {path} has no columns; 'column' goes with .csv, .tsv and .jsonl.")
     else:
         lines = io.StringIO(decoded(Path(path).read_bytes(), path), newline=None).read().split("\n")
         if not lines[-1]:
-            lines.pop()  # what ends with a line end has no line after it
+            lines.pop()  # no line follows the last line end
     return clean_pool(lines, path)
 
 
-# Headers of a column of texts that need not be named, where it is the only one.
+# Headers by which the only column of a table is taken for its texts.
 TEXT_COLUMNS = {"text", "texts", "caption", "captions", "title", "sentence", "description", "prompt", "word", "name"}
 
 
-def _column(path, kind, column):
+def _read_column(path, kind, column):
     """The texts of one column of a table file."""
     if kind in (".csv", ".tsv"):
         table = read_own_table(path, separator="\t" if kind == ".tsv" else ",")
@@ -51,14 +51,14 @@ def _column(path, kind, column):
         except Exception as error:
             raise InputError(f"The text pool {path} cannot be read as Parquet: {error}.") from error
     else:
-        table = _json_lines(path)
+        table = _read_json(path)
     if column is None and len(table.columns) == 1 and str(table.columns[0]).lower() in TEXT_COLUMNS:
         column = table.columns[0]
     if column not in table.columns:
-        wanted = f"has no column '{column}'" if column else "is a table"
+        problem = f"has no column '{column}'" if column else "is a table"
         raise InputError(
-            f"The text pool {path} {wanted}; say with 'column' in the config which one holds the texts: "
-            f"{', '.join(map(str, table.columns))}. A list of texts without a header is a .txt."
+            f"The text pool {path} {problem}; set 'column' in the config to the one that holds the texts: "
+            f"{', '.join(map(str, table.columns))}. A list of texts without a header must be a .txt file."
         )
     values = table[column].tolist()
     for row, value in enumerate(values, 1):
@@ -67,47 +67,47 @@ def _column(path, kind, column):
     return ["" if pd.isna(value) else str(value) for value in values]
 
 
-def _json_lines(path):
-    """A table of JSON lines, or of a JSON list: of objects, or of texts."""
+def _read_json(path):
+    """A table from JSON lines or a JSON list, of objects or of texts."""
     text = io.StringIO(decoded(Path(path).read_bytes(), path), newline=None).read()
-    parts, rows = [text] if text.lstrip().startswith("[") else text.split("\n"), []
-    for line, part in enumerate(parts):
+    documents, rows = [text] if text.lstrip().startswith("[") else text.split("\n"), []
+    for line, document in enumerate(documents):
         try:
-            content = json.loads(part) if part.strip() else []
+            content = json.loads(document) if document.strip() else []
         except json.JSONDecodeError as error:
-            raise InputError(f"The text pool {path}, line {line + error.lineno}, is no JSON: {error.msg}.") from error
+            raise InputError(f"The text pool {path}, line {line + error.lineno}, is not JSON: {error.msg}.") from error
         rows += content if isinstance(content, list) else [content]
     if all(isinstance(row, str) for row in rows):
         rows = [{"text": row} for row in rows]
     if not rows or not all(isinstance(row, dict) for row in rows):
-        raise InputError(f"The text pool {path} is no list of texts, and no lines of JSON objects.")
+        raise InputError(f"The text pool {path} is neither a list of texts nor lines of JSON objects.")
     return pd.DataFrame(rows, dtype=object)
 
 
 def generated_pool(path):
-    """(texts, what was dropped) of every template of a YAML file, filled with every word of the lists it names.
+    """(texts, {"blank": n, "double": n} dropped): a YAML file's templates, filled with all words of their lists.
 
     The file has `templates`, texts with {name}, and `words`, a list for each name.
     """
     content = strict_yaml.load(path, as_written=True)
     templates, words = (content.get(key) if isinstance(content, dict) else None for key in ("templates", "words"))
     lists = [templates, *words.values()] if isinstance(words, dict) else [None]
-    if not all(isinstance(part, list) for part in lists):
+    if not all(isinstance(members, list) for members in lists):
         raise InputError(
             f"{path} cannot be read as templates and lists of words: it needs 'templates', a list, and 'words', a list "
             "for each name."
         )
-    words, texts = {name: [*map(_word, members)] for name, members in words.items()}, []
-    for template in map(_word, templates):
+    words, texts = {name: [*map(_check_text, members)] for name, members in words.items()}, []
+    for template in map(_check_text, templates):
         try:
             names = [name for _, name, *_ in string.Formatter().parse(template) if name is not None]
             unknown = sorted(set(names) - set(words))
             if unknown:
                 raise InputError(
-                    f"The template '{template}' of {path} needs the words '{unknown[0]}', which are not there."
+                    f"The template '{template}' of {path} needs the words '{unknown[0]}', which the file lacks."
                 )
-            for chosen in product(*(words[name] for name in names)):
-                texts.append(template.format(**dict(zip(names, chosen))))
+            for combination in product(*(words[name] for name in names)):
+                texts.append(template.format(**dict(zip(names, combination))))
         except InputError:
             raise
         except (ValueError, IndexError, KeyError, AttributeError) as error:
@@ -115,10 +115,10 @@ def generated_pool(path):
     return clean_pool(texts, path)
 
 
-def _word(value):
-    """A template or a word of a list, which must be a text."""
+def _check_text(value):
+    """The value, a template or a word, if it is a text."""
     if not isinstance(value, str):
-        raise InputError(f"Templates and words must be texts; there is {value}.")
+        raise InputError(f"Templates and words must be texts; {value!r} is not.")
     return value
 
 
@@ -132,7 +132,7 @@ def clean_pool(lines, name):
 
 
 def distinct_texts(loaded, texts, batch=1000):
-    """(texts, how many were dropped): of those that are the same tokens to a model, the first."""
+    """(texts, number dropped): the first of all texts that are the same tokens to a model."""
     first = {}
     for start in range(0, len(texts), batch):
         for text, tokens in zip(texts[start : start + batch], loaded.tokenizer(texts[start : start + batch])):
@@ -142,39 +142,42 @@ def distinct_texts(loaded, texts, batch=1000):
 
 @torch.no_grad()
 def embed_texts(loaded, texts, *, batch=256, bar=True):
-    """Normalised embeddings of texts, float32 [text, d_embed]. loaded: models.LoadedModel."""
+    """Normalised embeddings of texts, float32 [text, d_embed]. loaded: LoadedModel; bar: show progress."""
     batches = [texts[start : start + batch] for start in range(0, len(texts), batch)]
-    parts, known = [], getattr(getattr(loaded.model, "text", loaded.model), "token_embedding", None)
-    for part in progress(batches, "texts", unit="batch", leave=False) if bar and len(batches) > 4 else batches:
-        tokens = loaded.tokenizer(part).to(loaded.device)
-        if known is not None and int(tokens.max()) >= known.num_embeddings:
+    embeddings, token_embedding = [], _token_embedding(loaded)
+    for chunk in progress(batches, "texts", unit="batch", leave=False) if bar and len(batches) > 4 else batches:
+        tokens = loaded.tokenizer(chunk).to(loaded.device)
+        if token_embedding is not None and int(tokens.max()) >= token_embedding.num_embeddings:
             raise InputError(
-                f"The tokenizer makes token {int(tokens.max())}, but the model knows {known.num_embeddings} only: it "
-                "needs the tokenizer that it was trained with (hf_tokenizer_name in its config)."
+                f"The tokenizer yields token {int(tokens.max())}, but the model has {token_embedding.num_embeddings} "
+                "tokens: it needs the tokenizer that it was trained with (hf_tokenizer_name in its config)."
             )
-        parts.append(loaded.model.encode_text(tokens, normalize=True).float().cpu())
-    return torch.cat(parts)
+        embeddings.append(loaded.model.encode_text(tokens, normalize=True).float().cpu())
+    return torch.cat(embeddings)
+
+
+def _token_embedding(loaded):
+    return getattr(getattr(loaded.model, "text", loaded.model), "token_embedding", None)
 
 
 def too_long(loaded, texts):
-    """Those of the texts that do not fit the model's context: their end is cut off."""
+    """The texts that do not fit the model's context: their end is cut off."""
     context = loaded.tokenizer.context_length
     pad = int(loaded.tokenizer([texts[0][:1]], context_length=context)[0, -1])
-    wide = [
+    tokens = [
         loaded.tokenizer(texts[start : start + 1000], context_length=context + 2)
         for start in range(0, len(texts), 1000)
     ]
-    beyond = (torch.cat(wide)[:, context:] != pad).any(1)
-    return [text for text, cut in zip(texts, beyond) if cut]
+    is_cut = (torch.cat(tokens)[:, context:] != pad).any(1)
+    return [text for text, cut in zip(texts, is_cut) if cut]
 
 
 def unknown_words(loaded, texts):
-    """Parts of the texts that the model has never learnt: tokens whose embedding is zero, as they are written.
+    """The words, or parts of words, that the model has never learnt: tokens whose embedding is zero.
 
-    The demo's models know the words of their captions only. Empty where the tokens' embedding is not open_clip's own.
+    The demo's models know only the words of their captions. Empty if the token embedding is not open_clip's own.
     """
-    tower = getattr(loaded.model, "text", loaded.model)
-    embedding = getattr(tower, "token_embedding", None)
+    embedding = _token_embedding(loaded)
     if embedding is None or not hasattr(loaded.tokenizer, "decode"):
         return []
     known = embedding.weight.abs().sum(1).cpu() > 0
@@ -183,15 +186,15 @@ def unknown_words(loaded, texts):
 
 
 def check_distinct(loaded, names):
-    """Raise InputError if two of the names, phrases or lists of them, are the same tokens to a model."""
+    """Raise InputError if two classes' names, a phrase or a list of phrases each, are the same tokens to a model."""
     first = {}
     for phrases in names:
         phrases = [phrases] if isinstance(phrases, str) else phrases
-        same = first.setdefault(frozenset(row.numpy().tobytes() for row in loaded.tokenizer(phrases)), phrases)
-        if same is not phrases:
+        earlier = first.setdefault(frozenset(row.numpy().tobytes() for row in loaded.tokenizer(phrases)), phrases)
+        if earlier is not phrases:
             raise InputError(
-                f"{same[0]!r} and {phrases[0]!r} stand for two classes, but are the same tokens to the model; say them "
-                "apart under 'names'."
+                f"{earlier[0]!r} and {phrases[0]!r} stand for two classes, but are the same tokens to the model; give "
+                "them different phrases under 'names'."
             )
 
 
@@ -202,7 +205,7 @@ def zero_shot_classifier(loaded, names, templates):
     """
     for template in templates:
         if "{}" not in template:
-            raise InputError(f"The prompt template '{template}' lacks {{}}, the place of the class name.")
+            raise InputError(f"The prompt template '{template}' lacks {{}}, which the class name replaces.")
     weights = []
     for phrases in names:
         phrases = [phrases] if isinstance(phrases, str) else phrases
@@ -212,9 +215,9 @@ def zero_shot_classifier(loaded, names, templates):
 
 
 def classifier_values(manifest, column, names):
-    """The values of a manifest's column in the order of a classifier's columns; classes by their labels.
+    """The values of a manifest's column in the order of the classifier's columns; classes in the order of their labels.
 
-    Of a manifest that names no classes, with "imagenet" as names: ImageNet's 1,000 names.
+    For a manifest without class names, and "imagenet" as names: ImageNet's 1,000 names.
     """
     if column not in manifest.columns:
         raise InputError(f"The config has prompts for '{column}', but the manifest has no such column.")
@@ -228,16 +231,16 @@ def classifier_values(manifest, column, names):
             f"The manifest's column '{column}' is blank in {blank} rows; its prompts need a value in every row."
         )
     if manifest[column].nunique() < 2:
-        raise InputError(f"The manifest's column '{column}' has one value only; zero-shot needs two or more.")
+        raise InputError(f"The manifest's column '{column}' has only one value; zero-shot needs two or more.")
     if column != "class":
         return sorted(manifest[column].astype(str).unique())
     return manifest[["label", "class"]].drop_duplicates().sort_values("label")["class"].astype(str).tolist()
 
 
 def prompt_phrases(values, names, column):
-    """How each value is said in a prompt: by `names` (value -> phrase or phrases), else as it is written.
+    """The phrase or phrases of each value in prompts: from `names` (value -> phrase or phrases), else the value itself.
 
-    "imagenet" as names: the values are the 1,000 wnids in sorted order, said by open_clip's class names.
+    "imagenet" as names: the values are the 1,000 wnids, which sorted have open_clip's class names.
     """
     if names == "imagenet":
         from open_clip import IMAGENET_CLASSNAMES
@@ -250,10 +253,10 @@ def prompt_phrases(values, names, column):
             return values
         if not all(re.fullmatch(r"n\d{8}", value) for value in values):
             raise InputError(
-                f"prompts.{column}.names is 'imagenet', but the manifest's values are no wnids (n01440764)."
+                f"prompts.{column}.names is 'imagenet', but the manifest's values are not wnids such as n01440764."
             )
-        said = dict(zip(sorted(values), IMAGENET_CLASSNAMES))
-        return [said[value] for value in values]
+        phrases = dict(zip(sorted(values), IMAGENET_CLASSNAMES))
+        return [phrases[value] for value in values]
     names = {unicodedata.normalize("NFC", value): phrases for value, phrases in names.items()}
     unknown = set(names) - set(values)
     if unknown:
@@ -264,7 +267,7 @@ def prompt_phrases(values, names, column):
 
 
 def prompt_templates(templates):
-    """Prompt templates as a list; "openai" stands for the 80 ImageNet templates that open_clip carries."""
+    """Prompt templates as a list; "openai" stands for the 80 ImageNet templates in open_clip."""
     if templates != "openai":
         return templates
     from open_clip import OPENAI_IMAGENET_TEMPLATES

@@ -1,8 +1,8 @@
 """Training of the demo's small CLIP models, from seed, on the demo world's training images.
 
-Contrastive training with two additions, both found necessary at this size: a caption's target is shared
-evenly by all images it is true of (and the reverse), and throw-away linear classifiers of the five factors
-guide the image tower through the first three quarters of the steps.
+Contrastive training with two additions, both needed at this size: a caption's target is shared evenly by all
+images that it is true of (and the reverse), and auxiliary linear classifiers of the five factors guide the image
+tower through the first three quarters of the steps.
 """
 
 import json
@@ -22,7 +22,7 @@ from clipspectra.demo.world import FACTORS, NOUNS, PREFIXES, VALUES, World, capt
 
 EMPTY = 0.05  # share of images without a digit
 COUNTS = [len(values) for values in VALUES.values()]
-# How often a caption of one factor names it, and how often a longer caption does: the hard ones most.
+# Probability of each factor in a caption of one factor, and in a longer caption; highest for the hard factors.
 ALONE = np.array([0.4, 0.1, 0.1, 0.15, 0.25])
 AMONG = np.array([0.8, 0.4, 0.4, 0.5, 0.6])
 
@@ -36,7 +36,7 @@ def vocabulary(tokenizer):
 
 
 class Tokens:
-    """Captions to rows of the compact token embedding (order of ids kept: open_clip pools at the largest)."""
+    """Captions to rows of the compact token embedding, in the order of ids: open_clip pools at the largest."""
 
     def __init__(self, context_length):
         self.tokenizer = SimpleTokenizer(context_length=context_length)
@@ -56,7 +56,7 @@ def normalise(pictures):
 
 
 class Batches(Dataset):
-    """Training batch number i, drawn from (seed, i) alone: any number of workers gives the same batches."""
+    """Training batches; batch i depends on (seed, i) only, not on the number of workers."""
 
     def __init__(self, tokens, *, seed, steps, batch, agreement):
         self.world, self.tokens = World("fitting"), tokens
@@ -69,7 +69,7 @@ class Batches(Dataset):
         rng = np.random.default_rng([self.seed, step])
         factors = self.world.draw_factors(rng, self.batch, agreement=self.agreement, empty=EMPTY)
         pictures = np.stack([self.world.render(row, rng)[0] for row in factors])
-        said = np.where(self._say(factors, rng), factors, -1)
+        mentioned = np.where(self._draw_mentions(factors, rng), factors, -1)
         captions = [
             caption(
                 row,
@@ -78,29 +78,29 @@ class Batches(Dataset):
                 noun=rng.integers(2),
                 place_first=rng.random() < 0.5,
             )
-            for row in said
+            for row in mentioned
         ]
-        # true_of[image, caption]: every factor that the caption says is the image's
-        true_of = ((said[None] < 0) | (said[None] == factors[:, None])).all(-1)
-        return normalise(pictures), self.tokens(captions), torch.from_numpy(factors), torch.from_numpy(true_of)
+        # [image, caption]: whether the image has every factor value that the caption mentions
+        is_true = ((mentioned[None] < 0) | (mentioned[None] == factors[:, None])).all(-1)
+        return normalise(pictures), self.tokens(captions), torch.from_numpy(factors), torch.from_numpy(is_true)
 
-    def _say(self, factors, rng):
-        """Which factors each caption says, bool [image, factor]. Half of the batches are about one factor (or two)."""
+    def _draw_mentions(self, factors, rng):
+        """Which factors each caption mentions, bool [image, factor]; in half of the batches only one or two factors."""
         count = len(COUNTS)
         if rng.random() < 0.5:
             focus = np.zeros(count, bool)
             focus[rng.choice(count, p=ALONE)] = True
             if rng.random() < 0.35:
                 focus[rng.integers(count)] = True
-            say = np.tile(focus, (len(factors), 1))
+            mentions = np.tile(focus, (len(factors), 1))
         else:
             kind = rng.random((len(factors), 1))
             alone = np.eye(count, dtype=bool)[rng.choice(count, len(factors), p=ALONE)]
             among = rng.random(factors.shape) < AMONG
-            say = np.where(kind < 0.35, alone, np.where(kind < 0.8, among, True))
-            say |= alone & ~say.any(1, keepdims=True)
-        say[factors[:, 0] < 0] = np.arange(count) == list(VALUES).index("texture")
-        return say
+            mentions = np.where(kind < 0.35, alone, np.where(kind < 0.8, among, True))
+            mentions |= alone & ~mentions.any(1, keepdims=True)
+        mentions[factors[:, 0] < 0] = np.arange(count) == list(VALUES).index("texture")
+        return mentions
 
 
 def new_model(config, tokens, seed):
@@ -118,22 +118,22 @@ def new_model(config, tokens, seed):
 
 
 def _waves(side, width):
-    """Sines and cosines of a patch's column and row, [pos, d_model]."""
+    """Sines and cosines of each patch's column and row, [pos, d_model]."""
     row, column = torch.meshgrid(torch.arange(side).float(), torch.arange(side).float(), indexing="ij")
     quarter = width // 4
     frequency = math.pi * 2 ** (torch.arange(quarter) / quarter * math.log2(side)) / side
-    angles = [place.reshape(-1, 1) * frequency for place in (column, row)]
+    angles = [coordinate.reshape(-1, 1) * frequency for coordinate in (column, row)]
     return torch.cat([wave(angle) for angle in angles for wave in (torch.sin, torch.cos)], dim=1)
 
 
 @torch.no_grad()
 def accuracy(model, tokens, split, *, images=1500, seed=99):
-    """Zero-shot accuracy of each factor, in per cent, on freshly drawn images of a split."""
+    """Zero-shot accuracy of each factor, in per cent, on newly drawn images of a split."""
     world, rng = World(split), np.random.default_rng([seed, len(split)])
     factors = world.draw_factors(rng, images)
     pictures = normalise(np.stack([world.render(row, rng)[0] for row in factors]))
     model.eval()
-    embedding = torch.cat([model.encode_image(part, normalize=True) for part in pictures.split(250)])
+    embedding = torch.cat([model.encode_image(batch, normalize=True) for batch in pictures.split(250)])
     result = {}
     for index, (factor, values) in enumerate(VALUES.items()):
         classes = []
@@ -141,21 +141,23 @@ def accuracy(model, tokens, split, *, images=1500, seed=99):
             row = [-1] * len(COUNTS)
             row[index] = value
             prompts = [
-                caption(row, prefix=prefix, phrasing=(way,) * 5, noun=way) for prefix in PREFIXES[:4] for way in (0, 1)
+                caption(row, prefix=prefix, phrasing=(choice,) * 5, noun=choice)
+                for prefix in PREFIXES[:4]
+                for choice in (0, 1)
             ]
             classes.append(F.normalize(model.encode_text(tokens(prompts), normalize=True).mean(0), dim=0))
-        chosen = (embedding @ torch.stack(classes).T).argmax(1).numpy()
-        result[factor] = round(100 * float((chosen == factors[:, index]).mean()), 2)
+        prediction = (embedding @ torch.stack(classes).T).argmax(1).numpy()
+        result[factor] = round(100 * float((prediction == factors[:, index]).mean()), 2)
     model.train()
     return result
 
 
-def loss_of(model, classifiers, batch, guidance):
+def training_loss(model, classifiers, batch, guidance):
     """Contrastive loss with shared targets, plus `guidance` times the factor classifiers' loss."""
-    pixels, text, factors, true_of = batch
+    pixels, text, factors, is_true = batch
     image = model.encode_image(pixels, normalize=True)
     logits = model.logit_scale.exp().clamp(max=100) * image @ model.encode_text(text, normalize=True).T
-    target = true_of.float()
+    target = is_true.float()
     loss = -0.5 * (target / target.sum(1, keepdim=True) * logits.log_softmax(1)).sum(1).mean()
     loss = loss - 0.5 * (target / target.sum(0, keepdim=True) * logits.log_softmax(0)).sum(0).mean()
     if guidance > 0:
@@ -177,11 +179,11 @@ def train(config, *, seed, steps, batch, learning_rate, start=None, agreement=No
     if start is not None:
         model.load_state_dict(_compact(load_file(start), tokens.ids))
     classifiers = torch.nn.Linear(config["embed_dim"], sum(COUNTS))
-    matrices = [p for name, p in model.named_parameters() if p.ndim >= 2 and "embedding" not in name]
-    others = [p for name, p in model.named_parameters() if p.ndim < 2 or "embedding" in name]
+    decayed = [p for name, p in model.named_parameters() if p.ndim >= 2 and "embedding" not in name]
+    undecayed = [p for name, p in model.named_parameters() if p.ndim < 2 or "embedding" in name]
     groups = [
-        {"params": matrices, "weight_decay": 0.05},
-        {"params": [*others, *classifiers.parameters()], "weight_decay": 0.0},
+        {"params": decayed, "weight_decay": 0.05},
+        {"params": [*undecayed, *classifiers.parameters()], "weight_decay": 0.0},
     ]
     optimiser = torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.98), fused=True)
     batches = Batches(tokens, seed=seed, steps=steps, batch=batch, agreement=agreement)
@@ -194,7 +196,7 @@ def train(config, *, seed, steps, batch, learning_rate, start=None, agreement=No
             group["lr"] = (
                 learning_rate * min(1, (step + 1) / 100) * (0.98 * 0.5 * (1 + math.cos(math.pi * done)) + 0.02)
             )
-        loss = loss_of(model, classifiers, drawn, guidance=min(1, max(0, (0.75 - done) / 0.35)))
+        loss = training_loss(model, classifiers, drawn, guidance=min(1, max(0, (0.75 - done) / 0.35)))
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -213,7 +215,7 @@ def train(config, *, seed, steps, batch, learning_rate, start=None, agreement=No
 
 
 def _expand(state, ids, vocab_size):
-    """The state with one embedding row for every token of open_clip's vocabulary; unused rows are zero."""
+    """The state with an embedding row for every token of open_clip's vocabulary; unused rows are zero."""
     embedding = state["token_embedding.weight"]
     full = embedding.new_zeros(vocab_size, embedding.shape[1])
     full[ids] = embedding

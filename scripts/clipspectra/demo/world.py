@@ -1,9 +1,9 @@
 """The demo world: real handwritten digits drawn on real photographed textures.
 
-Every image has five factors (digit, ink colour, texture, size, position), and captions say any subset of
+Every image has five factors (digit, ink colour, texture, size, position), and captions mention any subset of
 them. Handwriting comes from scikit-learn (1,797 digits), textures from photographs that ship inside the
 scikit-image and scikit-learn wheels. Training and test images share neither a digit nor a texture region,
-so test accuracy is generalisation. The dataset rule and the model training draw from this one world.
+so test accuracy measures generalisation. The demo datasets and the demo models' training both draw from it.
 """
 
 from functools import cache
@@ -85,7 +85,7 @@ _REGIONS = {
 }  # fmt: skip
 
 _CELLS = 12  # a digit's 8 x 8 cells with a margin of 2 on each side
-_VALIDATION_DIGITS = 150  # of the training handwriting, kept from the demo models to watch their training
+_VALIDATION_DIGITS = 150  # training digits held out from the demo models, to monitor their training
 
 
 @cache
@@ -136,7 +136,7 @@ class World:
 
     def __init__(self, split):
         self.digits, labels = _handwriting(split)
-        self.rows_of_digit = [np.flatnonzero(labels == digit) for digit in range(10)]
+        self.rows_by_digit = [np.flatnonzero(labels == digit) for digit in range(10)]
         self.photographs = _photographs("test" if split == "test" else "train")
 
     def draw_factors(self, rng, images, *, agreement=None, empty=0.0):
@@ -153,17 +153,16 @@ class World:
             agree = np.empty(images, bool)
             for digit_class in (high, ~high):
                 count = digit_class.sum()
-                agreeing = int(
-                    round(agreement * count, 6) + rng.random()
-                )  # a fraction is rounded up as often as it is large
+                # A fraction is rounded up with its own probability.
+                agreeing = int(round(agreement * count, 6) + rng.random())
                 agree[digit_class] = rng.permutation(count) < agreeing
             sky = high == agree
-            for place, inside in (("ground", ~sky), ("sky", sky)):
+            for place, in_place in (("ground", ~sky), ("sky", sky)):
                 textures = [VALUES["texture"].index(texture) for texture in PLACES[place]]
-                factors[inside, 2] = rng.choice(textures, inside.sum())
-        nothing = rng.random(images) < empty
-        if nothing.any():
-            factors[nothing] = [[-1, -1, texture, -1, -1] for texture in rng.integers(0, 8, nothing.sum())]
+                factors[in_place, 2] = rng.choice(textures, in_place.sum())
+        is_empty = rng.random(images) < empty
+        if is_empty.any():
+            factors[is_empty] = [[-1, -1, texture, -1, -1] for texture in rng.integers(0, 8, is_empty.sum())]
         return factors
 
     def render(self, factors, rng):
@@ -174,7 +173,7 @@ class World:
             return picture.round().clip(0, 255).astype(np.uint8), np.zeros((IMAGE_SIZE, IMAGE_SIZE), bool)
         side = rng.uniform(0.62, 0.70) if VALUES["size"][size] == "large" else rng.uniform(0.40, 0.46)
         centre = np.array(CENTRES[VALUES["position"][position]]) + rng.uniform(-0.035, 0.035, 2)
-        strokes = self._strokes(self.digits[rng.choice(self.rows_of_digit[digit])], side, centre, rng)
+        strokes = self._strokes(self.digits[rng.choice(self.rows_by_digit[digit])], side, centre, rng)
         opacity = 1 / (1 + np.exp(-14 * (strokes - 0.42)))
         opacity = np.where(opacity > 0.03, opacity, 0)[:, :, None]
         ink = np.array(INK[VALUES["colour"][colour]]) + rng.uniform(-18, 18, 3)
@@ -186,7 +185,7 @@ class World:
         regions = self.photographs[texture]
         photograph, sides = regions[rng.integers(len(regions))]
         side = min(int(rng.integers(sides[0], sides[1] + 1)), *photograph.size)
-        left, top = (int(rng.integers(0, full - side + 1)) for full in photograph.size)
+        left, top = (int(rng.integers(0, length - side + 1)) for length in photograph.size)
         method = Image.Resampling.BOX if side > IMAGE_SIZE else Image.Resampling.BICUBIC
         crop = photograph.resize((IMAGE_SIZE, IMAGE_SIZE), method, (left, top, left + side, top + side))
         picture = np.asarray(crop, np.float32)
@@ -210,50 +209,50 @@ class World:
 def caption(values, *, prefix="a photo of", phrasing=(0, 0, 0, 0, 0), noun=0, place_first=True):
     """A caption in the demo's language.
 
-    values: index into VALUES, or -1 for 'not said', for each factor. phrasing: which phrase of each value.
+    values: index into VALUES for each factor, -1 if not mentioned. phrasing: which phrase of each value.
     """
 
-    def said(factor):
+    def phrase(factor):
         index = list(VALUES).index(factor)
         if values[index] < 0:
             return ""
         phrases = FACTORS[factor][VALUES[factor][values[index]]]
         return phrases[phrasing[index] % len(phrases)]
 
-    texture = said("texture")
+    texture = phrase("texture")
     if texture and all(value < 0 for index, value in enumerate(values) if index != 2):
         return f"{prefix} {texture}".strip()
-    tail = [f"on {texture}" if texture else "", said("position")]
+    tail = [f"on {texture}" if texture else "", phrase("position")]
     words = [
         prefix,
         "a",
-        said("size"),
-        said("colour"),
-        said("digit") or NOUNS[noun],
+        phrase("size"),
+        phrase("colour"),
+        phrase("digit") or NOUNS[noun],
         *(tail if place_first else tail[::-1]),
     ]
     return " ".join(word for word in words if word)
 
 
 def text_pool():
-    """Some hundred phrases of the demo's language: every value of one factor, and every pair of values of two."""
+    """A few hundred captions of the demo's language: every value of one factor, and every pair of values of two."""
     names = list(VALUES)
     pool = []
     for first in range(len(names)):
         for value in range(len(VALUES[names[first]])):
             single = [-1] * len(names)
             single[first] = value
-            pool += [caption(single, phrasing=(way,) * 5, noun=way) for way in (0, 1)]
+            pool += [caption(single, phrasing=(choice,) * 5, noun=choice) for choice in (0, 1)]
             for second in range(first + 1, len(names)):
-                for other in range(len(VALUES[names[second]])):
-                    pool.append(caption([*single[:second], other, *single[second + 1 :]]))
+                for second_value in range(len(VALUES[names[second]])):
+                    pool.append(caption([*single[:second], second_value, *single[second + 1 :]]))
     return list(dict.fromkeys(pool))
 
 
 def describe(factors, spurious):
     """Manifest columns of an image: its factors by name, and label, class and group.
 
-    The class is the digit; in a spurious world it is the digit class (low, high), and the group says class and place.
+    The class is the digit; in a spurious world it is the digit class (low, high), and the group is class and place.
     """
     named = {factor: values[value] for (factor, values), value in zip(VALUES.items(), factors)}
     if not spurious:

@@ -1,0 +1,19 @@
+"""Whether explanations are right, and enough.
+
+accuracy: zero-shot accuracy with parts held at their mean, and what moves a component; recovery: accuracy
+with heads replaced by their explanations; effects: what each head and MLP does alone; labels: whether texts
+name what moves a component; stability: what stays over seeds and halves of the text pool.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "accuracy": ["ablations", "eta_squared", "zero_shot"],
+        "recovery": ["Recovery", "recovered_accuracy"],
+        "effects": ["direct_effects"],
+        "labels": ["hit_rates"],
+        "stability": ["compare_components"],
+    },
+)

@@ -1,4 +1,4 @@
-"""What the heads are worth: zero-shot accuracy with parts of the sum held at their mean, and what moves a component."""
+"""Zero-shot accuracy with parts of the embedding at their mean, and the factors that a component's scores depend on."""
 
 import numpy as np
 
@@ -10,44 +10,43 @@ def mean_ablated(parts, means, at_mean):
 
 
 def ablations(names):
-    """{study: mask [part] of the parts held at their mean} over parts named (kind, layer), see StoredActivations.names.
+    """{ablation: mask [part] of the parts held at their mean} over parts named (kind, layer), see StoredActivations.
 
-    The studies that Gandelsman et al. start from: all MLPs; the class token's attention to itself; both; then the MLPs
-    and the heads of ever more layers, from the first on and from the last on.
+    The ablations that Gandelsman et al. (2024) start from: all MLPs; the class token's attention to itself; both; then
+    the MLPs and the heads of more and more layers, from the first layer on and from the last layer back.
     """
     kinds = np.array([kind for kind, _ in names])
     layers = np.array([layer for _, layer in names])
-    mlps, selves, heads = kinds == "mlp", kinds == "self", np.isin(kinds, ("early", "heads", "self"))
-    result = {"none": np.zeros(len(names), bool), "MLPs": mlps}
-    if selves.any():
-        result |= {"class token to itself": selves, "MLPs and class token to itself": mlps | selves}
-    kept = sorted(set(layers[heads]))
-    for layer in kept[:-1]:
-        result[f"MLPs and heads of layers 0–{layer}" if layer else "MLPs and heads of layer 0"] = mlps | (
-            heads & (layers <= layer)
-        )
-    for layer in reversed(kept[1:]):
-        several = f"layers {layer}–{kept[-1]}" if layer < kept[-1] else f"layer {layer}"
-        result[f"MLPs and heads of {several}"] = mlps | (heads & (layers >= layer))
-    return result | {"MLPs and all heads": mlps | heads}
+    mlps, self_attention, heads = kinds == "mlp", kinds == "self", np.isin(kinds, ("early", "heads", "self"))
+    masks = {"none": np.zeros(len(names), bool), "MLPs": mlps}
+    if self_attention.any():
+        masks |= {"class token to itself": self_attention, "MLPs and class token to itself": mlps | self_attention}
+    head_layers = sorted(set(layers[heads]))
+    for layer in head_layers[:-1]:
+        label = f"layers 0–{layer}" if layer else "layer 0"
+        masks[f"MLPs and heads of {label}"] = mlps | (heads & (layers <= layer))
+    for layer in reversed(head_layers[1:]):
+        label = f"layers {layer}–{head_layers[-1]}" if layer < head_layers[-1] else f"layer {layer}"
+        masks[f"MLPs and heads of {label}"] = mlps | (heads & (layers >= layer))
+    return masks | {"MLPs and all heads": mlps | heads}
 
 
 def zero_shot(embedding, classifier):
-    """The class of the largest logit of each image: [image] from [image, d_embed] and a classifier [d_embed, class]."""
+    """The class with the largest logit [image], from embeddings [image, d_embed] and a classifier [d_embed, class]."""
     return (embedding @ classifier).argmax(1)
 
 
 def group_masks(table):
-    """{"all": every row, and by its name each group of a table of images: bool [image]}."""
+    """Masks of a table of images, bool [image]: {"all": every image, and each group's name: its images}."""
     groups = sorted(set(table["group"]) - {""})
     return {"all": np.ones(len(table), bool)} | {name: (table["group"] == name).to_numpy() for name in groups}
 
 
 def accuracy_change(before, after):
-    """(change in %, low, high) of a share of images, between two bool arrays of the same images [image].
+    """(change in percentage points, low, high) of the accuracy on the same images, from two bool arrays [image].
 
-    The 95 % interval is that of Agresti and Min (2005) for matched pairs, which has a width even if nothing changed,
-    cut at what is possible: no more can be lost than was right before, and no more gained than was wrong.
+    The 95 % interval is that of Agresti and Min (2005) for matched pairs, which has a width even if nothing changed.
+    It is cut at what is possible: no more can be lost than was correct before, and no more gained than was wrong.
     """
     gained, lost, count = (after & ~before).sum(), (before & ~after).sum(), len(before)
     middle = (gained - lost) / (count + 2)
@@ -57,7 +56,7 @@ def accuracy_change(before, after):
 
 
 def eta_squared(scores, values):
-    """Share of the variance of scores [image, component] between groups of equal value [image]: [component]."""
+    """η²: share of the variance of scores [image, component] between groups of equal value [image]; [component]."""
     centred = scores - scores.mean(0)
     total = (centred**2).sum(0)
     between = np.zeros(scores.shape[1])
@@ -68,7 +67,7 @@ def eta_squared(scores, values):
 
 
 def extreme_values(scores, values):
-    """The value [image] with the highest mean score, and that with the lowest, of each component: two [component]."""
+    """(highest, lowest): of values [image], those with the extreme mean scores of each component, [component] each."""
     names = np.unique(values)
     means = np.stack([scores[values == name].mean(0) for name in names])  # [value, component]
     return names[means.argmax(0)], names[means.argmin(0)]
@@ -82,17 +81,17 @@ def component_scores(q, basis, components, mean):
     return q @ (components @ basis).T - components @ mean
 
 
-def in_top_k(embedding, classifier, right, count):
-    """Whether the right class [image] is among the `count` of the largest logits: bool [image].
+def in_top_k(embedding, classifier, labels, k):
+    """Whether the correct class (labels [image]) is among the k largest logits: bool [image].
 
-    Of equal logits the first class comes first, as in zero_shot.
+    embedding: [image, d_embed]; classifier: [d_embed, class]. Ties go to the first class, as in zero_shot.
     """
     logits = embedding @ classifier  # [image, class]
-    of_right = np.take_along_axis(logits, right[:, None], axis=1)
-    before = (logits > of_right) | ((logits == of_right) & (np.arange(logits.shape[1]) < right[:, None]))
-    return before.sum(1) < count
+    label_logits = np.take_along_axis(logits, labels[:, None], axis=1)
+    above = (logits > label_logits) | ((logits == label_logits) & (np.arange(logits.shape[1]) < labels[:, None]))
+    return above.sum(1) < k
 
 
-def cosine(one, other):
-    """Cosine of rows [image, d_embed] of two arrays, [image]."""
-    return (one * other).sum(1) / (np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1))
+def cosine(a, b):
+    """Cosine similarity of each row of a with the same row of b, both [image, d_embed]: [image]."""
+    return (a * b).sum(1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))

@@ -1,4 +1,4 @@
-"""What each head and each MLP does alone: its direct effect on the logits, and the accuracy that it is worth."""
+"""What each head and each MLP does alone: its direct effect on the logits, and the accuracy lost without it."""
 
 import numpy as np
 import pandas as pd
@@ -6,58 +6,59 @@ import pandas as pd
 from clipspectra.evaluation.accuracy import cosine, zero_shot
 from clipspectra.jobs import progress
 
-SUMS = ["norm", "cosine", "margin", "right_at_mean"]
+SUMS = ["norm", "cosine", "margin", "correct_at_mean"]
 
 
 def part_effects(part, mean, embedding, classifier, labels):
-    """Sums over images of what one part does, in the order of SUMS.
+    """Direct effects of one part of the embedding, summed over images, in the order of SUMS.
 
-    part, embedding: contributions of the part and the whole e/n, [image, d_embed]; mean: the part's, [d_embed]
-    classifier: [d_embed, class]; labels: right classes [image]. norm: length of the part; cosine: with the right
-    class's text; margin: what the part adds to the right class's logit over the best wrong one of the whole embedding;
-    right_at_mean: whether the image is classified right with the part held at its mean
+    part, embedding: contributions of the part and the normalised embedding, [image, d_embed]; mean: the part's,
+    [d_embed]; classifier: [d_embed, class]; labels: correct classes [image]. norm: length of the part; cosine: with the
+    text of the correct class; margin: what the part adds to the logit of the correct class, minus what it adds to that
+    of the best wrong class of the embedding; correct_at_mean: images classified correctly with the part at its mean
     """
     logits = embedding @ classifier
     logits[np.arange(len(labels)), labels] = -np.inf
     texts = classifier.T[labels]  # [image, d_embed]
     margin = (part * (texts - classifier.T[logits.argmax(1)])).sum(1)
-    right = zero_shot(embedding - part + mean, classifier) == labels
-    return np.array([np.linalg.norm(part, axis=1).sum(), cosine(part, texts).sum(), margin.sum(), right.sum()])
+    correct = zero_shot(embedding - part + mean, classifier) == labels
+    return np.array([np.linalg.norm(part, axis=1).sum(), cosine(part, texts).sum(), margin.sum(), correct.sum()])
 
 
 def direct_effects(stored, classifier, labels):
-    """One row a head and MLP, means over the images of stored.scored; means held come from the fit rows.
+    """One row a head and MLP: means over the images of stored.scored, with mean ablation at the mean of the fit rows.
 
-    Columns: kind (head or MLP), layer, head (-1 for an MLP), norm, cosine, margin_share (% of the whole margin),
-    accuracy (of the model as it is, %), accuracy_lost (points, if the part is held at its mean).
+    classifier: [d_embed, class]; labels: correct classes of all stored images [image]. Columns: kind (head or MLP),
+    layer, head (-1 for an MLP), norm, cosine, margin_share (% of the embedding's margin), accuracy (% without
+    ablation), accuracy_lost (points, with the head or MLP held at its mean).
     """
-    found, whole, count = {}, np.zeros(len(SUMS)), stored.scored.sum()
+    sums, embedding_sums, count = {}, np.zeros(len(SUMS)), stored.scored.sum()
     basis = {layer: stored.basis[layer].astype(np.float64) for layer in stored.layers}
-    of_heads = {
+    head_means = {
         layer: np.stack([moments.embedded_mean() for moments in stored.fit_moments(layer)])
         for layer in progress(stored.layers, "means of heads", unit="layer")
     }
     means = stored.fit_means()
     readers = [stored.reduced(layer) for layer in stored.layers]
     chunks = zip(stored.parts(), stored.by_chunk(stored.scored), stored.by_chunk(labels), *readers)
-    for parts, chosen, right, *layers in progress(chunks, "effects", total=len(stored.chunks), unit="chunk"):
-        if not chosen.any():
+    for parts, scored, chunk_labels, *reduced in progress(chunks, "effects", total=len(stored.chunks), unit="chunk"):
+        if not scored.any():
             continue
-        parts, right = parts[chosen].astype(np.float64), right[chosen]
+        parts, chunk_labels = parts[scored].astype(np.float64), chunk_labels[scored]
         embedding = parts.sum(1)
-        whole += part_effects(embedding, embedding, embedding, classifier, right)
+        embedding_sums += part_effects(embedding, embedding, embedding, classifier, chunk_labels)
 
-        def add(key, part, mean, about=(embedding, classifier, right)):
-            found[key] = found.get(key, 0) + part_effects(part, mean, *about)
+        def add(key, part, mean, context=(embedding, classifier, chunk_labels)):
+            sums[key] = sums.get(key, 0) + part_effects(part, mean, *context)
 
-        for layer, q in zip(stored.layers, layers):
-            for head, of_head in enumerate(basis[layer]):
-                add(("head", layer, head), q[chosen, head] @ of_head.T, of_heads[layer][head])
-        for place, (kind, layer) in enumerate(stored.names):
+        for layer, q in zip(stored.layers, reduced):
+            for head, head_basis in enumerate(basis[layer]):
+                add(("head", layer, head), q[scored, head] @ head_basis.T, head_means[layer][head])
+        for index, (kind, layer) in enumerate(stored.names):
             if kind == "mlp":
-                add(("MLP", layer, -1), parts[:, place], means[place])
-    rows = pd.DataFrame(found, index=SUMS).T.rename_axis(["kind", "layer", "head"]).reset_index()
-    accuracy = 100 * whole[3] / count
+                add(("MLP", layer, -1), parts[:, index], means[index])
+    rows = pd.DataFrame(sums, index=SUMS).T.rename_axis(["kind", "layer", "head"]).reset_index()
+    accuracy = 100 * embedding_sums[3] / count  # "ablated" to itself, so not ablated
     table = rows[["kind", "layer", "head"]].assign(norm=rows["norm"] / count, cosine=rows["cosine"] / count)
-    table["margin_share"] = 100 * rows["margin"] / whole[2]
-    return table.assign(accuracy=accuracy, accuracy_lost=accuracy - 100 * rows["right_at_mean"] / count)
+    table["margin_share"] = 100 * rows["margin"] / embedding_sums[2]
+    return table.assign(accuracy=accuracy, accuracy_lost=accuracy - 100 * rows["correct_at_mean"] / count)

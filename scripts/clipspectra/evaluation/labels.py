@@ -1,6 +1,6 @@
-"""Does the text say what the component does? The factor that moves a component, against the factor its text names.
+"""Whether a component's texts name the factor that explains most of the variance of its scores.
 
-Only datasets whose manifest has factor columns can tell: there, what moves a component's scores is known.
+This needs a dataset whose manifest has factor columns: there it is known which factor the scores depend on.
 """
 
 import re
@@ -9,61 +9,56 @@ import numpy as np
 import pandas as pd
 
 WHERE = ["layer", "head", "component"]
-CLEAR = 0.5  # share of a component's variance above which a factor clearly moves it
+CLEAR = 0.5  # η² above which a component clearly depends on a factor
 
 
 def names_any(text, phrases):
-    """Whether a text has one of the phrases in it, as whole words, upper or lower case."""
+    """Whether a text contains one of the phrases as whole words, in upper or lower case."""
     return any(re.search(rf"(?<!\w){re.escape(phrase)}(?!\w)", text, re.IGNORECASE) for phrase in phrases)
 
 
 def hit_rates(texts, factors, vocabulary, *, rng, draws=1000):
-    """How often the best text of a pole names what moves its component: one row a choice of components.
+    """How often the best text of a pole names the factor of its component: one row a set of components.
 
     texts: rows of an explanation (layer, head, component, pole, place, text); factors: one row a component, with
     eta2_, high_ and low_ of each factor; vocabulary: {factor: {value: phrases that name it}}
 
-    Columns: poles (their number); factor_hits: in % of them the text names a value of the factor with the largest η²;
-    value_hits: it names the very value whose images score highest (top pole) or lowest (bottom pole); and for both the
-    mean and the 95 % quantile over draws that deal the texts out to the components by chance.
+    Columns: poles (their number); factor_hits: % of poles whose text names any value of the factor with the largest
+    η²; value_hits: % whose text names the very value with the highest (top pole) or lowest (bottom pole) scores; and
+    for both the mean and the 95 % quantile over random permutations (draws) of the texts among the poles.
     """
     best = texts[texts["place"] == 0].merge(factors, on=WHERE)
     names = list(vocabulary)
-    eta = best[[f"eta2_{name}" for name in names]].to_numpy()
-    winner = eta.argmax(1)
-    # every pole has a text that names some of all values, and one value that it should name
-    values = [(index, value) for index, name in enumerate(names) for value in vocabulary[name]]
-    said = {
-        text: [names_any(text, vocabulary[names[index]][value]) for index, value in values]
+    eta = best[[f"eta2_{name}" for name in names]].to_numpy()  # [pole, factor]
+    strongest = eta.argmax(1)  # factor of each pole
+    values = [(factor, value) for factor, name in enumerate(names) for value in vocabulary[name]]
+    named_values = {
+        text: [names_any(text, vocabulary[names[factor]][value]) for factor, value in values]
         for text in best["text"].unique()
     }
-    says = np.array([said[text] for text in best["text"]], bool).reshape(len(best), len(values))
-    ends = np.where(best["pole"] == "top", "high_", "low_")
-    wanted = [
-        values.index((index, str(best[end + names[index]][row]))) for row, (index, end) in enumerate(zip(winner, ends))
-    ]
-    of_factor = np.stack(
-        [says[:, [index == place for index, _ in values]].any(1) for place in range(len(names))], axis=1
+    names_value = np.array([named_values[text] for text in best["text"]], bool).reshape(len(best), len(values))
+    names_factor = np.stack(
+        [names_value[:, [factor == index for factor, _ in values]].any(1) for index in range(len(names))], axis=1
     )
+    ends = np.where(best["pole"] == "top", "high_", "low_")
+    expected = [(factor, str(best[end + names[factor]][row])) for row, (factor, end) in enumerate(zip(strongest, ends))]
+    expected = np.array([values.index(value) for value in expected])
 
     heads = (best["layer"] >= 0).to_numpy()
-    chosen = {
+    masks = {
         "of heads": heads,
         f"of heads, one factor moves {100 * CLEAR:.0f} % or more": heads & (eta.max(1, initial=0) >= CLEAR),
         "of the whole embedding": ~heads,
     }
     rows = []
-    for which, inside in chosen.items():
-        poles = np.flatnonzero(inside)
+    for label, mask in masks.items():
+        poles = np.flatnonzero(mask)
         if len(poles) == 0:
             continue
         orders = [poles, *(rng.permutation(poles) for _ in range(draws))]
-        hits = 100 * np.array(
-            [(of_factor[order, winner[poles]].mean(), says[order, np.array(wanted)[poles]].mean()) for order in orders]
-        )
-        row = {"components": which, "poles": len(poles)}
-        for place, name in enumerate(("factor", "value")):
-            row[f"{name}_hits"], chance = hits[0, place], hits[1:, place]
-            row |= {f"{name}_hits_by_chance": chance.mean(), f"{name}_hits_by_chance_95": np.quantile(chance, 0.95)}
+        row = {"components": label, "poles": len(poles)}
+        for column, named, target in (("factor_hits", names_factor, strongest), ("value_hits", names_value, expected)):
+            row[column], *chance = (100 * named[order, target[poles]].mean() for order in orders)
+            row |= {f"{column}_by_chance": np.mean(chance), f"{column}_by_chance_95": np.quantile(chance, 0.95)}
         rows.append(row)
     return pd.DataFrame(rows)

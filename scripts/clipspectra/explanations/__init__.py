@@ -1,0 +1,19 @@
+"""A head in words, several ways.
+
+spectral: principal components named with texts (its formulas: principal_components, explain_components).
+textspan: TextSpan on the covariance, with the deflation of Gandelsman et al., Algorithm 1. sparse: components
+as weighted sums of a few texts. methods brings all of them, and their controls, to one form; exports writes
+the reference implementation's JSON lines.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "spectral": ["explain_components", "principal_components"],
+        "textspan": ["text_span"],
+        "sparse": ["explain_sparsely"],
+        "methods": ["HeadExplanation", "explain", "load_explanations"],
+    },
+)

@@ -1,8 +1,8 @@
-"""The ways to explain a head, and their controls, each brought to one form: directions in the order of their texts.
+"""The methods to explain a head, and their controls, all in one form: directions in the order of their texts.
 
-Whatever the method, a head's contributions c are told as mean + (c - mean) D^T D, with the rows of D the orthonormal
-directions that the first texts bring. What a text brings is its part along the head's own components; a sparse sum of
-texts counts as it is.
+Whatever the method, a head's contributions c are reconstructed as mean + (c - mean) D^T D, with the rows of D the
+orthonormal directions of the first texts. A text's direction is its projection on the space of the head's components;
+a sparse sum of texts is taken as it is.
 """
 
 from dataclasses import dataclass, replace
@@ -32,14 +32,17 @@ CONTROLS = {
 }
 
 
+STORED_FIELDS = ("mean", "steps", "texts", "components")  # of a HeadExplanation in a file
+
+
 @dataclass
 class HeadExplanation:
-    """One head as a method tells it.
+    """One head's explanation by one method.
 
     mean: mean contribution over the fitted images [d_embed]; rank: numerical rank of what the method decomposes
-    steps: orthonormal directions [step, d_embed]; texts: number of texts it takes to have each step [step], rising
-    table: one row a text (a step, where there are no texts), its "text" an index into the pool
-    components: [component, d_embed], None for a method without
+    steps: orthonormal directions [step, d_embed]; texts: number of texts needed for each step [step], rising
+    table: one row per text (per step, where there are no texts), its "text" an index into the pool
+    components: [component, d_embed], None for a method without components
     """
 
     mean: np.ndarray
@@ -50,44 +53,43 @@ class HeadExplanation:
     components: np.ndarray | None = None
 
     def directions(self, budget):
-        """The directions that this many texts bring, orthonormal [step, d_embed]."""
+        """The directions of the first `budget` texts, orthonormal [step, d_embed]."""
         return self.steps[: np.searchsorted(self.texts, budget, side="right")]
 
     def reconstruct(self, data):
-        """The rows [image, d_embed] as their mean plus what all steps hold of them."""
+        """The contributions [image, d_embed] projected, about the mean, on the span of all steps."""
         return self.mean + (data - self.mean) @ self.steps.T @ self.steps
 
 
-def save_explanations(path, told, metadata):
-    """Write {(layer, head): HeadExplanation} as safetensors, directions as float32, without the tables."""
+def save_explanations(path, explanations, metadata):
+    """Write {(layer, head): HeadExplanation} as safetensors, directions as float32, without ranks and tables."""
     arrays = {}
-    for (layer, head), of_head in told.items():
-        for name in ("mean", "steps", "texts", "components"):
-            if getattr(of_head, name) is not None:
-                array = getattr(of_head, name)
+    for (layer, head), explanation in explanations.items():
+        for name in STORED_FIELDS:
+            if (array := getattr(explanation, name)) is not None:
                 arrays[f"{name}.{layer}.{head}"] = array if array.dtype == int else array.astype(np.float32)
     save_arrays(path, arrays, metadata)
 
 
-def load_explanations(path, wanted=None):
-    """{(layer, head): HeadExplanation} of a file that save_explanations wrote, of all heads or those wanted, without ranks and tables."""
-    told = {}
+def load_explanations(path, heads=None):
+    """{(layer, head): HeadExplanation} of save_explanations, without ranks and tables; of `heads` only, if given."""
+    explanations = {}
     with safe_open(path, "np") as file:
-        names = set(file.keys())
-        if wanted is None:
-            wanted = sorted(tuple(map(int, name.split(".")[1:])) for name in names if name.startswith("mean."))
-        for layer, head in wanted:
-            found = {name: f"{name}.{layer}.{head}" for name in ("mean", "steps", "texts", "components")}
-            arrays = {name: file.get_tensor(key) for name, key in found.items() if key in names}
-            told[layer, head] = HeadExplanation(**arrays, rank=None, table=None)
-    return told
+        keys = set(file.keys())
+        if heads is None:
+            heads = sorted(tuple(map(int, key.split(".")[1:])) for key in keys if key.startswith("mean."))
+        for layer, head in heads:
+            stored = {name: f"{name}.{layer}.{head}" for name in STORED_FIELDS}
+            arrays = {name: file.get_tensor(key) for name, key in stored.items() if key in keys}
+            explanations[layer, head] = HeadExplanation(**arrays, rank=None, table=None)
+    return explanations
 
 
 def explain(method, moments, text_features, *, budget, rng, weights=None, options=None):
-    """A head as one of METHODS or CONTROLS tells it: HeadExplanation.
+    """A head's HeadExplanation by one of METHODS or CONTROLS.
 
-    moments: of the head's contributions; text_features: [text, d_embed]; budget: most texts of TextSpan and of random
-    directions; rng: of the random controls; weights: Moments of the head's value-output map, which `weights` explains
+    moments: of the head's contributions; text_features: [text, d_embed]; budget: largest number of TextSpan's texts and
+    of random directions; rng: for the random controls; weights: Moments of the head's value-output map, for "weights"
     options: texts_per_pole, threshold, threshold_of and texts_chosen of explain_components, texts_per_component and
     coherence of explain_sparsely. Raises ValueError for an unknown method.
     """
@@ -96,25 +98,29 @@ def explain(method, moments, text_features, *, budget, rng, weights=None, option
     if method == "components":
         return _from_components(explain_components(moments, text_features, **options))
     if method == "weights":
-        told = _from_components(explain_components(weights, text_features, **options))
-        return replace(told, mean=moments.embedded_mean())
+        explanation = _from_components(explain_components(weights, text_features, **options))
+        return replace(explanation, mean=moments.embedded_mean())
     if method == "random_texts":
-        told = _from_components(explain_components(moments, rng.normal(size=np.shape(text_features)), **options))
-        return replace(told, table=told.table.assign(text=-1))
+        pool = rng.normal(size=np.shape(text_features))
+        explanation = _from_components(explain_components(moments, pool, **options))
+        return replace(explanation, table=explanation.table.assign(text=-1))
     if method in ("textspan", "textspan_paper"):
         variant = "paper" if method == "textspan_paper" else "centred"
-        found = text_span(moments, text_features, iterations=budget, variant=variant)
-        count = np.arange(len(found.text))
-        share = 100 * found.variance / max(moments.total_variance(), np.finfo(float).tiny)
-        table = pd.DataFrame({"place": count, "text": found.text, "variance": share})
-        rank = len(principal_components(moments)[0]) if variant == "paper" else found.rank  # its own is not centred
-        return HeadExplanation(found.mean, rank, found.steps, count + 1, table)
+        span = text_span(moments, text_features, iterations=budget, variant=variant)
+        place = np.arange(len(span.text))
+        share = 100 * span.variance / max(moments.total_variance(), np.finfo(float).tiny)
+        table = pd.DataFrame({"place": place, "text": span.text, "variance": share})
+        # The paper's TextSpan has the rank of the uncentred data.
+        rank = len(principal_components(moments)[0]) if variant == "paper" else span.rank
+        return HeadExplanation(span.mean, rank, span.steps, place + 1, table)
     if method in ("sparse", "sparse_coherent", "random_texts_sparse"):
         if method != "sparse_coherent":
             sparse["coherence"] = 0.0
         pool = rng.normal(size=np.shape(text_features)) if method.startswith("random") else text_features
-        told = _from_sparse_code(explain_sparsely(moments, pool, **sparse, **options))
-        return replace(told, table=told.table.assign(text=-1)) if method.startswith("random") else told
+        explanation = _from_sparse_code(explain_sparsely(moments, pool, **sparse, **options))
+        if method.startswith("random"):
+            return replace(explanation, table=explanation.table.assign(text=-1))
+        return explanation
     if method == "components_without_text":
         singular, components = principal_components(moments)
         table = pd.DataFrame({"component": np.arange(len(components)), "singular_value": singular, "text": -1})
@@ -128,36 +134,37 @@ def explain(method, moments, text_features, *, budget, rng, weights=None, option
     return HeadExplanation(moments.embedded_mean(), rank, steps, np.arange(len(steps)) + 1, table)
 
 
-def _from_components(found):
-    """HeadExplanation, of a spectral.Explanation."""
-    rank, kept = found.top_text.shape
+def _from_components(explanation):
+    """The HeadExplanation of a ComponentExplanation: one row per text of either pole."""
+    rank, kept = explanation.top_text.shape
     columns = {
         "component": np.repeat(np.arange(rank), 2 * kept),
-        "singular_value": np.repeat(found.singular_values, 2 * kept),
-        "strength": np.repeat(found.strength, 2 * kept),
+        "singular_value": np.repeat(explanation.singular_values, 2 * kept),
+        "strength": np.repeat(explanation.strength, 2 * kept),
         "pole": np.tile(np.repeat(["top", "bottom"], kept), rank),
         "place": np.tile(np.arange(kept), 2 * rank),
-        "text": np.stack([found.top_text, found.bottom_text], axis=1).ravel(),
-        "score": np.stack([found.top_score, found.bottom_score], axis=1).ravel(),
+        "text": np.stack([explanation.top_text, explanation.bottom_text], axis=1).ravel(),
+        "score": np.stack([explanation.top_score, explanation.bottom_score], axis=1).ravel(),
     }
-    steps, places = found.steps()
-    return HeadExplanation(found.mean, found.numerical_rank, steps, places + 1, pd.DataFrame(columns), found.components)
+    table, (steps, component) = pd.DataFrame(columns), explanation.steps()
+    rank, components = explanation.numerical_rank, explanation.components
+    return HeadExplanation(explanation.mean, rank, steps, component + 1, table, components)
 
 
-def _from_sparse_code(found):
-    """HeadExplanation, of a sparse.SparseCode."""
-    explanation, (rank, kept) = found.explanation, found.text.shape
+def _from_sparse_code(code):
+    """The HeadExplanation of a SparseCode: one row per text with a weight."""
+    explanation, (rank, kept) = code.explanation, code.text.shape
     columns = {
         "component": np.repeat(np.arange(rank), kept),
         "singular_value": np.repeat(explanation.singular_values, kept),
         "strength": np.repeat(explanation.strength, kept),
-        "pole": np.repeat(found.pole, kept),
+        "pole": np.repeat(code.pole, kept),
         "place": np.tile(np.arange(kept), rank),
-        "text": found.text.ravel(),
-        "weight": found.weight.ravel(),
-        "cosine": np.repeat(found.cosine, kept),
+        "text": code.text.ravel(),
+        "weight": code.weight.ravel(),
+        "cosine": np.repeat(code.cosine, kept),
     }
     table = pd.DataFrame(columns)
-    steps, places = found.steps()
-    texts = np.cumsum((found.weight > 0).sum(1))[places]
+    steps, component = code.steps()
+    texts = np.cumsum((code.weight > 0).sum(1))[component]
     return HeadExplanation(explanation.mean, explanation.numerical_rank, steps, texts, table[table["weight"] > 0])

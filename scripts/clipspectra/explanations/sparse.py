@@ -1,7 +1,7 @@
-"""Components told as a few texts with weights: non-negative orthogonal matching pursuit, plain or coherent.
+"""Components as weighted sums of a few texts: non-negative orthogonal matching pursuit, plain or coherent.
 
-A step takes the text that agrees best with what is left of the component, then fits the weights of all texts taken so
-far again, none below 0 (NNOMP; Bruckstein, Elad and Zibulevsky 2008). The coherent variant (COMP; Gentile et al., "From
+A step takes the text that agrees best with the component's residual, then fits the weights of all texts taken so far
+again, none below 0 (NNOMP; Bruckstein, Elad and Zibulevsky 2008). The coherent variant (COMP; Gentile et al., "From
 Weights to Concepts", 2026) adds to a text's agreement a multiple of its mean similarity to the texts already taken.
 """
 
@@ -17,7 +17,7 @@ from clipspectra.explanations.spectral import ComponentExplanation, explain_comp
 class SparseCode:
     """The components of one head, each as a sum of texts.
 
-    explanation: the components themselves; pole: "top", or "bottom" where the component's opposite is told [rank]
+    explanation: the components; pole: "top", or "bottom" where the sum stands for the component's opposite [rank]
     text [rank, k]: indices into the pool in the order of choice; weight [rank, k]: 0 where a text adds nothing
     sums: weighted sums of the centred texts of unit length [rank, d_embed]; cosine: with the component's pole [rank]
     """
@@ -30,12 +30,12 @@ class SparseCode:
     cosine: np.ndarray
 
     def steps(self):
-        """(orthonormal directions [step, d_embed], the component whose sum brought each [step])."""
+        """(orthonormal directions [step, d_embed], the component whose sum gives each [step])."""
         return orthonormal(self.sums)
 
 
 def explain_sparsely(data, text_features, *, texts_per_component=5, coherence=0.0, **options):
-    """The components of a head, each as the weighted sum of a few texts; the pole that is told better counts.
+    """The components of a head, each as the weighted sum of a few texts, for the pole of larger cosine: SparseCode.
 
     data, text_features, options: as in spectral.explain_components; coherence: 0 for NNOMP, COMP's lambda otherwise
     """
@@ -58,14 +58,14 @@ def matching_pursuit(targets, texts, *, count, coherence=0.0):
 
     targets: [target, d_embed]; texts: of unit length, [text, d_embed]; k is count, or the number of texts
     """
-    chosen, left, weight = np.zeros((len(targets), 0), int), targets, np.zeros((len(targets), 0))
+    chosen, residual, weight = np.zeros((len(targets), 0), int), targets, np.zeros((len(targets), 0))
     for step in range(min(count, len(texts))):
-        agreement = left @ texts.T  # [target, text]
+        agreement = residual @ texts.T  # [target, text]
         if coherence and step:
             agreement += coherence * texts[chosen].mean(1) @ texts.T
         np.put_along_axis(agreement, chosen, -np.inf, axis=1)
         chosen = np.concatenate([chosen, agreement.argmax(1)[:, None]], axis=1)
-        parts = texts[chosen]  # [target, k, d_embed]
-        weight = np.array([nnls(part.T, target)[0] for part, target in zip(parts, targets)]).reshape(chosen.shape)
-        left = targets - np.einsum("tk,tkd->td", weight, parts)
+        atoms = texts[chosen]  # [target, k, d_embed]
+        weight = np.array([nnls(atom.T, target)[0] for atom, target in zip(atoms, targets)]).reshape(chosen.shape)
+        residual = targets - np.einsum("tk,tkd->td", weight, atoms)
     return chosen, weight

@@ -1,7 +1,7 @@
 """Principal components of one head over a dataset, each named with the texts at its two poles.
 
-Everything follows from the mean and covariance of the head's rows, in whatever coordinates they are given
-(Moments), so memory does not grow with the number of images and shards merge exactly. All in float64.
+Everything follows from the mean and covariance of the head's contributions, in whatever coordinates (Moments), so
+memory does not grow with the number of images and shards merge exactly. All in float64.
 """
 
 from dataclasses import dataclass, replace
@@ -12,19 +12,19 @@ from clipspectra.contributions.moments import Moments, Reduced
 
 
 def principal_components(moments):
-    """(singular values of the centred rows [rank], components [rank, d_embed]), largest first, to the numerical rank.
+    """(singular values of the centred data [rank], components [rank, d_embed]), largest first, to the numerical rank.
 
-    The sign is fixed: a component's entry of largest magnitude is positive. The numerical rank is judged at
-    float32 rounding, the precision of the rows.
+    The sign is fixed: a component's entry of largest magnitude is positive. The numerical rank is that at float32
+    rounding, the precision of the data.
     """
     if moments.basis is None:
         frame, covariance = None, moments.covariance
     else:
         frame, triangle = np.linalg.qr(moments.basis)  # thin: [d_embed, k], [k, coordinate]
         covariance = triangle @ moments.covariance @ triangle.T
-    values, vectors = np.linalg.eigh(covariance)
-    singular = np.sqrt(np.clip(values[::-1], 0, None) * moments.count)
-    # A head that says the same of every image has singular values of rounding size beside its mean.
+    eigenvalues, vectors = np.linalg.eigh(covariance)
+    singular = np.sqrt(np.clip(eigenvalues[::-1], 0, None) * moments.count)
+    # A head whose contribution is constant has singular values of rounding size beside its mean.
     scale = max(singular[0], np.linalg.norm(moments.embedded_mean()) * np.sqrt(moments.count))
     rank = int((singular > scale * len(singular) * np.finfo(np.float32).eps).sum())
     vectors = vectors[:, ::-1][:, :rank]
@@ -34,46 +34,46 @@ def principal_components(moments):
     return singular[:rank], components * signs[:, None]
 
 
-def highest(values, count):
-    """Places of the `count` largest values of each row, the largest first; of equal ones the first: [row, count]."""
-    count = min(count, values.shape[1])
-    if count < values.shape[1]:
-        least = -np.partition(-values, count - 1, axis=1)[:, count - 1]
-        # a few candidates more, where values tie with the last one
-        width = int((values >= least[:, None]).sum(1).max(initial=count))
-        places = np.sort(np.argpartition(-values, width - 1, axis=1)[:, :width], axis=1)
+def highest(scores, count):
+    """Indices of the `count` largest scores of each row, the largest first, ties in order: [row, count]."""
+    count = min(count, scores.shape[1])
+    if count < scores.shape[1]:
+        least = -np.partition(-scores, count - 1, axis=1)[:, count - 1]
+        # a few candidates more, where scores tie with the last one
+        width = int((scores >= least[:, None]).sum(1).max(initial=count))
+        candidates = np.sort(np.argpartition(-scores, width - 1, axis=1)[:, :width], axis=1)
     else:
-        places = np.tile(np.arange(values.shape[1]), (len(values), 1))
-    order = np.argsort(-np.take_along_axis(values, places, axis=1), axis=1, kind="stable")[:, :count]
-    return np.take_along_axis(places, order, axis=1)
+        candidates = np.tile(np.arange(scores.shape[1]), (len(scores), 1))
+    order = np.argsort(-np.take_along_axis(scores, candidates, axis=1), axis=1, kind="stable")[:, :count]
+    return np.take_along_axis(candidates, order, axis=1)
 
 
 def orthonormal(rows):
-    """(orthonormal rows that span the same, in the same order; place of the row that brought each) of rows.
+    """Gram-Schmidt: (orthonormal rows with the same span, in the same order; index of the row that each comes from).
 
-    Rows that lie in the span of earlier ones bring none.
+    Rows that lie in the span of earlier ones give none.
     """
-    found, places = np.empty_like(rows), []
-    for place, row in enumerate(rows):
-        before, left = found[: len(places)], row
+    directions, indices = np.empty_like(rows), []
+    for index, row in enumerate(rows):
+        earlier, residual = directions[: len(indices)], row
         for _ in range(2):  # once more, against rounding
-            left = left - (before @ left) @ before
-        length = np.linalg.norm(left)
+            residual = residual - (earlier @ residual) @ earlier
+        length = np.linalg.norm(residual)
         if length > 1e-8 * np.linalg.norm(row):
-            found[len(places)] = left / length
-            places.append(place)
-    return found[: len(places)], np.array(places, int)
+            directions[len(indices)] = residual / length
+            indices.append(index)
+    return directions[: len(indices)], np.array(indices, int)
 
 
 @dataclass
 class ComponentExplanation:
-    """A head's components and their texts. k texts a pole, or as many as the pool has.
+    """A head's components and their texts: k texts per pole, or as many as the pool has.
 
     singular_values [rank] and strength [rank], their share of the sum of all the head's singular values
     components [rank, d_embed]; mean, mean contribution over the fitted images [d_embed]
     numerical_rank: of the contributions, before the threshold
-    top_text, bottom_text [rank, k]: indices into the pool, best first; top_score, bottom_score [rank, k]: projections
-    of the centred texts on the component
+    top_text, bottom_text [rank, k]: indices into the pool, best first; top_score, bottom_score [rank, k]: their scores,
+    the projections of the centred texts on the component
     text_scores [text, rank]: projections of all centred texts on all components
     texts_chosen: which pole's text stands for a component in a reconstruction, see explain_components
     """
@@ -97,47 +97,43 @@ class ComponentExplanation:
 
     @property
     def chosen_text(self):
-        """The one text that stands for each component in a reconstruction, index into the pool [rank]."""
+        """The text that stands for each component in a reconstruction, index into the pool [rank]."""
         if self.texts_chosen == "reference" or self.top_text.shape[1] == 0:
             return self.top_text[:, 0]
         positive = self.top_score[:, 0] >= -self.bottom_score[:, 0]
         return np.where(positive, self.top_text[:, 0], self.bottom_text[:, 0])
 
     def aligned(self, components):
-        """This explanation with each component's sign turned to agree with `components` [rank, d_embed]; poles swap."""
-        turn = np.sum(self.components * components[: self.rank], axis=1) < 0
-        flip = np.where(turn, -1.0, 1.0)[:, None]
-
-        def swap(one, other, sign=1):
-            return np.where(turn[:, None], sign * other, one)
-
+        """This explanation with each component's sign set to agree with `components` [rank, d_embed]; poles swap."""
+        flip = (np.sum(self.components * components[: self.rank], axis=1) < 0)[:, None]
+        sign = np.where(flip, -1.0, 1.0)
         return replace(
             self,
-            components=self.components * flip,
-            text_scores=self.text_scores * flip.T,
-            top_text=swap(self.top_text, self.bottom_text),
-            bottom_text=swap(self.bottom_text, self.top_text),
-            top_score=swap(self.top_score, self.bottom_score, -1),
-            bottom_score=swap(self.bottom_score, self.top_score, -1),
+            components=self.components * sign,
+            text_scores=self.text_scores * sign.T,
+            top_text=np.where(flip, self.bottom_text, self.top_text),
+            bottom_text=np.where(flip, self.top_text, self.bottom_text),
+            top_score=np.where(flip, -self.bottom_score, self.top_score),
+            bottom_score=np.where(flip, -self.top_score, self.bottom_score),
         )
 
     def reconstruct(self, data):
-        """The rows as their mean plus what the span of one text a component holds of them.
+        """The contributions projected, about the mean, on the span of one text per component, [image, d_embed].
 
-        data: Reduced, or an array [image, d_embed]; returns [image, d_embed].
+        data: Reduced, or an array [image, d_embed]
         """
-        rows = np.asarray(data.dense() if isinstance(data, Reduced) else data, np.float64)
+        data = np.asarray(data.dense() if isinstance(data, Reduced) else data, np.float64)
         steps, _ = self.steps()
-        return self.mean + (rows - self.mean) @ steps.T @ steps
+        return self.mean + (data - self.mean) @ steps.T @ steps
 
     def steps(self):
-        """(orthonormal directions [step, d_embed], the component whose text brought each [step]).
+        """(orthonormal directions [step, d_embed], the component whose text gives each [step]).
 
-        The first steps span what the texts of the first components hold of the head's components, all of them.
+        The first steps span the projections of the first components' texts on the space of all the head's components.
         """
         chosen = self.text_scores[self.chosen_text]  # [rank, rank], singular if two components share a text
-        steps, places = orthonormal(chosen)
-        return steps @ self.components, places
+        steps, component = orthonormal(chosen)
+        return steps @ self.components, component
 
 
 def explain_components(
@@ -147,10 +143,11 @@ def explain_components(
 
     data: contributions of one head over a dataset, as [image, d_embed], Reduced, or Moments
     text_features: [text, d_embed]; both are centred
-    threshold: keep the first components that hold this share of the sum of all "singular_values", as the reference
-      implementation does, or of the "variance", the sum of their squares, as threshold_of says
-    texts_chosen: the text a component is reconstructed with: "signed", of the largest |score|; or "reference", the
-      first of the positive pole, as the reference implementation does though the sign is arbitrary
+    threshold, threshold_of: keep the first components that hold this share of the sum of all "singular_values", as the
+      reference implementation does, or of the "variance", the sum of their squares
+    texts_chosen: the text a component is reconstructed with: "signed", the one of the largest |score|; or "reference",
+      the first of the positive pole, as in the reference implementation, though the sign is arbitrary
+    Raises ValueError for another threshold_of or texts_chosen.
     """
     if texts_chosen not in ("signed", "reference"):
         raise ValueError(f"texts_chosen is '{texts_chosen}', not 'signed' or 'reference'")
@@ -158,8 +155,8 @@ def explain_components(
         raise ValueError(f"threshold_of is '{threshold_of}', not 'singular_values' or 'variance'")
     moments = Moments.from_data(data)
     singular, components = principal_components(moments)
-    counted = singular if threshold_of == "singular_values" else singular**2
-    share = np.cumsum(counted) / max(counted.sum(), np.finfo(float).tiny)
+    spectrum = singular if threshold_of == "singular_values" else singular**2
+    share = np.cumsum(spectrum) / max(spectrum.sum(), np.finfo(float).tiny)
     rank = min(len(singular), int(np.searchsorted(share, threshold)) + 1)
     components = components[:rank]
     text_features = np.asarray(text_features, np.float64)

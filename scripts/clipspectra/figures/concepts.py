@@ -1,6 +1,7 @@
-"""Figures of what texts and pictures find, and of what taking it out does, drawn as `plots` draws."""
+"""Figures of queries, neighbours and interventions, and the words of their titles and notes."""
 
 import textwrap
+from pathlib import Path
 
 import numpy as np
 from matplotlib.ticker import MaxNLocator
@@ -9,18 +10,52 @@ from clipspectra.figures.drawing import new_figure, show_picture
 
 BLUE, ORANGE, GREY, GREEN = "#0072B2", "#D55E00", "#777777", "#009E73"
 SIDES = {"nearest": "nearest", "top": "highest", "spread": "spread\nbetween", "bottom": "lowest"}
+DONE = {"keep": "kept", "remove": "removed", "amplify": "amplified", "invert": "inverted"}
+
+
+def query_title(entry):
+    """Title of a query's figure; entry: of the config."""
+    query = entry["text"] if "text" in entry else Path(entry["image"]).name
+    return f"What carries '{query if len(query) < 60 else query[:58] + ' …'}' in {entry['model']}"
+
+
+def neighbours_title(entry):
+    """Title of a sheet of neighbours; entry: of the config."""
+    unit = f"head {entry.get('head')} of layer {entry.get('layer')}"
+    if "component" in entry:
+        unit = f"component {entry['component']} of {unit}"
+    if "image" not in entry:
+        return f"The ends of {unit} of {entry['model']}"
+    unit = unit if "layer" in entry else "the whole embedding"
+    return f"Nearest to '{Path(entry['image']).name}' by {unit} of {entry['model']}"
+
+
+def scores_note(entry):
+    """What the scores on a sheet of neighbours are, for its small print; entry: of the config."""
+    if "component" in entry:
+        return f"projections on the component{'; black frame: the picture itself' if 'image' in entry else ''}"
+    return "cosines with the picture about the mean image; texts: projections on it"
+
+
+def edit_labels(edit):
+    """(name of the units, name of the edited units, rule for their number or "") of an edit of the config."""
+    units = "heads" if "heads" in edit else "components"
+    if "concept" not in edit:
+        return units, f"{units} {DONE[edit['do']]}", ""
+    rule = f"{100 * edit['share']:g} % of the {edit['rank_by']}" if edit["number"] is None else ""
+    return units, f"the concept's {units} {DONE[edit['do']]}", rule
 
 
 def query(table, images, *, picture=None, bars=12, title, footer):
-    """The components that carry a query: their scores and texts; the cosine of what they rebuild; images along it.
+    """The components that carry a query, with scores and texts; the cosine of their sum with it; images along the sum.
 
-    table: rows of a trace; images: {end: (pictures, scores)}; picture: the query, if it is one
+    table: of a trace; images: {end: (pictures, scores)}; picture: the query, if it is a picture
     """
     shown = table.head(bars)
-    tall = 0.9 + 0.2 * max(len(shown), 6), 0.75 * len(images)
-    figure = new_figure(0.7 + sum(tall), footer)
+    heights = 0.9 + 0.2 * max(len(shown), 6), 0.75 * len(images)
+    figure = new_figure(0.7 + sum(heights), footer)
     figure.suptitle(title, fontsize=10)
-    upper, lower = figure.subfigures(2, 1, height_ratios=tall)
+    upper, lower = figure.subfigures(2, 1, height_ratios=heights)
     left, right = upper.subplots(1, 2, width_ratios=[1, 1.2])
     place = np.arange(len(shown))
     if "own_score" in shown:
@@ -51,29 +86,29 @@ def query(table, images, *, picture=None, bars=12, title, footer):
     right.set_ylim(min(0.0, low.min()), 1.02)
     right.spines[["top", "right"]].set_visible(False)
     right.legend(frameon=False, fontsize=7, loc="lower right")
-    _rows(lower, images, picture)
+    _draw_rows(lower, images, picture)
     return figure
 
 
 def neighbours(images, texts, *, picture=None, heading="the picture", title, footer):
-    """Images and texts at each end: a row of pictures with their scores, and columns of texts with theirs below.
+    """Images and texts at each end: rows of pictures with their scores, and below columns of texts with theirs.
 
     images: {end: (pictures, scores)}; texts: {end: (texts, scores)}; picture: whose neighbours they are, or None
-    heading: of that picture
+    heading: above that picture
     """
-    columns = {"texts, " + SIDES[end].replace("\n", " "): of for end, of in texts.items()}
+    columns = {"texts, " + SIDES[end].replace("\n", " "): column for end, column in texts.items()}
     if len(columns) == 1:  # one long list as two short ones
         ((end, (names, scores)),) = columns.items()
         half = (len(names) + 1) // 2
         columns = {end: (names[:half], scores[:half]), " ": (names[half:], scores[half:])}
     lines = max(len(names) for names, _ in columns.values())
-    rows = _broken(images)
+    rows = _split_rows(images)
     wide = max(len(pictures) for _, pictures, _ in rows) + (picture is not None)
     heights = (0.2 + 6.4 / max(wide, 8)) * len(rows), 0.35 + 0.14 * lines
     figure = new_figure(0.6 + sum(heights), footer)
     figure.suptitle(title, fontsize=10)
     upper, lower = figure.subfigures(2, 1, height_ratios=heights)
-    _rows(upper, images, picture, heading)
+    _draw_rows(upper, images, picture, heading)
     for axes, (end, (names, scores)) in zip(lower.subplots(1, len(columns), squeeze=False)[0], columns.items()):
         axes.set_axis_off()
         axes.set_title(end, fontsize=8, loc="left")
@@ -82,11 +117,11 @@ def neighbours(images, texts, *, picture=None, heading="the picture", title, foo
     return figure
 
 
-def intervention(table, chosen, *, units, what, rule, title, footer):
+def intervention(table, chosen, *, units, edited, rule, title, footer):
     """Accuracy against the number of units, beside random ones: of the worst group, where there is one, and of all.
 
-    table: rows of the averaged curve; units: what they are called, and `what` with what was done to them
-    chosen: mean number of units that a rule, said by `rule`, picks; None without one
+    table: the averaged curve; chosen: mean number of units that the rule selects, None without a rule
+    units, edited, rule: labels of `edit_labels`
     """
     groups = [group for group in ("worst", "all") if (table["group"] == group).any()]
     figure = new_figure(3.3, footer)
@@ -103,9 +138,9 @@ def intervention(table, chosen, *, units, what, rule, title, footer):
         low, high = scored["accuracy"] - scored["accuracy_sd"], scored["accuracy"] + scored["accuracy_sd"]
         axes.fill_between(scored["units"], low, high, color=BLUE, alpha=0.2, linewidth=0)
         line = {"color": BLUE, "marker": "o", "markersize": 2.5, "linewidth": 1.2}
-        axes.plot(scored["units"], scored["accuracy"], **line, label=f"{what}, eval images")
+        axes.plot(scored["units"], scored["accuracy"], **line, label=f"{edited}, eval images")
         if len(checked):
-            label = f"{what}, validation images"
+            label = f"{edited}, validation images"
             axes.plot(checked["units"], checked["accuracy"], "--", color=GREEN, linewidth=1.2, label=label)
         if chosen is not None:
             axes.axvline(chosen, color="black", linewidth=0.8, linestyle="-.", label=f"number: {rule}")
@@ -118,23 +153,23 @@ def intervention(table, chosen, *, units, what, rule, title, footer):
 
 
 def intervention_values(table, *, most=30, title, footer):
-    """How much the accuracy of each value of each factor changes, with its 95 % interval; in orange what is meant.
+    """Change in accuracy of each value of each factor with its 95 % interval; in orange the values the edit targets.
 
-    table: rows of the table of values; of many values, those that change most are shown.
+    table: of `value_changes`, averaged over seeds; of many values, the `most` with the largest changes are shown.
     """
-    whole = table["value"].isin(["all", "all others"])
-    single = table[~whole]
+    sums = table["value"].isin(["all", "all others"])
+    single = table[~sums]
     kept = single["change"].abs().sort_values(ascending=False, kind="stable").index[:most]
-    every, table = len(table), table[whole | table.index.isin(kept) | (table["meant"] == "yes")].reset_index(drop=True)
-    if len(table) < every:
-        footer += f"\n{len(table)} of {every} rows: the {most} values that change most, and the sums"
+    total, table = len(table), table[sums | table.index.isin(kept) | (table["meant"] == "yes")].reset_index(drop=True)
+    if len(table) < total:
+        footer += f"\n{len(table)} of {total} rows: the {most} values that change most, and the sums"
     figure = new_figure(1.1 + 0.17 * len(table), footer)
     figure.suptitle(title, fontsize=10)
     axes, place = figure.subplots(), np.arange(len(table))
-    for row, of in enumerate(table.itertuples()):
-        colour = ORANGE if of.meant == "yes" else "black" if of.value in ("all", "all others") else GREY
-        axes.plot([of.change_low, of.change_high], [row, row], color=colour, linewidth=1.2, solid_capstyle="butt")
-        axes.plot(of.change, row, "o", color=colour, markersize=4)
+    for y, row in enumerate(table.itertuples()):
+        colour = ORANGE if row.meant == "yes" else "black" if row.value in ("all", "all others") else GREY
+        axes.plot([row.change_low, row.change_high], [y, y], color=colour, linewidth=1.2, solid_capstyle="butt")
+        axes.plot(row.change, y, "o", color=colour, markersize=4)
     axes.axvline(0, color="black", linewidth=0.6)
     names = [f"{row.factor}: {_short(row.value)}  ({row.before:.1f} → {row.after:.1f} %)" for row in table.itertuples()]
     axes.set_yticks(place, names, fontsize=7)
@@ -146,8 +181,8 @@ def intervention_values(table, *, most=30, title, footer):
     return figure
 
 
-def _broken(images, most=12):
-    """{end: (pictures, scores)} as rows (label, pictures, scores) of so many pictures at most."""
+def _split_rows(images, most=12):
+    """{end: (pictures, scores)} as rows (label, pictures, scores) with `most` pictures at most."""
     rows = []
     for end, (pictures, scores) in images.items():
         for start in range(0, max(len(pictures), 1), most):
@@ -156,9 +191,9 @@ def _broken(images, most=12):
     return rows
 
 
-def _rows(figure, images, picture, heading="the picture"):
-    """Rows of pictures with their scores for each end; before the first, the picture they are about."""
-    rows = _broken(images)
+def _draw_rows(figure, images, picture, heading="the picture"):
+    """Rows of pictures with their scores for each end; in front of the first, the picture they are about."""
+    rows = _split_rows(images)
     wide = max(8, max(len(pictures) for _, pictures, _ in rows) + (picture is not None))
     for row, (line, (label, pictures, scores)) in enumerate(zip(figure.subplots(len(rows), wide, squeeze=False), rows)):
         for axes in line:
@@ -167,9 +202,9 @@ def _rows(figure, images, picture, heading="the picture"):
             line[0].set_axis_on()
             show_picture(line[0], picture, frame="black")
             line[0].set_title(heading, fontsize=6.5, pad=2)
-        for axes, one, score in zip(line[picture is not None :], pictures, scores):
+        for axes, image, score in zip(line[picture is not None :], pictures, scores):
             axes.set_axis_on()
-            show_picture(axes, one)
+            show_picture(axes, image)
             axes.set_title(f"{score:+.3f}", fontsize=6.5, pad=2)
         line[int(picture is not None)].set_ylabel(label, fontsize=7.5)
 

@@ -1,7 +1,7 @@
-"""What all figures share: sizes, colours, the small print of where they come from, and how they are written.
+"""What all figures share: sizes, colours, the small print on their sources, and how they are written.
 
-Sizes are for print, 7 inches wide. Colours are Okabe and Ito's and cividis, safe for the colour-blind. Files carry no
-date, so the same inputs give the same bytes.
+Sizes are for print, 7 inches wide. Colours are Okabe and Ito's and cividis, safe for colour-blind readers. Files carry
+no date, so the same inputs give the same bytes.
 """
 
 import matplotlib
@@ -28,8 +28,8 @@ OKABE_ITO = ["#E69F00", "#56B4E9", "#009E73", "#F0E442", "#CC79A7", "#D55E00", "
 
 
 def save(figure, *paths):
-    """Write a figure under each path, by its ending, without dates."""
-    _settle(figure)
+    """Write a figure to each path, in the format of its ending, without dates."""
+    _fix_layout(figure)
     for path in paths:
         ending = str(path).rsplit(".", 1)[1]
         metadata = {"CreationDate": None} if ending == "pdf" else {"Software": None}
@@ -38,28 +38,28 @@ def save(figure, *paths):
     plt.close(figure)
 
 
-def _settle(figure):
-    """Lay the figure out for good. The solver's last digits vary from run to run: rounded, the bytes do not."""
+def _fix_layout(figure):
+    """Fix the layout, rounded: the layout solver's last digits vary from run to run, the file's bytes must not."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     for axes in figure.axes:
         axes.set_position(np.round(axes.get_position(original=True).bounds, 5))
-    for part in figure.subfigs:
-        part.bbox_relative.set_points(np.round(part.bbox_relative.get_points(), 5))
-    for part in (figure, *figure.subfigs):
-        for text in part.texts:
+    for subfigure in figure.subfigs:
+        subfigure.bbox_relative.set_points(np.round(subfigure.bbox_relative.get_points(), 5))
+    for panel in (figure, *figure.subfigs):
+        for text in panel.texts:
             text.set_position(np.round(text.get_position(), 5))
 
 
 def provenance(wildcards, images, protocol="held_out"):
-    """The small print below a figure: what it was computed from. images: the seed's table with its roles."""
+    """The small print below a figure: what it was computed from. images: the seed's table of images and roles."""
     if protocol == "same":
         images = images.assign(role=images["role"].where(images["role"] == "validation", "fit and eval"))
     counts, splits = images["role"].value_counts(), images.groupby("role")["split"].unique().str.join(", ")
-    splits = {role: f" ({names})" if names else "" for role, names in splits.items()}
-    used = [f"{counts[role]} {role} images{splits[role]}" for role in sorted(counts.index, reverse=True)]
-    named = [f"{key} {wildcards[key]}" for key in ("model", "dataset", "seed", "texts") if key in wildcards.keys()]
-    return " · ".join(named + used)
+    splits = {role: f" ({split})" if split else "" for role, split in splits.items()}
+    roles = [f"{counts[role]} {role} images{splits[role]}" for role in sorted(counts.index, reverse=True)]
+    names = [f"{key} {wildcards[key]}" for key in ("model", "dataset", "seed", "texts") if key in wildcards.keys()]
+    return " · ".join(names + roles)
 
 
 def new_figure(height, footer, **options):

@@ -1,4 +1,4 @@
-"""Figures of heads and their components, each from one small table; no figure computes a result."""
+"""Figures of heads and their components, each drawn from one small table of results."""
 
 import numpy as np
 from matplotlib.patches import Rectangle
@@ -7,7 +7,7 @@ from clipspectra.figures.drawing import OKABE_ITO, new_figure, show_picture
 
 
 def picture_caption(row, factors):
-    """A picture's factors in lines of two, or its class where the dataset has no factors."""
+    """A picture's factor values, two a line, or its class if the dataset has no factors."""
     words = [str(row[factor]) for factor in factors] or [str(row["class"])]
     return "\n".join(" ".join(words[start : start + 2]) for start in range(0, len(words), 2))
 
@@ -26,17 +26,16 @@ def contact_sheet(pictures, captions, *, title, footer, columns=8):
 
 
 def head_factors(table, factors):
-    """Share of each head's variance between the values of each factor: {factor: [layer, head]}, from the first layer.
+    """η² of each factor over a head's whole variance: {factor: [layer, head]}, from the table's first layer.
 
-    The components are orthogonal, so it is the mean of their η² weighted by their variance.
+    The components are orthogonal, so it is the mean of their η² weighted by their share of the variance.
     """
-    return {
-        factor: by_head(table, lambda rows, of=f"eta2_{factor}": (rows[of] * rows["share"]).sum()) for factor in factors
-    }
+    shares = {factor: table.assign(value=table[f"eta2_{factor}"] * table["share"]) for factor in factors}
+    return {factor: by_head(rows, lambda rows: rows["value"].sum()) for factor, rows in shares.items()}
 
 
 def by_head(table, value):
-    """value(rows of a head) as an array [layer, head] that starts at the table's first layer; 0 for absent heads."""
+    """value(a head's rows) for each head: [layer, head], from the table's first layer; 0 for heads not in the table."""
     first, last = table["layer"].min(), table["layer"].max()
     values = np.zeros((last - first + 1, table["head"].max() + 1))
     for (layer, head), rows in table.groupby(["layer", "head"]):
@@ -45,26 +44,26 @@ def by_head(table, value):
 
 
 def heads_map(table, factors, *, first=3, title, footer):
-    """Layers by heads: how much of a head's variance its first components hold, and what moves it."""
+    """Layers by heads: a head's variance in its first components, and the factor that explains most of its variance."""
     table = table[table["layer"] >= 0]
-    held = by_head(table, lambda rows: 100 * rows.loc[rows["component"] < first, "share"].sum())
-    grid, start = held.shape, table["layer"].min()
+    variance = by_head(table, lambda rows: 100 * rows.loc[rows["component"] < first, "share"].sum())
+    grid, start = variance.shape, table["layer"].min()
     small = grid[1] <= 6
     figure = new_figure(1.4 + max(1.8, 0.42 * grid[0] if small else 0.14 * grid[0]), footer)
     figure.suptitle(title, fontsize=10)
     left, right = figure.subplots(1, 2) if factors else (figure.subplots(), None)
-    image = left.imshow(held, cmap="cividis", vmin=0, vmax=100, aspect="auto")
+    image = left.imshow(variance, cmap="cividis", vmin=0, vmax=100, aspect="auto")
     figure.colorbar(image, ax=left, label="% of the head's variance", shrink=0.9)
     left.set_title(f"Variance in the first {first} components")
     label_heads(left, grid, start)
     if small:
-        for (layer, head), value in np.ndenumerate(held):
+        for (layer, head), value in np.ndenumerate(variance):
             left.text(head, layer, f"{value:.0f}", ha="center", va="center", color="black" if value > 55 else "white")
     if factors:
         shares = np.stack(list(head_factors(table, factors).values()))
-        winner = shares.argmax(0)
+        strongest = shares.argmax(0)
         right.set(xlim=(-0.5, grid[1] - 0.5), ylim=(grid[0] - 0.5, -0.5), title="Factor that explains most of it")
-        for (layer, head), index in np.ndenumerate(winner):
+        for (layer, head), index in np.ndenumerate(strongest):
             share = shares[index, layer, head]
             colour = OKABE_ITO[index % len(OKABE_ITO)]
             right.add_patch(
@@ -85,26 +84,26 @@ def heads_map(table, factors, *, first=3, title, footer):
 
 
 def effects_map(table, *, title, footer):
-    """Layers by heads: points of accuracy lost with a head at its mean, and its share of the margin."""
+    """Layers by heads: accuracy lost with a head at its mean, in points, and its share of the margin."""
     table = table[table["kind"] == "head"]
     panels = {
         "accuracy_lost": ("Accuracy lost if held at its mean", "points of accuracy"),
         "margin_share": ("Share of the right class's margin", "% of the margin"),
     }
-    shown = {name: by_head(table, lambda rows, name=name: rows[name].iloc[0]) for name in panels}
-    grid, start = shown["margin_share"].shape, table["layer"].min()
+    grids = {name: by_head(table, lambda rows, name=name: rows[name].iloc[0]) for name in panels}
+    grid, start = grids["margin_share"].shape, table["layer"].min()
     small = grid[1] <= 6
     figure = new_figure(1.4 + max(1.8, 0.42 * grid[0] if small else 0.14 * grid[0]), footer)
     figure.suptitle(title, fontsize=10)
     for axes, (name, (heading, unit)) in zip(figure.subplots(1, 2), panels.items()):
-        most = max(np.abs(shown[name]).max(), 1e-9)
-        image = axes.imshow(shown[name], cmap="PuOr_r", vmin=-most, vmax=most, aspect="auto")
+        limit = max(np.abs(grids[name]).max(), 1e-9)
+        image = axes.imshow(grids[name], cmap="PuOr_r", vmin=-limit, vmax=limit, aspect="auto")
         figure.colorbar(image, ax=axes, label=unit, shrink=0.9)
         axes.set_title(heading)
         label_heads(axes, grid, start)
         if small:
-            for (layer, head), value in np.ndenumerate(shown[name]):
-                colour = "white" if abs(value) > 0.75 * most else "black"
+            for (layer, head), value in np.ndenumerate(grids[name]):
+                colour = "white" if abs(value) > 0.75 * limit else "black"
                 axes.text(head, layer, f"{value:.1f}", ha="center", va="center", color=colour)
     return figure
 
@@ -117,49 +116,40 @@ def label_heads(axes, grid, start):
 
 
 def clearest_components(table, factors, *, count=5, least_share=0.05):
-    """Rows of the components to show first: those that one factor explains best, at most two a factor.
+    """Rows of the components to show first: those with the largest η² of one factor, at most two a factor.
 
-    Without factors: those that hold the largest share of their head's variance, one a head.
+    Without factors: those with the largest share of their head's variance, one a head.
     """
-    shown = table[(table["share"] >= least_share) & (table["layer"] >= 0)].copy()
+    candidates = table[(table["share"] >= least_share) & (table["layer"] >= 0)].copy()
     if not factors:
-        return shown.sort_values("share", ascending=False).drop_duplicates(["layer", "head"]).head(count)
-    eta = shown[[f"eta2_{factor}" for factor in factors]].to_numpy()
-    shown["factor"] = np.array(factors)[eta.argmax(1)]
-    shown["eta2"] = eta.max(1)
-    shown = shown.sort_values("eta2", ascending=False).drop_duplicates(["layer", "head", "factor"])
-    shown["place"] = shown.groupby("factor").cumcount()
-    return shown[shown["place"] < 2].sort_values(["place", "eta2"], ascending=[True, False]).head(count)
+        return candidates.sort_values("share", ascending=False).drop_duplicates(["layer", "head"]).head(count)
+    eta = candidates[[f"eta2_{factor}" for factor in factors]].to_numpy()
+    candidates["factor"] = np.array(factors)[eta.argmax(1)]
+    candidates["eta2"] = eta.max(1)
+    candidates = candidates.sort_values("eta2", ascending=False).drop_duplicates(["layer", "head", "factor"])
+    candidates["place"] = candidates.groupby("factor").cumcount()
+    return candidates[candidates["place"] < 2].sort_values(["place", "eta2"], ascending=[True, False]).head(count)
 
 
 def cards(entries, *, title, footer):
-    """One card a component: its texts and images at the top pole (left) and the bottom pole (right).
+    """One card a component: texts and images of its top pole (left) and its bottom pole (right).
 
-    entries: dicts with "heading", and for "top" and "bottom" a dict with "texts" and "pictures" (four or more).
+    entries: dicts with "heading", and for "top" and "bottom" a dict of "texts" (three are shown) and "pictures" (four).
     """
     figure = new_figure(0.5 + 1.62 * len(entries), footer)
     figure.suptitle(title, fontsize=10)
-    for part, entry in zip(np.atleast_1d(figure.subfigures(len(entries), 1)), entries):
-        part.suptitle(entry["heading"], fontsize=8.5, fontweight="bold", x=0.01, ha="left")
-        grid = part.add_gridspec(1, 2)
+    for panel, entry in zip(np.atleast_1d(figure.subfigures(len(entries), 1)), entries):
+        panel.suptitle(entry["heading"], fontsize=8.5, fontweight="bold", x=0.01, ha="left")
+        grid = panel.add_gridspec(1, 2)
         for side, (pole, sign, colour) in enumerate((("top", "+", "#0072B2"), ("bottom", "−", "#D55E00"))):
             inner = grid[side].subgridspec(2, 4, height_ratios=[1, 0.62])
             for place, picture in enumerate(entry[pole]["pictures"][:4]):
-                show_picture(part.add_subplot(inner[0, place]), picture, frame=colour)
-            text = part.add_subplot(inner[1, :])
-            text.set_axis_off()
+                show_picture(panel.add_subplot(inner[0, place]), picture, frame=colour)
+            axes = panel.add_subplot(inner[1, :])
+            axes.set_axis_off()
             lines = "\n".join(f"{sign} {line}" for line in entry[pole]["texts"][:3])
-            text.text(
-                0.02,
-                1,
-                lines,
-                va="top",
-                ha="left",
-                fontsize=7.5,
-                color=colour,
-                linespacing=1.3,
-                transform=text.transAxes,
-            )
+            style = {"va": "top", "ha": "left", "fontsize": 7.5, "color": colour, "linespacing": 1.3}
+            axes.text(0.02, 1, lines, transform=axes.transAxes, **style)
     return figure
 
 
@@ -178,7 +168,7 @@ RECOVERY_LINES = {
 
 
 def recovery(table, *, title, footer):
-    """Accuracy against the number of texts a head, one line a method, sd over seeds as a band; top-1 and variance."""
+    """Top-1 accuracy and explained variance against the number of texts a head: one line a method, a band of ± 1 sd."""
     figure = new_figure(4.0, footer)
     figure.suptitle(title, fontsize=10)
     panels = {"top1": "zero-shot top-1 accuracy (%)", "explained_variance": "explained variance of the heads (%)"}

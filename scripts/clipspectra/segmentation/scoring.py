@@ -1,4 +1,4 @@
-"""Scores of maps against masks: pixel accuracy, mean IoU and mean AP, pooled as the reference pools them."""
+"""Scores of maps against masks: pixel accuracy, mean IoU and mean AP, pooled as in the reference code."""
 
 from typing import NamedTuple
 
@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from sklearn.metrics import average_precision_score
 
-VOID = 255  # mask value of pixels that count neither way
+VOID = 255  # mask value of unlabelled pixels, which do not count
 
 
 class Scores(NamedTuple):
-    """Segmentation scores over a dataset, in [0, 1], and `table`, one row an image."""
+    """Segmentation scores over a dataset, in [0, 1]; `table` has one row an image."""
 
     pixel_accuracy: float
     mean_iou: float
@@ -21,7 +21,7 @@ class Scores(NamedTuple):
 
     @classmethod
     def from_table(cls, table):
-        """Scores over the images of such a table: pixels and overlaps are pooled, average precision is averaged."""
+        """Scores over the images of a table: pixels and overlaps are pooled, average precision is averaged."""
         pixels = table.sum()
         iou = [
             pixels[f"intersection_{side}"] / max(pixels[f"union_{side}"], 1) for side in ("background", "foreground")
@@ -30,7 +30,7 @@ class Scores(NamedTuple):
         return cls(float(accuracy), float(np.mean(iou)), float(table["average_precision"].mean()), table)
 
     def intervals(self, rng, draws=1000):
-        """95 % intervals of the three scores over images drawn with replacement: {score: (low, high)}."""
+        """95 % bootstrap intervals of the three scores over images: {score: (low, high)}."""
         count = len(self.table)
         times = rng.multinomial(count, np.full(count, 1 / count), size=draws)  # how often each image is drawn
         pixels = {name: times @ self.table[name].to_numpy(float) for name in self.table.columns[:-1]}
@@ -40,57 +40,57 @@ class Scores(NamedTuple):
         ]
         precision = self.table["average_precision"].to_numpy()
         defined = ~np.isnan(precision)
-        found = {
+        resampled = {
             "pixel_accuracy": pixels["correct_pixels"] / np.maximum(pixels["labelled_pixels"], 1),
             "mean_iou": np.mean(iou, axis=0),
             "mean_ap": times[:, defined] @ precision[defined] / np.maximum(times[:, defined].sum(1), 1),
         }
-        return {name: tuple(np.quantile(values, (0.025, 0.975))) for name, values in found.items()}
+        return {name: tuple(np.quantile(values, (0.025, 0.975))) for name, values in resampled.items()}
 
 
 def on_the_grid(masks, grid):
     """Masks [image, height, width] at the resolution of the patches [image, row, column], by the majority of pixels."""
     labelled = torch.from_numpy((masks != VOID).astype(np.float32))[:, None]
     share, known = (
-        F.adaptive_avg_pool2d(part, grid)[:, 0]
-        for part in (labelled * torch.from_numpy(masks)[:, None].eq(1), labelled)
+        F.adaptive_avg_pool2d(pixels, grid)[:, 0]
+        for pixels in (labelled * torch.from_numpy(masks)[:, None].eq(1), labelled)
     )
     return torch.where(known > 0, (2 * share > known).int(), VOID).numpy().astype(np.uint8)
 
 
-def predictions(maps, seen=None):
-    """Foreground, where a map exceeds its own mean (over the pixels `seen`, a bool array, all by default)."""
+def predictions(maps, visible=None):
+    """Foreground: where a map exceeds its mean over the `visible` pixels (a bool array, by default all)."""
     maps = np.asarray(maps)
-    if seen is None:
+    if visible is None:
         return maps > maps.mean((1, 2), keepdims=True, dtype=np.float64)
-    return seen & (maps > maps.mean((1, 2), keepdims=True, dtype=np.float64, where=seen))
+    return visible & (maps > maps.mean((1, 2), keepdims=True, dtype=np.float64, where=visible))
 
 
-def scores(maps, masks, seen=None):
+def scores(maps, masks, visible=None):
     """Score maps [image, height, width] in [0, 1] against masks of 0, 1 and 255 (not labelled).
 
-    The reference's protocol: the foreground is where a map exceeds its mean; pixel accuracy and IoU (mean of both
-    sides) are pooled over the dataset; average precision is per image, over both channels' scores together.
-    seen: pixels that a map has a value for, bool, all by default; the others must be unlabelled.
+    The reference's protocol: foreground is where a map exceeds its mean; pixel accuracy and IoU (mean over background
+    and foreground) are pooled over the dataset; average precision is per image, over the scores of both channels.
+    visible: pixels with a value in the map, bool, by default all; the others must be unlabelled.
     """
     maps, masks = np.asarray(maps), np.asarray(masks)
     if maps.shape != masks.shape:
         raise ValueError(f"maps have shape {maps.shape}, masks {masks.shape}; they must be equal")
     rows = []
-    for values, found, mask in zip(maps, predictions(maps, seen), masks):
+    for values, prediction, mask in zip(maps, predictions(maps, visible), masks):
         labelled = mask != VOID
-        values, found, mask = values[labelled], found[labelled], mask[labelled] == 1
-        # Both channels in the maps' own precision: 1 - x in float32 makes ties, and average precision sees them.
+        values, prediction, mask = values[labelled], prediction[labelled], mask[labelled] == 1
+        # Both channels in the maps' precision: 1 - x in float32 makes ties, which change average precision.
         channels = np.r_[~mask, mask], np.r_[1 - values, values]
         rows.append(
             {
                 "flat": int(len(values) == 0 or values.min() == values.max()),
-                "correct_pixels": (found == mask).sum(),
+                "correct_pixels": (prediction == mask).sum(),
                 "labelled_pixels": mask.size,
-                "intersection_background": (~found & ~mask).sum(),
-                "intersection_foreground": (found & mask).sum(),
-                "union_background": (~found | ~mask).sum(),
-                "union_foreground": (found | mask).sum(),
+                "intersection_background": (~prediction & ~mask).sum(),
+                "intersection_foreground": (prediction & mask).sum(),
+                "union_background": (~prediction | ~mask).sum(),
+                "union_foreground": (prediction | mask).sum(),
                 "average_precision": average_precision_score(*channels) if mask.size else float("nan"),
             }
         )

@@ -1,4 +1,4 @@
-"""Tensors out of checkpoints as people have them: told by what a file holds, not by its name; no code is ever run."""
+"""Read tensors from checkpoints of many formats, recognised by content and not by name; no code is ever run."""
 
 import argparse
 import collections
@@ -46,9 +46,9 @@ STORAGES |= {"ByteStorage": torch.uint8, "BoolStorage": torch.bool}
 
 @dataclass
 class Checkpoint:
-    """Tensors of one model by name, on the CPU, floating-point numbers as float32.
+    """Tensors of one model by name, on the CPU, floating-point tensors as float32.
 
-    openai: whether it is of OpenAI's own layout, with its sizes among the weights
+    openai: whether it has OpenAI's own layout, with the model's sizes among the weights
     left_out: what else the file holds: other sets of weights, weights outside the model
     """
 
@@ -62,59 +62,59 @@ def read_checkpoint(path, state_dict=None):
 
     state_dict: which of the file's sets of weights, where it holds several (of a training run: "state_dict", "ema")
 
-    Raises InputError that says what the file is where it is no checkpoint, or damaged, or holds more than plain data.
+    Raises InputError, saying what the file is, for a file that is not a checkpoint, damaged, or more than plain data.
     """
     content = {}
     for shard in shards_of(path):
-        part = _content(shard)
-        if not isinstance(part, dict):
-            raise InputError(f"{shard} holds a {type(part).__name__} and no weights by name.")
-        content |= part
-    named, others = _chosen(content, state_dict, path)
+        shard_content = _read_content(shard)
+        if not isinstance(shard_content, dict):
+            raise InputError(f"{shard} holds a {type(shard_content).__name__}, not weights by name.")
+        content |= shard_content
+    weights, left_out = _choose_weights(content, state_dict, path)
     tensors = {}
-    for key, tensor in named.items():
-        short = WRAPPERS.sub("", key)
-        if short in tensors and not torch.equal(tensors[short], tensor):
-            raise InputError(f"{path} holds {short} twice, once as {key}, and the two differ. Save one model alone.")
-        tensors[short] = tensor
-    prefix, *twins = _prefixes(tensors, path)
-    inside = {key for key in tensors if key.startswith(prefix) and not key.startswith(tuple(twins))}
-    left_out = others + _shortened(key for key in tensors if key not in inside)
+    for key, tensor in weights.items():
+        name = WRAPPERS.sub("", key)
+        if name in tensors and not torch.equal(tensors[name], tensor):
+            raise InputError(f"{path} holds {name} twice, once as {key}, and the two differ. Save a single model.")
+        tensors[name] = tensor
+    prefix, *copies = _prefixes(tensors, path)
+    inside = {key for key in tensors if key.startswith(prefix) and not key.startswith(tuple(copies))}
+    left_out += _abbreviate(key for key in tensors if key not in inside)
     tensors = {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key in inside}
     openai = set(tensors) >= OPENAI_SIZES
-    return Checkpoint({key: _float32(key, tensor, path) for key, tensor in tensors.items()}, openai, left_out)
+    return Checkpoint({key: _to_float32(key, tensor, path) for key, tensor in tensors.items()}, openai, left_out)
 
 
 def _prefixes(tensors, path):
-    """What stands before a model's names, and before those of twins with the same numbers, such as a compiled one."""
+    """The prefix of a model's names, then those of its copies with equal weights, such as a compiled one."""
     prefixes = sorted({key[: match.start()] for key in tensors if (match := TOWER.search(key))}, key=len)
-    for other in prefixes[1:]:
-        twins = [key for key in tensors if key.startswith(other) and TOWER.match(key[len(other) :])]
-        first = [prefixes[0] + key[len(other) :] for key in twins]
-        if not all(name in tensors and torch.equal(tensors[name], tensors[key]) for name, key in zip(first, twins)):
+    for prefix in prefixes[1:]:
+        keys = [key for key in tensors if key.startswith(prefix) and TOWER.match(key[len(prefix) :])]
+        originals = [prefixes[0] + key[len(prefix) :] for key in keys]
+        if not all(name in tensors and torch.equal(tensors[name], tensors[key]) for name, key in zip(originals, keys)):
             listed = ", ".join(f"'{prefix}'" for prefix in prefixes)
-            raise InputError(f"{path} holds several models, whose names begin with {listed}. Save one of them alone.")
+            raise InputError(f"{path} holds several models, whose names begin with {listed}. Save only one of them.")
     return prefixes or [""]
 
 
-def _shortened(names):
-    """Names, those of many with one beginning as one."""
+def _abbreviate(names):
+    """The names, with several that begin alike as one entry and their number."""
     groups = collections.defaultdict(list)
     for name in names:
         groups[name.split(".")[0]].append(name)
     return [members[0] if len(members) == 1 else f"{first}.* ({len(members)})" for first, members in groups.items()]
 
 
-def _float32(name, tensor, path):
+def _to_float32(name, tensor, path):
     if tensor.is_floating_point() and tensor.element_size() > 1:
         return tensor.float()
     if tensor.is_floating_point() or (name.endswith("weight") and tensor.ndim):
-        raise InputError(f"{path} holds {name} as {tensor.dtype}: quantised weights are not exact. Save them in float.")
+        raise InputError(f"{path} holds {name} as {tensor.dtype}: quantised weights are not exact. Save floats.")
     return tensor
 
 
-def _content(path):
-    """What a file holds, read as plain data. Raises InputError that says what it is otherwise."""
+def _read_content(path):
+    """A checkpoint file's content, read as plain data. Raises InputError, saying what it is, for another file."""
     with open(path, "rb") as file:
         head = file.read(1024)
     if len(head) > 8 and head[8:9] == b"{" and struct.unpack("<Q", head[:8])[0] < 2**32:
@@ -123,14 +123,14 @@ def _content(path):
         except SafetensorError as error:
             raise InputError(f"{path} is damaged or cut off: {error}. Fetch it again.") from error
     if head[:4] == b"PK\x03\x04":
-        return _zipped(path)
+        return _read_zip(path)
     if head[:1] == b"\x80":
-        return _unpickled(path)
-    raise InputError(f"{path} is no checkpoint: {_what_it_is(head)}.")
+        return _read_pickle(path)
+    raise InputError(f"{path} is not a checkpoint: {_identify(head)}.")
 
 
-def _what_it_is(head):
-    """What a file is that holds no weights, by its first bytes, and what to do."""
+def _identify(head):
+    """In words, what a file without weights is, by its first bytes, and what to do."""
     text = head.lstrip().lower()
     if not head.strip(b"\0"):
         return "it is empty or holds zeros; fetch it again"
@@ -146,12 +146,12 @@ def _what_it_is(head):
     if head[257:262] == b"ustar":
         return "it is a tar archive; unpack it first"
     if text.startswith((b"{", b"[")):
-        return "it is JSON; of sharded weights, name the file that ends in .index.json"
+        return "it is JSON; for sharded weights, give the file that ends in .index.json"
     printable = all(byte >= 32 or byte in b"\t\r\n" for byte in head)
-    return "it is text" if printable else "its first bytes are of no kind that is known here"
+    return "it is text" if printable else "its first bytes match no known format"
 
 
-def _zipped(path):
+def _read_zip(path):
     """A file of torch.save, or OpenAI's TorchScript archive."""
     try:
         with zipfile.ZipFile(path) as archive:
@@ -159,25 +159,25 @@ def _zipped(path):
     except zipfile.BadZipFile as error:
         raise InputError(f"{path} is damaged or cut off: {error}. Fetch it again.") from error
     if any(name.endswith("/constants.pkl") for name in names):
-        return _script_tensors(path)
+        return _read_torchscript(path)
     if any(name.endswith("/data.pkl") for name in names):
-        return _unpickled(path)
+        return _read_pickle(path)
     raise InputError(f"{path} is a zip archive without weights of torch; unpack it first.")
 
 
-def _unpickled(path):
-    """What torch.save wrote, with numbers, texts and numpy scalars beside tensors; nothing else is unpickled."""
+def _read_pickle(path):
+    """The content of a torch.save file: tensors, numbers, texts and numpy scalars; nothing else is unpickled."""
     try:
-        with torch.serialization.safe_globals(PLAIN), open(path, "rb") as file:  # by content, not by its name
+        with torch.serialization.safe_globals(PLAIN), open(path, "rb") as file:  # recognised by content, not name
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        named = re.findall(r"(?:GLOBAL|class|function|global) [`']?([A-Za-z_][\w.]*\.[\w.]+)", str(error))
-        objects = f" ({named[0]})" if named else ""
-        if any(name.startswith("torch._utils.") for name in named):
-            raise InputError(f"{path} is a pickle of tensors; write it with torch.save instead.") from error
+        classes = re.findall(r"(?:GLOBAL|class|function|global) [`']?([A-Za-z_][\w.]*\.[\w.]+)", str(error))
+        objects = f" ({classes[0]})" if classes else ""
+        if any(name.startswith("torch._utils.") for name in classes):
+            raise InputError(f"{path} is a pickle of tensors; save them with torch.save instead.") from error
         raise InputError(
             f"{path} holds Python objects{objects} besides weights, and only plain data is read: loading them would "
-            "run code. Save its state_dict() alone."
+            "run code. Save only its state_dict()."
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
@@ -185,7 +185,7 @@ def _unpickled(path):
 
 
 class _ScriptData(pickle.Unpickler):
-    """Reads the attributes of TorchScript modules as plain data: their code is neither compiled nor run."""
+    """Reads the attributes of TorchScript modules as plain data; their code is neither compiled nor run."""
 
     def __init__(self, archive, root):
         super().__init__(archive.open(f"{root}/data.pkl"))
@@ -214,7 +214,7 @@ class _ScriptData(pickle.Unpickler):
         return torch.frombuffer(raw, dtype=dtype, count=count) if count else torch.empty(0, dtype=dtype)
 
 
-def _script_tensors(path):
+def _read_torchscript(path):
     """The tensors of a TorchScript archive by name, as its state_dict() would give them."""
 
     def walk(module, prefix):
@@ -237,34 +237,34 @@ def _script_tensors(path):
     except (pickle.UnpicklingError, zipfile.BadZipFile, KeyError, ValueError, StopIteration, EOFError) as error:
         raise InputError(f"{path} is a TorchScript archive that is damaged: {error}. Fetch it again.") from error
     if order != b"little":
-        raise InputError(f"{path} is a TorchScript archive of a machine with another byte order.")
+        raise InputError(f"{path} is a TorchScript archive from a machine with another byte order.")
     return tensors
 
 
-def _chosen(content, state_dict, path):
-    """(tensors, names of the others) of the set of weights to take from a checkpoint's content."""
-    sets = dict(_sets(content))
-    models = {name: part for name, part in sets.items() if any(TOWER.search(WRAPPERS.sub("", key)) for key in part)}
-    sets = sets if state_dict in sets else models or sets  # heads and optimizers beside a model are no second one
+def _choose_weights(content, state_dict, path):
+    """(tensors of the chosen set of weights, names of the other sets) in a checkpoint's content."""
+    sets = dict(_weight_sets(content))
+    models = {name: keys for name, keys in sets.items() if any(TOWER.search(WRAPPERS.sub("", key)) for key in keys)}
+    sets = sets if state_dict in sets else models or sets  # heads and optimizers are no models
     if not sets:
         keys = ", ".join(map(str, list(content)[:8])) or "none"
-        raise InputError(f"{path} holds no weights of a CLIP; its keys are {keys}.")
+        raise InputError(f"{path} holds no weights of a CLIP model; its keys are {keys}.")
     if state_dict is None:
         averaged = {name for name in sets if {"ema", "swa", "averaged"} & set(re.split(r"[._]", name.lower()))}
         names = [name for name in sets if name not in averaged] or list(sets)
         if len(names) > 1:
             raise InputError(
-                f"{path} holds several sets of weights: {', '.join(names)}. Say with 'state_dict' in the config which."
+                f"{path} holds several sets of weights: {', '.join(names)}. Set 'state_dict' in the config to one."
             )
         state_dict = names[0]
     elif state_dict not in sets:
-        known = ", ".join(filter(None, sets)) or "none with a name"
-        raise InputError(f"{path} has no weights under '{state_dict}'; there is {known}.")
+        known = ", ".join(filter(None, sets)) or "no named set"
+        raise InputError(f"{path} has no weights under '{state_dict}'; it has {known}.")
     return sets[state_dict], [name for name in sets if name != state_dict]
 
 
-def _sets(content, name=""):
-    """(name, tensors) of each dict of weights inside nested dicts; optimizers hold none by such names."""
+def _weight_sets(content, name=""):
+    """(name, tensors) of each dict of weights inside nested dicts; optimizers have no keys like "…weight"."""
     arrays = {key: value for key, value in content.items() if isinstance(key, str)}
     arrays = {key: torch.tensor(value) if _is_numbers(value) else value for key, value in arrays.items()}
     tensors = {key: value for key, value in arrays.items() if isinstance(value, torch.Tensor)}
@@ -273,7 +273,7 @@ def _sets(content, name=""):
         return
     for key, value in content.items():
         if isinstance(value, dict):
-            yield from _sets(value, f"{name}.{key}" if name else str(key))
+            yield from _weight_sets(value, f"{name}.{key}" if name else str(key))
 
 
 def _is_numbers(value):
@@ -281,11 +281,11 @@ def _is_numbers(value):
 
 
 def read_json(path):
-    """A JSON file's dict. Raises InputError naming the file."""
+    """The dict in a JSON file. Raises InputError naming the file."""
     try:
         content = json.loads(pathlib.Path(path).read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise InputError(f"The model config {path} cannot be read: {error}.") from error
     if not isinstance(content, dict):
-        raise InputError(f"The model config {path} holds no keys.")
+        raise InputError(f"The model config {path} is not a JSON object.")
     return content

@@ -1,4 +1,4 @@
-"""Where a model runs and how precisely: devices, precision, and what to say when memory runs out."""
+"""Where a model runs and how precisely: devices, precision, and errors when memory runs out."""
 
 import fcntl
 import os
@@ -10,16 +10,16 @@ import torch
 
 from clipspectra import InputError
 
-# Largest |sum of parts - e/n| that an extraction may show; what a precision rounds to is far below.
+# Largest |sum of contributions - e/n| allowed in an extraction; the rounding error of each precision is far below.
 LARGEST_ERROR = {"fp32": 1e-4, "tf32": 1e-2, "fp16": 1e-2, "bf16": 1e-1}
 _HALF = {"fp16": torch.float16, "bf16": torch.bfloat16}
-_held = []  # locks of this process's GPUs
+_gpu_locks = []  # of this process
 
 
 def choose(name):
-    """The torch device of a name; "auto" is the best one here, and a GPU that no other job of ours has taken.
+    """The torch device of a name; "auto" is the best one available, and a GPU that no other job of this user has taken.
 
-    Raises InputError for an unknown device and for one that is not there.
+    Raises InputError for an unknown device and for one that is not available.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
@@ -29,27 +29,27 @@ def choose(name):
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise InputError(f"'{name}' is no device; use 'auto', 'cpu', 'cuda' or 'mps'.") from error
-    there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
-    if (device.index or 0) >= there.get(device.type, 0):
-        raise InputError(f"Device '{name}' is not there; use 'auto' or 'cpu'.")
+        raise InputError(f"'{name}' is not a device; use 'auto', 'cpu', 'cuda' or 'mps'.") from error
+    counts = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    if (device.index or 0) >= counts.get(device.type, 0):
+        raise InputError(f"Device '{name}' is not available; use 'auto' or 'cpu'.")
     return device
 
 
 def free_gpu(uuids):
-    """Place in the list of the first GPU that no process of this user holds; held until this process ends.
+    """Index of the first GPU that no process of this user has locked; locked until this process ends.
 
-    Snakemake does not say which GPU is whose. If all are taken, the process number decides.
+    Snakemake does not assign GPUs to jobs. If all are taken, the process number decides.
     """
-    for place, uuid in enumerate(uuids):
+    for index, uuid in enumerate(uuids):
         lock = open(Path(tempfile.gettempdir()) / f"clipspectra-{os.getuid()}-{uuid}.lock", "w")  # noqa: SIM115
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.close()
             continue
-        _held.append(lock)
-        return place
+        _gpu_locks.append(lock)
+        return index
     return os.getpid() % len(uuids)
 
 
@@ -61,7 +61,7 @@ def set_precision(precision):
 
 
 def autocast(device, precision):
-    """The context of a forward pass: half precision where asked for; the weights stay float32."""
+    """The context of a forward pass: half precision for "fp16" and "bf16"; the weights stay float32."""
     return torch.autocast(device.type, _HALF[precision]) if precision in _HALF else nullcontext()
 
 
@@ -71,8 +71,8 @@ def enough_memory(batch_size):
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        words = str(error)
-        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "allocate memory" not in words:
+        message = str(error)
+        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "allocate memory" not in message:
             raise
-        smaller = f"set batch_size to {batch_size // 2}" if batch_size > 1 else "take a smaller model or another device"
-        raise InputError(f"Too little memory for batches of {batch_size} images; {smaller}.") from error
+        advice = f"set batch_size to {batch_size // 2}" if batch_size > 1 else "take a smaller model or another device"
+        raise InputError(f"Too little memory for batches of {batch_size} images; {advice}.") from error

@@ -1,6 +1,6 @@
-"""The adapters: which module of an image tower is which part of a Tower, one function a family of open_clip.
+"""The adapters from image towers of open_clip to Tower, one function per family.
 
-A tower without an exact decomposition is refused before any compute, with the part of it that is to blame.
+A tower without an exact decomposition is refused before any compute, and the error names the module that prevents it.
 """
 
 from dataclasses import replace
@@ -30,7 +30,7 @@ TIMM_ATTENTION = (Attention, AttentionRope, EvaAttention, RelPosAttention)
 
 
 class Unsupported(InputError):
-    """A tower without an exact decomposition; `reason` says which part and why."""
+    """A tower without an exact decomposition; `reason` says which module and why."""
 
     def __init__(self, reason):
         super().__init__(f"This image tower cannot be decomposed exactly: {reason}.")
@@ -38,7 +38,7 @@ class Unsupported(InputError):
 
 
 def describe(architecture):
-    """What becomes of an open_clip architecture: a dict with its adapter and sizes, or the reason why it has none.
+    """The table row of an open_clip architecture: a dict with its adapter and sizes, or the reason why it has none.
 
     The tower is built without memory for its weights.
     """
@@ -56,8 +56,8 @@ def describe(architecture):
 
 
 def adapt(visual):
-    """The Tower of an open_clip model's `visual`. Raises Unsupported, before any compute, with the reason."""
-    if hasattr(visual, "_orig_mod") or any(part._compiled_call_impl for part in visual.modules()):
+    """The Tower of an open_clip model's `visual`. Raises Unsupported with the reason, before any compute."""
+    if hasattr(visual, "_orig_mod") or any(module._compiled_call_impl for module in visual.modules()):
         raise Unsupported(
             "it is compiled, and a compiled graph shows no heads; pass the model as it was before compile"
         )
@@ -74,7 +74,7 @@ def adapt(visual):
 
 
 def _layernorm(module):
-    """The module if it is a LayerNorm, None if it does nothing."""
+    """The module if it is a LayerNorm, None if it is the identity."""
     if isinstance(module, nn.Identity):
         return None
     if not isinstance(module, nn.LayerNorm) or module.weight is None or module.bias is None:
@@ -99,8 +99,8 @@ def _open_clip_tower(visual):
         if visual.pool_type not in pools:
             raise Unsupported(f"it pools by '{visual.pool_type}'")
         pool, family = pools[visual.pool_type]
-        after = visual.final_ln_after_pool
-        readout = Readout(pool, None if after else post, post if after else None, weight, first=1)
+        before, after = (None, post) if visual.final_ln_after_pool else (post, None)
+        readout = Readout(pool, before, after, weight, first=1)
     width = visual.conv1.out_channels
     return Tower(visual, family, layers, readout, visual.transformer.resblocks[0], visual.grid_size, 1, width)
 
@@ -127,14 +127,14 @@ def _open_clip_layer(block):
 
 
 def _value_weight(attention):
-    """W_V [head * d_head, d_in] of an attention, packed with those of queries and keys or alone."""
+    """W_V [head * d_head, d_in] of an attention, packed with W_Q and W_K or separate."""
     packed = getattr(attention, "in_proj_weight", None)
     if packed is None and getattr(attention, "qkv", None) is not None:
         packed = attention.qkv.weight
     if packed is not None:
         return packed.chunk(3)[2]
-    alone = getattr(attention, "v_proj_weight", None)
-    return attention.v_proj.weight if alone is None else alone
+    separate = getattr(attention, "v_proj_weight", None)
+    return attention.v_proj.weight if separate is None else separate
 
 
 def _multihead_values(attention):
@@ -145,8 +145,8 @@ def _multihead_values(attention):
 
 def _pool_values(out, weight, bias, heads):
     """V_p = W_O^p W_V^p [head, d_pool, d_model] and c = W_O b_V + b_O [d_pool], in float64."""
-    written = float64(out.weight).unflatten(1, (heads, -1))  # [d_pool, head, d_head]
-    values = torch.einsum("phd,hdm->hpm", written, float64(weight).unflatten(0, (heads, -1)))
+    out_weight = float64(out.weight).unflatten(1, (heads, -1))  # [d_pool, head, d_head]
+    values = torch.einsum("phd,hdm->hpm", out_weight, float64(weight).unflatten(0, (heads, -1)))
     offset = 0.0 if bias is None else float64(out.weight) @ float64(bias)
     return values, offset + float64(out.bias)
 
@@ -155,19 +155,19 @@ def _timm_tower(visual):
     """timm's VisionTransformer, Eva and VisionTransformerRelPos under open_clip's TimmModel."""
     trunk = visual.trunk
     if not isinstance(trunk, TimmVisionTransformer | Eva | VisionTransformerRelPos):
-        raise Unsupported(_why_not(type(trunk).__name__))
-    head = [module for module in visual.head if not isinstance(module, nn.Dropout)]
-    head = [module for module in (trunk.head, *head) if not isinstance(module, nn.Identity)]
-    if len(head) > 1 or not all(type(module) is nn.Linear for module in head):
-        raise Unsupported(f"it ends in {', then '.join(type(module).__name__ for module in head)}, which is not linear")
-    weight, bias = (head[0].weight, head[0].bias) if head else (None, None)
+        raise Unsupported(_reason(type(trunk).__name__))
+    last = [module for module in visual.head if not isinstance(module, nn.Dropout)]
+    last = [module for module in (trunk.head, *last) if not isinstance(module, nn.Identity)]
+    if len(last) > 1 or not all(type(module) is nn.Linear for module in last):
+        raise Unsupported(f"it ends in {', then '.join(type(module).__name__ for module in last)}, which is not linear")
+    weight, bias = (last[0].weight, last[0].bias) if last else (None, None)
     before, after = _layernorm(trunk.norm), _layernorm(trunk.fc_norm)
     prefix, pool = trunk.num_prefix_tokens, getattr(trunk, "attn_pool", None)
     readout = Readout("class", before, after, weight, bias)
     if pool is not None:
         if type(pool) is not AttentionPoolLatent or pool.latent_len != 1 or pool.pos_embed is not None:
             raise Unsupported(f"it pools with {type(pool).__name__} of another kind than SigLIP's")
-        _need_fused(pool)
+        _require_fused_attention(pool)
         value, value_bias = pool.kv.weight.chunk(2)[1], None if pool.kv.bias is None else pool.kv.bias.chunk(2)[1]
         values, offset = _pool_values(pool.proj, value, value_bias, pool.num_heads)
         first = prefix if not getattr(trunk, "pool_include_prefix", True) else 0
@@ -189,16 +189,16 @@ def _timm_tower(visual):
 
 
 def _timm_layer(block):
-    """A block of timm's ViTs, with layer scale as a module or as gamma_1, with the norm first or last."""
+    """A block of timm's ViTs, with layer scale as a module or as gamma_1, pre-norm or post-norm."""
     attention = getattr(block, "attn", None)
     if not isinstance(attention, TIMM_ATTENTION):
         raise Unsupported(f"its blocks are {type(block).__name__}, whose attention is not known")
-    _need_fused(attention)
+    _require_fused_attention(attention)
     if getattr(attention, "gate", None) is not None:
         raise Unsupported("its attention is gated")
     inner = _layernorm(getattr(attention, "norm", nn.Identity()))
-    last = isinstance(block, EvaBlockPostNorm)
-    norms = {"before": None if last else block.norm1, "inner": inner, "post": _layernorm(block.norm1) if last else None}
+    before, post = (None, _layernorm(block.norm1)) if isinstance(block, EvaBlockPostNorm) else (block.norm1, None)
+    norms = {"before": before, "inner": inner, "post": post}
     scale = getattr(block, "gamma_1", None)
     if scale is None:
         scale = getattr(getattr(block, "ls1", None), "gamma", None)
@@ -207,12 +207,12 @@ def _timm_layer(block):
     return Layer(attention, out.weight, out.bias, heads, _value_weight(attention), **options)
 
 
-def _need_fused(attention):
+def _require_fused_attention(attention):
     if not attention.fused_attn:
         raise Unsupported("timm's fused attention is switched off (TIMM_FUSED_ATTN), and only it shows the heads")
 
 
-def _why_not(trunk):
+def _reason(trunk):
     """Why a timm tower without a single residual stream has no decomposition by heads."""
     reasons = {
         "ConvNeXt": "ConvNeXt is convolutional and has no attention heads",
@@ -225,10 +225,10 @@ def _why_not(trunk):
 
 
 def _resnet_tower(visual):
-    """CLIP's ModifiedResNet: the heads of its attention pool, each by the source of what it reads.
+    """CLIP's ModifiedResNet: the heads of its attention pool, split by the source that they read.
 
     "Layers" are the sources that add up in the last stage: its shortcut with the pool's positional embedding (0), and
-    the branch of each of its blocks. ReLU gates count as given, like attention weights; before that stage nothing is
+    the branch of each of its blocks. ReLU gates are taken as given, like attention weights; earlier stages are not
     linear. Biases are shared evenly by the sources. The stream is the joint space itself.
     """
     pool, sources = visual.attnpool, 1 + len(visual.layer4)

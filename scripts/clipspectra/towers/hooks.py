@@ -1,9 +1,9 @@
-"""Watching an unmodified open_clip image tower at work, with nothing left behind.
+"""Hooks that record the inner states of an unmodified open_clip image tower.
 
-`observe` puts probes into a tower for the length of a `with` block. Torch's own attention module calls one fused
-function that shows neither queries, keys and values nor the heads apart: its forward is written out. The attentions of
-timm and of open_clip's custom block run as they are, and their call of scaled_dot_product_attention is looked at.
-Nothing is projected twice. Every probe knows its layer by number, never by the order of the calls.
+`observe` adds hooks to a tower and removes them at the end of its `with` block. Torch's own attention module calls one
+fused function that exposes neither queries, keys and values nor single heads: its forward is replaced. The attentions
+of timm and of open_clip's custom block run as they are, and their call of scaled_dot_product_attention is recorded.
+Nothing is projected twice. Every hook knows the number of its layer, whatever the order of the calls.
 """
 
 from collections.abc import Callable
@@ -24,10 +24,10 @@ from clipspectra.towers.tower import Tower
 
 @dataclass
 class AttentionState:
-    """One attention at work on one batch.
+    """The inner state of one attention module in a forward pass of one batch.
 
-    query, key, value, raw: [image, head, pos, d_head], raw the values weighted by attention; mask: added to the logits
-    heads: raw, or what the tower makes of it before W_O; written: W_O heads + b_O [image, pos, d_model], where wanted
+    query, key, value, raw: [image, head, pos, d_head]; raw: attention-weighted values; mask: added to the logits
+    heads: input of W_O: raw, or its normalised form; written: W_O heads + b_O [image, pos, d_model], before a LayerNorm
     """
 
     query: torch.Tensor
@@ -39,19 +39,18 @@ class AttentionState:
     written: torch.Tensor | None = None
 
     def attention(self, targets):
-        """Attention of some tokens (a slice) to all, [image, head, target, pos]."""
+        """Attention weights of the target tokens (a slice) to all tokens, [image, head, target, pos]."""
         logits = (self.query[:, :, targets] * self.query.shape[-1] ** -0.5) @ self.key.transpose(-1, -2)
         if self.mask is not None:
             logits = logits + (self.mask if self.mask.shape[-2] == 1 else self.mask[..., targets, :])
         return logits.softmax(-1)
 
     def read(self, targets, sources=slice(None)):
-        """What some tokens read from some (both slices), copied, so that it holds nothing else in memory."""
+        """AttentionRead of target tokens from source tokens (both slices), copied to keep no others in memory."""
         written = None if self.written is None else self.written[:, targets].clone()
-        copies = (
-            part.clone() for part in (self.value[:, :, sources], self.raw[:, :, targets], self.heads[:, :, targets])
-        )
-        return AttentionRead(self.attention(targets)[..., sources].clone(), *copies, written, self.key.shape[2])
+        attention, value = self.attention(targets)[..., sources].clone(), self.value[:, :, sources].clone()
+        raw, heads = self.raw[:, :, targets].clone(), self.heads[:, :, targets].clone()
+        return AttentionRead(attention, value, raw, heads, written, self.key.shape[2])
 
 
 @dataclass
@@ -59,7 +58,7 @@ class AttentionRead:
     """What target tokens read from source tokens: attention [image, head, target, source], value [image, head, source,
     d_head], raw and heads [image, head, target, d_head] and written [image, target, d_model] as in AttentionState.
 
-    every: number of source tokens that there are
+    source_count: number of all source tokens, also of those left out
     """
 
     attention: torch.Tensor
@@ -67,12 +66,12 @@ class AttentionRead:
     raw: torch.Tensor
     heads: torch.Tensor
     written: torch.Tensor | None
-    every: int
+    source_count: int
 
 
 @dataclass
 class StreamEnds:
-    """What `observe` saw at both ends of the stream in the last forward pass; of the tokens only those that are read.
+    """Both ends of the residual stream in the last forward pass, at the tokens that the readout reads.
 
     start: x_0 [image, pos, d_model]; state: input of the readout's LN1 [image, pos, d_model]; pooled: input of its LN2
     [image, d_pool]; pool_attention [image, group, pos]; pool_mlp [image, d_pool]
@@ -87,25 +86,25 @@ class StreamEnds:
 
 @contextmanager
 def observe(tower: Tower, *, on_layer: Callable | None = None, on_mlp: Callable | None = None, only_read: bool = False):
-    """Call back with the inner states of every forward pass of a tower inside the `with` block, which yields its StreamEnds.
+    """Call back with the inner states of each forward pass of a tower in a `with` block, which yields its StreamEnds.
 
-    on_layer(layer, seen): the attention's AttentionState; on_mlp(layer, output): what the MLP adds [image, pos, d_model]
-    only_read: let the last block work for the class token alone, where only that is read and the block is open_clip's
+    on_layer(layer, state): AttentionState of the layer; on_mlp(layer, output): what its MLP adds [image, pos, d_model]
+    only_read: compute the last block for the class token alone, where only that is read and the block is open_clip's
 
-    The outputs are those of the bare tower, bit for bit where torch takes the same kernels. It does not where torch's
+    The outputs equal those without hooks, bit for bit where torch uses the same kernels. It does not where torch's
     fused inference kernel is on (torch.backends.mha; off with gradients), with only_read, and in a ResNet's pool.
     """
     ends = StreamEnds()
-    with _Probes() as probes:
+    with _Hooks() as hooks:
         if isinstance(tower.visual, ModifiedResNet):
-            _observe_resnet(probes, tower, ends, on_layer, on_mlp)
+            _observe_resnet(hooks, tower, ends, on_layer, on_mlp)
         else:
-            _observe_transformer(probes, tower, ends, on_layer, on_mlp, only_read)
+            _observe_transformer(hooks, tower, ends, on_layer, on_mlp, only_read)
         yield ends
 
 
-class _Probes(ExitStack):
-    """Hooks and replaced forwards, all taken away at the end of the `with` block."""
+class _Hooks(ExitStack):
+    """Hooks and replaced forwards, all removed at the end of the `with` block."""
 
     def before(self, module, callback):
         self.callback(module.register_forward_pre_hook(lambda _, inputs: callback(inputs[0])).remove)
@@ -118,42 +117,42 @@ class _Probes(ExitStack):
         self.callback(delattr, module, "forward")
 
 
-def _observe_transformer(probes, tower, ends, on_layer, on_mlp, only_read):
+def _observe_transformer(hooks, tower, ends, on_layer, on_mlp, only_read):
     readout = tower.readout
     blocks = getattr(getattr(tower.visual, "transformer", None), "resblocks", [None])
     if only_read and readout.pool == "class" and type(blocks[-1]) is ResidualAttentionBlock:
-        probes.replace(blocks[-1], _for_the_class_token(blocks[-1]))
+        hooks.replace(blocks[-1], _class_token_forward(blocks[-1]))
     for number, layer in enumerate(tower.layers):
         if on_layer is not None:
-            _observe_attention(probes, layer.attention, partial(on_layer, number), layer)
+            _observe_attention(hooks, layer.attention, partial(on_layer, number), layer)
         if on_mlp is not None:
-            probes.after(layer.mlp, partial(on_mlp, number))
+            hooks.after(layer.mlp, partial(on_mlp, number))
 
     def keep(name, tokens=...):
         return lambda tensor: setattr(ends, name, tensor[:, tokens])
 
-    probes.before(tower.start, keep("start", readout.tokens))
+    hooks.before(tower.start, keep("start", readout.tokens))
     if readout.before is not None:
-        probes.before(readout.before, keep("state", readout.tokens))
+        hooks.before(readout.before, keep("state", readout.tokens))
     if readout.after is not None:
-        probes.before(readout.after, keep("pooled") if readout.values is None else _first_query(keep("pooled")))
+        hooks.before(readout.after, keep("pooled") if readout.values is None else _keep_first_query(keep("pooled")))
     if readout.pool_mlp is not None:
-        probes.after(readout.pool_mlp, lambda added: setattr(ends, "pool_mlp", added[:, 0]))
+        hooks.after(readout.pool_mlp, lambda output: setattr(ends, "pool_mlp", output[:, 0]))
     if isinstance(readout.pool, nn.Module):
 
-        def on_pool(seen):
-            ends.pool_attention = seen.attention(slice(0, 1))[:, :, 0]  # that of the first query, which is read
+        def on_pool(state):
+            ends.pool_attention = state.attention(slice(0, 1))[:, :, 0]  # of the first query, which is read
 
-        _observe_attention(probes, readout.pool, on_pool)
+        _observe_attention(hooks, readout.pool, on_pool)
 
 
-def _first_query(callback):
+def _keep_first_query(callback):
     """An attentional pool of several queries gives [image, query, d_pool], of which the first is read."""
     return lambda pooled: callback(pooled[:, 0] if pooled.ndim == 3 else pooled)
 
 
-def _for_the_class_token(block):
-    """A forward for this open_clip block that gives the class token's row only, [image, 1, d_model]."""
+def _class_token_forward(block):
+    """A forward for an open_clip block that returns the class token only, [image, 1, d_model]."""
 
     def forward(q_x, k_x=None, v_x=None, attn_mask=None):
         normed = block.ln_1(q_x)
@@ -163,43 +162,43 @@ def _for_the_class_token(block):
     return forward
 
 
-def _observe_attention(probes, attention, on_seen, layer=None):
-    """Call on_seen(AttentionState) at each work of an attention; layer says what follows the heads, None: nothing of interest."""
+def _observe_attention(hooks, attention, on_state, layer=None):
+    """Call on_state(AttentionState) in each forward of an attention; layer: what follows its heads, None for a pool."""
     if type(attention) is nn.MultiheadAttention:
-        probes.replace(attention, _written_out(attention, on_seen))
+        hooks.replace(attention, _explicit_forward(attention, on_state))
         return
-    bare, inner = attention.forward, []
+    original_forward, calls = attention.forward, []
 
     def forward(*args, **kwargs):
-        inner.clear()
-        with _AttentionCalls(inner):
-            output = bare(*args, **kwargs)
-        if len(inner) != 1:
-            raise Unsupported(f"its {type(attention).__name__} calls torch's attention function {len(inner)} times")
+        calls.clear()
+        with _AttentionCalls(calls):
+            output = original_forward(*args, **kwargs)
+        if len(calls) != 1:
+            raise Unsupported(f"its {type(attention).__name__} calls torch's attention function {len(calls)} times")
         if layer is None:
-            on_seen(AttentionState(*inner[0], inner[0][-1]))
+            on_state(AttentionState(*calls[0], calls[0][-1]))
         return output
 
-    def seen(heads, written=None):
-        query, key, value, mask, raw = inner[0]
+    def report(heads, written=None):
+        query, key, value, mask, raw = calls[0]
         if layer.head_gain is not None:
             value, raw = (tensor * layer.head_gain[:, None, None] for tensor in (value, raw))
-        on_seen(AttentionState(query, key, value, mask, raw, heads, written))
+        on_state(AttentionState(query, key, value, mask, raw, heads, written))
 
     def by_head(flat):
         return flat.unflatten(-1, (layer.heads, -1)).transpose(1, 2)  # [image, head, pos, d_head]
 
-    probes.replace(attention, forward)
+    hooks.replace(attention, forward)
     if layer is not None and layer.post is None:
-        probes.before(layer.out, lambda flat: seen(by_head(flat)))
+        hooks.before(layer.out, lambda flat: report(by_head(flat)))
     elif layer is not None:
-        flats = []
-        probes.before(layer.out, lambda flat: flats.append(by_head(flat)))
-        probes.before(layer.post, lambda written: seen(flats.pop(), written))
+        inputs = []  # of W_O, until its output is known
+        hooks.before(layer.out, lambda flat: inputs.append(by_head(flat)))
+        hooks.before(layer.post, lambda written: report(inputs.pop(), written))
 
 
 class _AttentionCalls(TorchFunctionMode):
-    """Append (query, key, value, mask, result) of each scaled_dot_product_attention to a list."""
+    """Appends (query, key, value, mask, result) of each scaled_dot_product_attention to a list."""
 
     def __init__(self, calls):
         super().__init__()
@@ -213,12 +212,12 @@ class _AttentionCalls(TorchFunctionMode):
         return result
 
 
-def _written_out(attention, on_seen):
-    """A forward for this nn.MultiheadAttention that shows its heads. Same weights, same result."""
+def _explicit_forward(attention, on_state):
+    """A forward for an nn.MultiheadAttention that exposes its heads. Same weights, same result."""
 
-    def by_head(flat, parts):
-        # [image, pos, part * d_model] -> parts times [image, head, pos, d_head]
-        return flat.unflatten(-1, (parts, attention.num_heads, attention.head_dim)).permute(2, 0, 3, 1, 4)
+    def by_head(flat, count):
+        # [image, pos, count * d_model] -> [count, image, head, pos, d_head]
+        return flat.unflatten(-1, (count, attention.num_heads, attention.head_dim)).permute(2, 0, 3, 1, 4)
 
     def forward(query, key, value, need_weights=False, attn_mask=None):
         weight, bias, width = attention.in_proj_weight, attention.in_proj_bias, attention.embed_dim
@@ -229,27 +228,27 @@ def _written_out(attention, on_seen):
             k, v = by_head(F.linear(key, weight[width:], bias[width:]), 2)
         else:
             weights = attention.q_proj_weight, attention.k_proj_weight, attention.v_proj_weight
-            projected = zip((query, key, value), weights, bias.chunk(3))
-            q, k, v = (by_head(F.linear(*each), 1)[0] for each in projected)
+            projections = zip((query, key, value), weights, bias.chunk(3))
+            q, k, v = (by_head(F.linear(*projection), 1)[0] for projection in projections)
         z = F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask)
-        on_seen(AttentionState(q, k, v, attn_mask, z, z))
+        on_state(AttentionState(q, k, v, attn_mask, z, z))
         return attention.out_proj(z.transpose(1, 2).flatten(2)), None
 
     return forward
 
 
-def _observe_resnet(probes, tower, ends, on_layer, on_mlp):
-    """The attention pool written out, its input split by the sources that add up in the last stage."""
+def _observe_resnet(hooks, tower, ends, on_layer, on_mlp):
+    """Replace the attention pool's forward: its input is split by the sources that add up in the last stage."""
     pool, blocks = tower.visual.attnpool, list(tower.visual.layer4)
     maps = {}
 
     def keep(name):
-        return lambda output: maps.__setitem__(name, output.clone())  # what follows works in place
+        return lambda output: maps.__setitem__(name, output.clone())  # later modules work in place
 
     for number, block in enumerate(blocks):
-        probes.after(block.bn3, keep(("branch", number)))
-        probes.after(block, keep(("output", number)))
-    probes.after(blocks[0].downsample, keep("shortcut"))
+        hooks.after(block.bn3, keep(("branch", number)))
+        hooks.after(block, keep(("output", number)))
+    hooks.after(blocks[0].downsample, keep("shortcut"))
 
     def tokens(feature_map):  # [image, channel, row, column] -> [image, pos, channel], their mean first
         flat = feature_map.flatten(2).transpose(1, 2)
@@ -279,4 +278,4 @@ def _observe_resnet(probes, tower, ends, on_layer, on_mlp):
         maps.clear()
         return pool.c_proj(total.transpose(1, 2).flatten(2)[:, 0])
 
-    probes.replace(pool, forward)
+    hooks.replace(pool, forward)

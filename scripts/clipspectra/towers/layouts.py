@@ -1,7 +1,7 @@
-"""Checkpoints of other layouts in open_clip's names, and checkpoints put into a model: exactly, or not at all.
+"""Convert checkpoints to open_clip's names and load them into a model: exactly, or not at all.
 
-Transformers' CLIP goes into open_clip's VisionTransformer, its SigLIP into timm's. Names and whether queries, keys and
-values are one matrix differ; the numbers are the same, and so is what the model computes.
+Transformers' CLIP goes into open_clip's VisionTransformer, its SigLIP into timm's. Names differ, and so does whether
+queries, keys and values are one matrix; the weights and what the model computes are the same.
 """
 
 import math
@@ -13,7 +13,7 @@ from open_clip.model import resize_pos_embed, resize_text_pos_embed
 
 from clipspectra import InputError
 
-# Transformers' names -> ours, one after another: of both towers, of CLIP's image tower, of SigLIP's.
+# Transformers' names -> open_clip's, applied in order: blocks of both towers, CLIP's image tower, SigLIP's.
 BLOCKS = [
     (r"^text_model\.embeddings\.token_embedding\.weight$", "token_embedding.weight"),
     (r"^text_model\.embeddings\.position_embedding\.weight$", "positional_embedding"),
@@ -49,13 +49,13 @@ SIGLIP_TOWER = [
     (r"(blocks\.\d+)\.self_attn\.", r"\1.attn."),
     (r"(blocks\.\d+)\.layer_norm([12])\.", r"\1.norm\2."),
 ]
-# Buffers that other versions and layouts keep with the weights; the model makes its own.
+# Buffers that other versions and layouts store with the weights; the model creates its own.
 BUFFERS = re.compile(r"(^|\.)(position_ids|attn_mask|input_resolution|context_length|vocab_size|n_averaged)$")
 
 IMAGE_POSITIONS = ("visual.positional_embedding", "visual.trunk.pos_embed", "visual.attnpool.positional_embedding")
 TEXT_POSITIONS = ("positional_embedding", "text.positional_embedding")
 RESIZED = ("visual.positional_embedding", *TEXT_POSITIONS)  # those that open_clip interpolates
-# The text tower's names in a model that has it as a part of its own.
+# The text tower's names in a checkpoint, which a model with a separate text tower has under `text.`.
 TEXT_TOWER = re.compile(r"^(token_embedding|positional_embedding|transformer|ln_final|text_projection)(?=\.|$)")
 
 IMAGE_TOWER = re.compile(r"(visual|vision_model|visual_projection|trunk)\.|conv1\.weight|class_embedding|ln_post\.")
@@ -63,7 +63,7 @@ ANY_TEXT_TOWER = re.compile(r"text\.|text_model\.|token_embedding|ln_final")
 
 
 def is_transformers(tensors):
-    """Whether a checkpoint has the names that transformers gives a CLIP or a SigLIP."""
+    """Whether a checkpoint has the names of a CLIP or a SigLIP of transformers."""
     return any(name.startswith(("vision_model.", "text_model.")) for name in tensors)
 
 
@@ -73,67 +73,67 @@ def is_siglip(tensors):
 
 
 def load_weights(model, tensors, path, name, *, resize=False):
-    """Load a checkpoint's tensors into an open_clip model, every one of them and nothing missing.
+    """Load all tensors of a checkpoint into an open_clip model, with none missing.
 
-    path, name: of the weights and of the architecture, for sentences
+    path, name: of the weights and of the architecture, for error messages
     resize: whether position embeddings of another image size or context may be interpolated
 
     Raises InputError naming both sizes where they differ, or weights that are missing, left over or of other shapes.
     """
     if is_transformers(tensors):
         tensors = _from_transformers(tensors)
-    tensors = convert_state_dict(model, {key: part for key, part in tensors.items() if not BUFFERS.search(key)})
-    own = model.state_dict()
-    if "text.token_embedding.weight" in own:
-        tensors = {TEXT_TOWER.sub(r"text.\1", key): part for key, part in tensors.items()}
-    elif "token_embedding.weight" in own:
-        tensors = {key.removeprefix("text."): part for key, part in tensors.items()}
-    for logit in ("logit_scale", "logit_bias"):  # no embedding depends on them
-        part = tensors.pop(logit, None)
-        if logit in own:
-            fits = part is not None and part.numel() == own[logit].numel()
-            tensors[logit] = part.reshape(own[logit].shape) if fits else own[logit]
-    counters = [key for key, part in tensors.items() if part.ndim == 0 and key not in own]  # of training
-    tensors = {key: part for key, part in tensors.items() if key not in counters}
-    tensors = _apart_or_fused(tensors, own)
-    missing, extra = sorted(set(own) - set(tensors)), sorted(set(tensors) - set(own))
+    tensors = convert_state_dict(model, {key: tensor for key, tensor in tensors.items() if not BUFFERS.search(key)})
+    expected = model.state_dict()
+    if "text.token_embedding.weight" in expected:
+        tensors = {TEXT_TOWER.sub(r"text.\1", key): tensor for key, tensor in tensors.items()}
+    elif "token_embedding.weight" in expected:
+        tensors = {key.removeprefix("text."): tensor for key, tensor in tensors.items()}
+    for key in ("logit_scale", "logit_bias"):  # no embedding depends on them
+        tensor = tensors.pop(key, None)
+        if key in expected:
+            fits = tensor is not None and tensor.numel() == expected[key].numel()
+            tensors[key] = tensor.reshape(expected[key].shape) if fits else expected[key]
+    # Scalars that the model lacks are counters of training.
+    tensors = {key: tensor for key, tensor in tensors.items() if tensor.ndim or key in expected}
+    tensors = _match_attention_layout(tensors, expected)
+    missing, extra = sorted(set(expected) - set(tensors)), sorted(set(tensors) - set(expected))
     if missing or extra:
-        raise InputError(f"The weights {path} do not fit {name}: {_why_not(missing, extra, set(tensors))}.")
-    for other, part in tensors.items():
-        if part.is_floating_point() and part.numel() and not torch.isfinite(torch.stack(part.aminmax())).all():
-            raise InputError(f"The weights {path} are not all finite numbers: {other} holds nan or inf.")
-        if own[other].is_floating_point() and not part.is_floating_point():
-            raise InputError(f"The weights {path} hold {other} as {part.dtype}: quantised weights are not exact.")
-    for other in own:
-        if own[other].shape != tensors[other].shape and other not in IMAGE_POSITIONS + TEXT_POSITIONS:
-            shapes = [*tensors[other].shape], [*own[other].shape]
+        raise InputError(f"The weights {path} do not fit {name}: {_explain_mismatch(missing, extra, set(tensors))}.")
+    for key, tensor in tensors.items():
+        if tensor.is_floating_point() and tensor.numel() and not torch.isfinite(torch.stack(tensor.aminmax())).all():
+            raise InputError(f"The weights {path} are not all finite numbers: {key} holds nan or inf.")
+        if expected[key].is_floating_point() and not tensor.is_floating_point():
+            raise InputError(f"The weights {path} hold {key} as {tensor.dtype}: quantised weights are not exact.")
+    for key in expected:
+        if expected[key].shape != tensors[key].shape and key not in IMAGE_POSITIONS + TEXT_POSITIONS:
+            shapes = [*tensors[key].shape], [*expected[key].shape]
             raise InputError(
-                f"The weights {path} do not fit {name}: {other} has shape {shapes[0]}, {name} has {shapes[1]}."
+                f"The weights {path} do not fit {name}: {key} has shape {shapes[0]}, {name} needs {shapes[1]}."
             )
-    _check_sizes(model, tensors, own, path, name, resize)
+    _check_sizes(model, tensors, expected, path, name, resize)
     model.load_state_dict(tensors)
 
 
-def _why_not(missing, extra, present):
-    """In words, what a checkpoint lacks and has too much."""
+def _explain_mismatch(missing, extra, present):
+    """In words, which weights a checkpoint lacks and which it has besides; all arguments are names."""
     if any("lora_" in key for key in extra):
         return "they hold LoRA adapters; merge them into the weights first"
     towers = {"an image tower": IMAGE_TOWER, "a text tower": ANY_TEXT_TOWER}
-    found = [tower for tower, names in towers.items() if any(names.match(key) for key in present)]
-    if len(found) == 1:
-        return f"they are {found[0]} alone, and both are needed"
-    kinds = (("they lack", missing), ("they have besides", extra))
-    parts = [(what, names[:3], len(names) - 3) for what, names in kinds if names]
-    return "; ".join(f"{what} {', '.join(few)}{f' and {more} more' if more > 0 else ''}" for what, few, more in parts)
+    present_towers = [tower for tower, pattern in towers.items() if any(pattern.match(key) for key in present)]
+    if len(present_towers) == 1:
+        return f"they hold {present_towers[0]} alone, and both towers are needed"
+    clauses = [("they lack", missing), ("they also have", extra)]
+    more = {clause: f" and {len(names) - 3} more" if len(names) > 3 else "" for clause, names in clauses}
+    return "; ".join(f"{clause} {', '.join(names[:3])}{more[clause]}" for clause, names in clauses if names)
 
 
 def _from_transformers(tensors):
-    """Names and shapes of transformers' CLIP or SigLIP in open_clip's."""
+    """Tensors of transformers' CLIP or SigLIP with open_clip's names and shapes."""
     siglip = is_siglip(tensors)
     result = {}
     for name, tensor in tensors.items():
-        for pattern, ours in [*(SIGLIP_TOWER if siglip else CLIP_TOWER), *BLOCKS]:
-            name = re.sub(pattern, ours, name)
+        for pattern, replacement in [*(SIGLIP_TOWER if siglip else CLIP_TOWER), *BLOCKS]:
+            name = re.sub(pattern, replacement, name)
         if name in ("visual.proj", "text_projection", "text_projection.weight") and not siglip:
             tensor = tensor.T.contiguous()
         if name == "visual.trunk.pos_embed":
@@ -142,67 +142,67 @@ def _from_transformers(tensors):
     return result
 
 
-def _apart_or_fused(tensors, own):
-    """Queries, keys and values as one matrix or as three, the way the model `own` has them."""
+def _match_attention_layout(tensors, expected):
+    """Weights of queries, keys and values as one matrix or several, as in `expected`, the model's tensors."""
     result = dict(tensors)
-    for name in [name for name in own if name not in tensors]:
+    for name in [name for name in expected if name not in tensors]:
         if match := re.fullmatch(r"(.*\.)(?:in_proj_|qkv\.)(weight|bias)", name):
             start, kind = match.groups()
-            for parts in (
-                [f"{start}{part}_proj.{kind}" for part in "qkv"],
+            for sources in (
+                [f"{start}{letter}_proj.{kind}" for letter in "qkv"],
                 [f"{start}in_proj_{kind}"],
                 [f"{start}qkv_proj.{kind}"],
                 [f"{start}qkv.{kind}"],
             ):
-                if all(part in tensors for part in parts):
-                    result[name] = torch.cat([result.pop(part) for part in parts])
+                if all(source in tensors for source in sources):
+                    result[name] = torch.cat([result.pop(source) for source in sources])
                     break
         elif match := re.fullmatch(r"(.*\.)(q|k|v)_proj\.(weight|bias)", name):
-            start, part, kind = match.groups()
+            start, letters, kind = match.groups()
             for fused in (f"{start}in_proj_{kind}", f"{start}qkv.{kind}"):
                 if fused in tensors:
-                    result[name] = tensors[fused].chunk(3)["qkv".index(part)]
+                    result[name] = tensors[fused].chunk(3)["qkv".index(letters)]
                     result.pop(fused, None)
         elif match := re.fullmatch(r"(.*attn_pool\.)(q|kv)\.(weight|bias)", name):
-            start, part, kind = match.groups()
+            start, letters, kind = match.groups()
             fused = f"{start}in_proj_{kind}"
             if fused in tensors:
                 query, keys_and_values = tensors[fused].tensor_split([len(tensors[fused]) // 3])
-                result[name] = query if part == "q" else keys_and_values
+                result[name] = query if letters == "q" else keys_and_values
                 result.pop(fused, None)
     return result
 
 
-def _check_sizes(model, tensors, own, path, name, resize):
-    """Raise InputError where weights are of another image size or text context; with `resize`, interpolate those."""
+def _check_sizes(model, tensors, expected, path, name, resize):
+    """Raise InputError for weights of another image size or text context; with `resize`, interpolate them instead."""
     for key in IMAGE_POSITIONS + TEXT_POSITIONS:
-        if key not in own or tensors[key].shape == own[key].shape:
+        if key not in expected or tensors[key].shape == expected[key].shape:
             continue
         if key in TEXT_POSITIONS:
-            there, here = (f"texts of {len(part[key])} tokens" for part in (tensors, own))
+            trained, taken = (f"texts of {len(weights[key])} tokens" for weights in (tensors, expected))
         else:
-            there, here = (f"images of {_pixels(model, part[key], own[key])}" for part in (tensors, own))
-        can = key in RESIZED
-        if not (resize and can):
-            advice = "; or set resize_positions: true to interpolate them" if can else ""
+            trained, taken = (_images_of(model, weights[key], expected[key]) for weights in (tensors, expected))
+        resizable = key in RESIZED
+        if not (resize and resizable):
+            advice = ", or set resize_positions: true to interpolate them" if resizable else ""
             raise InputError(
-                f"The weights {path} were made for {there}, {name} asks for {here}. Name the architecture of that "
-                f"size{advice}."
+                f"The weights {path} were trained for {trained}, but {name} takes {taken}. Set the "
+                f"architecture of that size{advice}."
             )
     resize_pos_embed(tensors, model)
     resize_text_pos_embed(tensors, model)
 
 
-def _pixels(model, embedding, own):
-    """How large the images are whose tokens have these position embeddings, in words; `own` are the model's."""
-    visual, count, embedding = model.visual, own.flatten(0, -2).shape[0], embedding.flatten(0, -2)
+def _images_of(model, embedding, expected):
+    """In words, the size of images with these position embeddings; `expected` are the model's."""
+    visual, count, embedding = model.visual, expected.flatten(0, -2).shape[0], embedding.flatten(0, -2)
     size = visual.image_size if isinstance(visual.image_size, tuple | list) else (visual.image_size,) * 2
-    patches = getattr(getattr(visual, "trunk", None), "patch_embed", visual)
-    rows, columns = getattr(patches, "grid_size", None) or (math.isqrt(count - 1),) * 2
+    patch_embed = getattr(getattr(visual, "trunk", None), "patch_embed", visual)
+    rows, columns = getattr(patch_embed, "grid_size", None) or (math.isqrt(count - 1),) * 2
     patches = len(embedding) - (count - rows * columns)
     if len(embedding) == count:
-        return f"{size[0]} × {size[1]} px ({rows} × {columns} patches)"
+        return f"images of {size[0]} × {size[1]} px ({rows} × {columns} patches)"
     side = math.isqrt(patches)
     if side * side != patches:
-        return f"{patches} patches"
-    return f"{side * size[0] // rows} × {side * size[1] // columns} px ({side} × {side} patches)"
+        return f"images of {patches} patches"
+    return f"images of {side * size[0] // rows} × {side * size[1] // columns} px ({side} × {side} patches)"

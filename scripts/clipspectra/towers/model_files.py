@@ -1,20 +1,20 @@
-"""Which files a model is made of, wherever it comes from. Without torch: the rules read it too."""
+"""Which files a model is loaded from. Without torch: the rules import it too."""
 
 import json
 from pathlib import Path
 
 from clipspectra import InputError
 
-# Files beside weights that say how the model is built and how pictures are prepared, the first that is there.
+# Files beside weights that describe the model and its preprocessing.
 OPEN_CLIP_CONFIG, TRANSFORMERS_CONFIG = "open_clip_config.json", "config.json"
 PREPROCESSOR_CONFIG, PROCESSOR_CONFIG = "preprocessor_config.json", "processor_config.json"
-# Files of which any one holds a tokenizer's vocabulary, and those that go with them.
+# Files that can each hold a tokenizer's vocabulary, and the other files of a tokenizer.
 VOCABULARIES = (
     *("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "tokenizer.model", "sentencepiece.bpe.model"),
 )
 TOKENIZER = (*(*VOCABULARIES, "merges.txt", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),)
 BESIDE = (OPEN_CLIP_CONFIG, TRANSFORMERS_CONFIG, PREPROCESSOR_CONFIG, PROCESSOR_CONFIG)
-# What a folder calls its weights, in open_clip's order of preference, then transformers' and their indexes of shards.
+# Names of the weights in a folder, in open_clip's order of preference, with transformers' indexes of shards.
 USUAL_NAMES = [
     f"{stem}.{ending}"
     for stem in ("open_clip_model", "open_clip_pytorch_model", "model", "pytorch_model")
@@ -29,11 +29,11 @@ def weights_in(folder):
     for name in USUAL_NAMES:
         if (folder / name).is_file():
             return folder / name
-    others = sorted(path for ending in ENDINGS for path in folder.glob(f"*.{ending}"))
-    if len(others) != 1:
-        listed = f"several weights, {', '.join(path.name for path in others)}; name one" if others else "no weights"
+    paths = sorted(path for ending in ENDINGS for path in folder.glob(f"*.{ending}"))
+    if len(paths) != 1:
+        listed = f"several weights files, {', '.join(path.name for path in paths)}; name one" if paths else "no weights"
         raise InputError(f"The model folder {folder} has {listed}.")
-    return others[0]
+    return paths[0]
 
 
 def shards_of(path):
@@ -44,26 +44,26 @@ def shards_of(path):
     try:
         names = sorted(set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()))
     except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise InputError(f"{path} is no index of shards: it lacks a weight_map of names.") from error
+        raise InputError(f"{path} is not an index of shards: it lacks a weight_map of file names.") from error
     if not all(isinstance(name, str) for name in names):
-        raise InputError(f"{path} is no index of shards: it lacks a weight_map of names.")
+        raise InputError(f"{path} is not an index of shards: it lacks a weight_map of file names.")
     if any(Path(name).name != name for name in names):
-        raise InputError(f"{path} names shards outside its folder; it is not trusted.")
+        raise InputError(f"{path} names shards outside its folder; such an index is not trusted.")
     absent = [name for name in names if not (path.parent / name).is_file()]
     if absent:
-        raise InputError(f"{path} names {absent[0]}, which is not there.")
+        raise InputError(f"{path} names {absent[0]}, which does not exist.")
     return [path.parent / name for name in names]
 
 
 def files_of(architecture, pretrained):
-    """All files of the user's own that a model is loaded from, as far as they are there; none for a published tag."""
+    """All existing files of the user that a model is loaded from; none for a published tag."""
     files, weights = [], None
     if architecture.startswith("local-dir:"):
         folder = Path(architecture.removeprefix("local-dir:"))
         files += [folder / name for name in (*BESIDE, *TOKENIZER)]
         weights = weights_in(folder) if folder.is_dir() else None
     elif Path(architecture).is_file():
-        files += [Path(architecture), *_named_folders(Path(architecture))]
+        files += [Path(architecture), *_files_of_named_folders(Path(architecture))]
     if pretrained and Path(pretrained).is_file():
         weights = Path(pretrained)
     if weights:
@@ -71,12 +71,12 @@ def files_of(architecture, pretrained):
     return list(dict.fromkeys(path for path in files if path.is_file()))
 
 
-def _named_folders(config):
+def _files_of_named_folders(config):
     """Files of the folders that a model config names for its tokenizer and its text tower."""
     try:
         content = json.loads(config.read_text(encoding="utf-8-sig"))
         text = content.get("model_cfg", content).get("text_cfg", {})
         folders = [Path(text[key]) for key in ("hf_tokenizer_name", "hf_model_name") if text.get(key)]
-    except (OSError, ValueError, AttributeError, TypeError):  # which the job that reads it says
+    except (OSError, ValueError, AttributeError, TypeError):  # the job that reads the config reports it
         return []
     return [folder / name for folder in folders for name in (*BESIDE, *TOKENIZER)]

@@ -1,4 +1,4 @@
-"""Loading any open_clip model the one way: architecture and weights in, model, preprocessing and tokenizer out."""
+"""Load any open_clip model: from an architecture and weights to a model, its preprocessing and its tokenizer."""
 
 import hashlib
 import importlib.util
@@ -37,13 +37,13 @@ from clipspectra.towers.model_files import VOCABULARIES, shards_of, weights_in
 
 @dataclass
 class LoadedModel:
-    """An open_clip model in eval mode with what belongs to it.
+    """An open_clip model in eval mode with its preprocessing and tokenizer.
 
-    preprocess: picture (PIL) -> tensor [3, height, width]
-    make_tokenizer: () -> tokenizer; tokenizer: list of texts -> [text, context], made when it is first needed
-    image_size: (height, width) that the tower takes; sha256: of the weights' file, None for random weights
+    preprocess: PIL image -> tensor [3, height, width]
+    make_tokenizer: () -> tokenizer; tokenizer: list of texts -> [text, context], built on first use
+    image_size: (height, width) that the tower takes; sha256: of the weights file, None for random weights
     precision: of forward passes, see load; autocast(): the context to run them in
-    used: what it was loaded with, for a table: preprocessing, activation, tokenizer, sizes, and where each is from
+    used: the settings it was loaded with, for a table: preprocessing, activation, tokenizer, sizes and their sources
     """
 
     model: torch.nn.Module
@@ -83,24 +83,24 @@ def load(
     architecture: open_clip name ("ViT-B-16"); path of an open_clip model config (JSON); "hf-hub:owner/name" or
       "local-dir:path", folders of open_clip or of transformers (CLIP, SigLIP), which bring their own weights
     pretrained: open_clip tag, path of a checkpoint, or None for random weights
-    device: torch device, or "auto" for the best one here
-    precision: "fp32"; "tf32"; "bf16" or "fp16", which is the autocast of forward passes, the weights stay float32
-    sha256: what the digest of the weights' file must be; revision: commit, branch or tag of the hub's repository
-    cache: folder for weights and tokenizers from the hub, None for the hub's own
+    device: torch device, or "auto" for the best one available
+    precision: "fp32"; "tf32"; "bf16" or "fp16", for autocast in forward passes while the weights stay float32
+    sha256: expected digest of the weights file; revision: commit, branch or tag of the hub repository
+    cache: folder for weights and tokenizers from the hub, None for the hub's default
     state_dict: which set of weights to take from a checkpoint that holds several
-    like: tag of the architecture whose preprocessing and activation a file's weights have
-    preprocessing: mean, std, interpolation and resize_mode, as far as they are known to differ; quick_gelu: the same of
-      the activation. They go before `like`, that before what lies beside the file, that before the published tags'
+    like: tag of the architecture whose preprocessing and activation the weights of a file need
+    preprocessing: any of mean, std, interpolation, resize_mode; quick_gelu: whether the activation is QuickGELU. Both
+      take precedence over `like`, that over configs beside the file, and those over the published tags
     resize_positions: whether position embeddings of another image size or context may be interpolated
 
-    Warns where nothing decides between ways that published weights of the architecture need. Raises InputError,
-    naming the nearest choices, for an unknown architecture or tag, a missing or damaged file, weights that cannot be
-    fetched or do not fit, a package that is missing, or a device that is not there.
+    Warns where published weights of the architecture need different settings and nothing decides between them. Raises
+    InputError for an unknown architecture or tag (naming the nearest), a missing or damaged file, weights that cannot
+    be fetched or do not fit, a missing package, or a device that is not available.
     """
     architecture, pretrained = str(architecture), None if pretrained is None else str(pretrained)
     device = devices.choose(device)
     devices.set_precision(precision)
-    description, weights = _source(architecture, pretrained, revision, cache)
+    description, weights = _describe_and_fetch(architecture, pretrained, revision, cache)
     if like is not None:
         description.take_tag(like, LIKE)
     activation = {None: None, True: "quick_gelu", False: "gelu"}[quick_gelu]
@@ -118,7 +118,7 @@ def load(
     if checkpoint is not None:
         description.take_layout(checkpoint)
     description.settle()
-    model = _built(description, cache)
+    model = _build_model(description, cache)
     if checkpoint is not None:
         load_weights(model, checkpoint.tensors, weights, description.name, resize=resize_positions)
     elif weights is not None:
@@ -135,12 +135,12 @@ def load(
     used |= {"left_out": ", ".join(checkpoint.left_out) if checkpoint else ""}
     used = description.table(size) | used
     preprocess = image_transform_v2(preprocessing, is_train=False)
-    tokenizer = partial(_tokenizer, description, cache)
-    return LoadedModel(model, preprocess, tokenizer, size, device, digest, precision, used)
+    make_tokenizer = partial(_build_tokenizer, description, cache)
+    return LoadedModel(model, preprocess, make_tokenizer, size, device, digest, precision, used)
 
 
 def file_sha256(path):
-    """Hex digest of a file's bytes; of the shards of an index, of the digests of all."""
+    """Hex digest of a file; for an index of shards, the digest of the digests of all shards."""
     digests = []
     for shard in shards_of(path):
         with open(shard, "rb") as file:
@@ -148,30 +148,30 @@ def file_sha256(path):
     return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
-def _source(architecture, pretrained, revision, cache):
-    """(Description, the weights' file or None) of a model, fetched if need be, packages checked before anything is."""
+def _describe_and_fetch(architecture, pretrained, revision, cache):
+    """(Description, weights file or None) of a model, fetched if needed, after a check for missing packages."""
     if pretrained is not None and architecture.startswith(("hf-hub:", "local-dir:")):
         raise InputError(
-            f"{architecture} brings its own weights, so 'pretrained' ({pretrained}) cannot be taken too. To take it "
-            "with that folder's config, name the folder's open_clip_config.json as architecture."
+            f"{architecture} brings its own weights, so 'pretrained' ({pretrained}) cannot be set too. To load these "
+            "weights with that folder's config, set architecture to the folder's open_clip_config.json."
         )
     if architecture.startswith("hf-hub:"):
         repository = architecture.removeprefix("hf-hub:")
-        folder = _snapshot(repository, revision, cache, f"The model {architecture}")
+        folder = _fetch_snapshot(repository, revision, cache, f"The model {architecture}")
         description = describe_folder(folder)
         _check_packages(description)
         try:
             download_pretrained_from_hf(repository, revision=revision, cache_dir=cache)
-        except Exception:  # it has another name than open_clip's
-            _snapshot(repository, revision, cache, f"The model {architecture}", ["*.safetensors", "*.bin"])
+        except Exception:  # the file is not named as open_clip names it
+            _fetch_snapshot(repository, revision, cache, f"The model {architecture}", ["*.safetensors", "*.bin"])
         try:
             return description, weights_in(folder)
         except InputError as error:
-            raise _not_fetched(f"The weights of {architecture}", revision, error) from error
+            raise _fetch_error(f"The weights of {architecture}", revision, error) from error
     if architecture.startswith("local-dir:"):
         folder = Path(architecture.removeprefix("local-dir:"))
         if not folder.is_dir():
-            raise InputError(f"The model folder {folder} is not there.")
+            raise InputError(f"The model folder {folder} does not exist.")
         description = describe_folder(folder)
         _check_packages(description)
         return description, weights_in(folder)
@@ -182,7 +182,7 @@ def _source(architecture, pretrained, revision, cache):
     tag = open_clip.get_pretrained_cfg(description.name, pretrained)
     if tag:
         description.take_tag(pretrained)
-        return description, _fetched(description.name, pretrained, tag, revision, cache)
+        return description, _fetch_weights(description.name, pretrained, tag, revision, cache)
     path = Path(pretrained)
     if path.is_dir():
         path = weights_in(path)
@@ -193,104 +193,104 @@ def _source(architecture, pretrained, revision, cache):
     return description, path
 
 
-def _fetched(name, tag, config, revision, cache):
-    """The weights' file of a published tag."""
+def _fetch_weights(name, tag, config, revision, cache):
+    """The weights file of a published tag."""
     try:
         if config.get("hf_hub"):
             repository, file = os.path.split(config["hf_hub"])
             return download_pretrained_from_hf(repository, filename=file or None, revision=revision, cache_dir=cache)
         return download_pretrained(config, cache_dir=cache)
     except Exception as error:
-        raise _not_fetched(f"The weights '{tag}' of {name}", revision, error) from error
+        raise _fetch_error(f"The weights '{tag}' of {name}", revision, error) from error
 
 
-def _snapshot(repository, revision, cache, what, patterns=("*.json", "*.txt", "*.model")):
-    """Folder of a hub repository with its files of the patterns, fetched if need be."""
+def _fetch_snapshot(repository, revision, cache, subject, patterns=("*.json", "*.txt", "*.model")):
+    """Folder of a hub repository with its files that match the patterns, fetched if needed."""
     try:
         return Path(snapshot_download(repository, revision=revision, cache_dir=cache, allow_patterns=list(patterns)))
     except Exception as error:
-        raise _not_fetched(what, revision, error) from error
+        raise _fetch_error(subject, revision, error) from error
 
 
-def _not_fetched(what, revision, error):
+def _fetch_error(subject, revision, error):
     reason = " ".join(str(error).split())[:200] or type(error).__name__
-    of = f" at revision {revision}" if revision else ""
-    return InputError(f"{what}{of} cannot be fetched, and the cache lacks it: {reason}")
+    at_revision = f" at revision {revision}" if revision else ""
+    return InputError(f"{subject}{at_revision} cannot be fetched, and the cache lacks a copy: {reason}")
 
 
 def _check_packages(description):
-    """Raise InputError if a package is missing that the texts of an architecture need."""
+    """Raise InputError if a package is missing that the tokenizer or text tower of an architecture needs."""
     missing = [package for package in description.packages() if importlib.util.find_spec(package) is None]
     if missing:
         raise InputError(
-            f"{description.name} reads texts with {' and '.join(missing)}, which is not installed here; nothing was "
-            f"fetched. Install it (pip install {' '.join(missing)}), or all of envs/requirements.txt."
+            f"{description.name} needs packages for its texts that are not installed: {', '.join(missing)}. Nothing "
+            f"was fetched. Run pip install {' '.join(missing)}, or install all of envs/requirements.txt."
         )
 
 
-def _tokenizer(description, cache):
-    """The tokenizer of an architecture; one of the hub by way of the cache."""
+def _build_tokenizer(description, cache):
+    """The tokenizer of an architecture, from its folder, open_clip, or the hub by way of the cache."""
     text = description.config["text_cfg"]
     context, options = text.get("context_length", 77), text.get("tokenizer_kwargs") or {}
     name = text.get("hf_tokenizer_name")
-    what = f"The tokenizer {name or 'of open_clip'} of {description.name}"
+    subject = f"The tokenizer {name or 'of open_clip'} of {description.name}"
     local = bool(name) and Path(name).is_dir()
     if local and not any((Path(name) / file).is_file() for file in VOCABULARIES):
         raise InputError(
-            f"The folder {name} has no tokenizer for the {text.get('vocab_size')} words of {description.name}: put its "
-            "tokenizer.json there."
+            f"The folder {name} has no tokenizer for the vocabulary of {description.name} "
+            f"({text.get('vocab_size')} tokens): put its tokenizer.json there."
         )
-    folder = name if local or not name else _snapshot(name, None, cache, what)
+    folder = name if local or not name else _fetch_snapshot(name, None, cache, subject)
     try:
         if not name:
             return SimpleTokenizer(context_length=context, **options)
         return HFTokenizer(str(folder), context_length=context, tokenizer_mode=text.get("tokenizer_mode"), **options)
     except ImportError as error:
-        raise InputError(f"{what} needs a package that is not installed here: {error}") from error
+        raise InputError(f"{subject} needs a package that is not installed here: {error}") from error
     except Exception as error:
         if name and not local and not isinstance(error, TypeError):
-            raise _not_fetched(what, None, error) from error
+            raise _fetch_error(subject, None, error) from error
         reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise InputError(f"{what} cannot be built from its files and tokenizer_kwargs: {reason}") from error
+        raise InputError(f"{subject} cannot be built from its files and tokenizer_kwargs: {reason}") from error
 
 
-def _built(description, cache):
+def _build_model(description, cache):
     """The model of a description with random weights, on the CPU in float32."""
     config = deepcopy(description.config)
     text, vision = config["text_cfg"], config["vision_cfg"]
     if text.get("hf_model_name"):
         name = text["hf_model_name"]
         if not Path(name).is_dir():
-            what = f"The text tower's config {name} of {description.name}"
-            text["hf_model_name"] = str(_snapshot(name, None, cache, what, ["config.json"]))
+            subject = f"The text tower's config {name} of {description.name}"
+            text["hf_model_name"] = str(_fetch_snapshot(name, None, cache, subject, ["config.json"]))
         text["hf_model_pretrained"] = False
     if vision.get("timm_model_name"):
         vision["timm_model_pretrained"] = False
     custom = config.pop("custom_text", False) or bool(text.get("hf_model_name"))
-    kind = CoCa if "multimodal_cfg" in config else CustomTextCLIP if custom else CLIP
+    model_class = CoCa if "multimodal_cfg" in config else CustomTextCLIP if custom else CLIP
     try:
-        return kind(**config)
+        return model_class(**config)
     except Exception as error:
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise InputError(f"open_clip cannot build {description.name}: {reason}") from error
 
 
 def _load_big_vision(model, path):
-    """Load a .npz of Google's big_vision, as SigLIP was published, by open_clip's own reader."""
+    """Load a .npz of Google's big_vision, the format SigLIP was published in, with open_clip's reader."""
     from open_clip.convert import load_big_vision_weights
 
     if not zipfile.is_zipfile(path):
-        read_checkpoint(path)  # which says what it is
+        read_checkpoint(path)  # raises an InputError that says what the file is
     try:
         load_big_vision_weights(model, str(path))
     except Exception as error:
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise InputError(f"The weights {path} are no SigLIP of big_vision for this architecture: {reason}") from error
     with np.load(path) as arrays:
-        stored = sum(arrays[name].size for name in arrays.files if "opt/" not in name)
+        stored_size = sum(arrays[name].size for name in arrays.files if "opt/" not in name)
     parameters = list(model.parameters())
-    block = sum(part.numel() for part in model.text.transformer.resblocks[0].parameters())
-    if abs(stored - sum(part.numel() for part in parameters)) >= block // 2:
-        raise InputError(f"The weights {path} have {stored} numbers, more or fewer blocks than this architecture.")
-    if not all(torch.isfinite(part).all() for part in parameters):
+    block_size = sum(parameter.numel() for parameter in model.text.transformer.resblocks[0].parameters())
+    if abs(stored_size - sum(parameter.numel() for parameter in parameters)) >= block_size // 2:
+        raise InputError(f"The weights {path} hold {stored_size} numbers: more or fewer blocks than the model.")
+    if not all(torch.isfinite(parameter).all() for parameter in parameters):
         raise InputError(f"The weights {path} are not all finite numbers.")

@@ -1,4 +1,4 @@
-"""Every image tower of open_clip, seen one way: layers write into a residual stream, a readout reads it.
+"""Every image tower of open_clip in one form: layers write into a residual stream, a readout reads it.
 
 A layer's attention writes sum_h W_h u_h + b, where the coordinates u_h are the head's output z_h before W_O (Layer).
 The readout is linear once LayerNorm statistics and attention weights are known (Readout):
@@ -6,7 +6,7 @@ The readout is linear once LayerNorm statistics and attention weights are known 
     e = W LN2( sum_p V_p sum_t A_pt LN1(x_t) + c ) + b
 
 With class-token pooling A picks token 0 and V is the identity; with average pooling A is uniform; an attentional pool
-has a group p for each of its heads. LN1, LN2, c and b may be absent. `families` says which module of a tower is which.
+has a group p for each of its heads. LN1, LN2, c and b may be absent. `families` maps the modules of a tower to these.
 """
 
 from dataclasses import dataclass
@@ -18,11 +18,11 @@ from torch import nn
 
 @dataclass
 class Layer:
-    """One layer of a tower: the modules that `observe` watches, and what the attention does after its heads.
+    """One layer of a tower: the modules that `observe` hooks, and what the attention does after its heads.
 
     attention: module with the heads; weight, bias: W_O [d_model, head * d_head] and b_O [d_model], or None
     value, before: W_V [head * d_head, d_in] and the norm whose output it reads, or None
-    out: module that applies them, None where torch does so inside its own function
+    out: module that applies W_O and b_O, None where torch does so inside its fused function
     mlp: module whose output is what the MLP adds; scale: layer scale [d_model]; head_gain: factor of each head [head]
     inner: LayerNorm over all heads before W_O; post: LayerNorm after it
     """
@@ -44,13 +44,13 @@ class Layer:
         """V V^T of each head's map V from the normalised token to the coordinates, [head, coordinate, coordinate].
 
         In float64, with all LayerNorm statistics as given constants: the covariance of the coordinates over tokens that
-        differ in every direction alike. Constants do not vary.
+        vary equally in every direction. Constants have no variance.
         """
         value = float64(self.value)
         if getattr(self.before, "weight", None) is not None:
             value = value * float64(self.before.weight)
         if isinstance(self.before, nn.LayerNorm):
-            value = value - value.mean(1, keepdim=True)  # its output has no part along the ones
+            value = value - value.mean(1, keepdim=True)  # its output is orthogonal to the vector of ones
         d_head = self.weight.shape[1] // self.heads
         value = value.unflatten(0, (-1, d_head))
         value = value.repeat_interleave(self.heads // len(value), dim=0)  # [head, d_head, d_in]
@@ -81,7 +81,7 @@ class Layer:
 class Readout:
     """How a tower reads its residual stream; see the module's formula.
 
-    pool: "class", "mean", or the attentional pool's module that `observe` watches; first: first token that is pooled
+    pool: "class", "mean", or the attentional pool's module that `observe` hooks; first: first token that is pooled
     before, after: LN1 and LN2; values [group, d_pool, d_model] and offset [d_pool]: V and c of an attentional pool
     pool_mlp: MLP inside the pool, added before LN2; weight [d_embed, d_pool], None for the identity; bias [d_embed]
     """
@@ -98,7 +98,7 @@ class Readout:
 
     @property
     def norm(self):
-        """The LayerNorm whose statistics are told, the last one."""
+        """The last LayerNorm, whose statistics are reported."""
         return self.after or self.before
 
     @property
@@ -110,7 +110,7 @@ class Readout:
         """(project, shared, out) in float64 on a device, without the statistics of the image; width is d_model.
 
         project [group, d_embed, d_model]: M_p = W diag(LN2) V_p diag(LN1)
-        shared [d_embed, scalar]: constants that all parts share, one for each scalar of `scalars` after the groups'
+        shared [d_embed, scalar]: constants that all contributions share, per scalar after the first [group] of them
         out [d_embed, d_pool]: W diag(LN2)
         """
         d_pool = width if self.values is None else self.values.shape[1]
@@ -131,12 +131,12 @@ class Readout:
     def weights_and_scalars(self, ends, norm):
         """How one image reads its tokens: (weights [image, group, pos], scalars [image, scalar], scale of LN2 [image]).
 
-        ends: what `observe` saw at the readout; norm: |e|, [image]. All is divided by the norm.
+        ends: the StreamEnds that `observe` recorded; norm: |e|, [image]. All results are divided by the norm.
         """
         scale = 1 / norm
         if self.after is not None:
-            mean_after, inverse = statistics(ends.pooled, self.after)
-            scale = inverse * scale
+            mean_after, inverse_sigma = statistics(ends.pooled, self.after)
+            scale = inverse_sigma * scale
         if self.pool == "class":
             weights = torch.ones_like(norm)[:, None, None]
         elif self.pool == "mean":
@@ -146,8 +146,8 @@ class Readout:
         weights = weights * scale[:, None, None]
         scalars = []
         if self.before is not None:
-            mean, inverse = statistics(ends.state, self.before)
-            weights = weights * inverse[:, None]
+            mean, inverse_sigma = statistics(ends.state, self.before)
+            weights = weights * inverse_sigma[:, None]
             scalars += [(weights * mean[:, None]).sum(2)]
         if self.after is not None:
             scalars += [torch.stack([scale, mean_after * scale], dim=1)]
@@ -177,18 +177,18 @@ class Tower:
 
     @cached_property
     def reading(self):
-        """Readout.linear in the type of the weights."""
-        return tuple(part.to(self.layers[0].weight) for part in self.linear())
+        """Readout.linear of this tower, with the weights' device and dtype."""
+        return tuple(matrix.to(self.layers[0].weight) for matrix in self.linear())
 
     @cached_property
     def writing(self):
-        """(W [d_model, head * coordinate], b [d_model]) of each Layer.writing in the type of the weights."""
-        found = (layer.writing() for layer in self.layers)
-        return [(w.transpose(0, 1).flatten(1).to(self.layers[0].weight), b.to(self.layers[0].weight)) for w, b in found]
+        """(W [d_model, head * coordinate], b [d_model]) of each Layer.writing, with the weights' device and dtype."""
+        like, maps = self.layers[0].weight, (layer.writing() for layer in self.layers)
+        return [(write.transpose(0, 1).flatten(1).to(like), bias.to(like)) for write, bias in maps]
 
     @property
     def dtype(self):
-        """Type of the weights."""
+        """dtype of the weights."""
         return self.layers[0].weight.dtype
 
     @property

@@ -1,4 +1,4 @@
-"""The configs that transformers writes beside a CLIP or a SigLIP, as open_clip's model configs and preprocessing."""
+"""Read the configs of a CLIP or SigLIP of transformers as open_clip's model configs and preprocessing."""
 
 import re
 from pathlib import Path
@@ -12,10 +12,10 @@ from clipspectra import InputError
 from clipspectra.towers.checkpoints import read_json
 from clipspectra.towers.model_files import PREPROCESSOR_CONFIG, PROCESSOR_CONFIG, TRANSFORMERS_CONFIG
 
-# transformers' names of activations -> ours.
+# Activations: names in transformers -> names here.
 ACTIVATIONS = {"quick_gelu": "quick_gelu", "gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh"}
 
-# What transformers leaves out of a config.json where it is the default: of CLIP, and of SigLIP.
+# Defaults of CLIP and SigLIP, which transformers leaves out of a config.json.
 _COMMON = {"image_size": 224, "num_hidden_layers": 12, "num_channels": 3}
 _VISION = _COMMON | {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12}
 _TEXT = _COMMON | {"hidden_size": 512, "intermediate_size": 2048, "num_attention_heads": 8}
@@ -31,20 +31,21 @@ _DEFAULTS = {
 
 
 def transformers_config(folder):
-    """The config.json of transformers in a folder if it is of a CLIP or a SigLIP, else None."""
+    """The config.json of transformers in a folder if it describes a CLIP or a SigLIP, else None."""
     path = Path(folder) / TRANSFORMERS_CONFIG
     config = read_json(path) if path.is_file() else {}
     return config if config.get("model_type") in ("clip", "siglip") else None
 
 
-def tower_config(config, part):
-    """A tower's part of a config.json, with what transformers leaves out; the older `_dict` form goes before it."""
-    return _DEFAULTS[config["model_type"], part] | (config.get(part) or {}) | (config.get(f"{part}_dict") or {})
+def tower_config(config, section):
+    """A tower's section of a config.json with its defaults; the older `_dict` form takes precedence."""
+    given = (config.get(section) or {}) | (config.get(f"{section}_dict") or {})
+    return _DEFAULTS[config["model_type"], section] | given
 
 
-def activation_of(config, source):
-    """The activation of both towers. Raises InputError for one that open_clip's towers have not."""
-    vision, text = (tower_config(config, part)["hidden_act"] for part in ("vision_config", "text_config"))
+def read_activation(config, source):
+    """The activation of both towers. Raises InputError for one that open_clip's towers lack."""
+    vision, text = (tower_config(config, section)["hidden_act"] for section in ("vision_config", "text_config"))
     known = ACTIVATIONS if config["model_type"] == "clip" else {"gelu", "gelu_new", "gelu_pytorch_tanh"}
     if vision != text or vision not in known:
         raise InputError(f"{source} has the activations {vision} and {text}; both must be one of {', '.join(known)}.")
@@ -53,33 +54,33 @@ def activation_of(config, source):
 
 def clip_config(folder, config):
     """(name, open_clip's model config) of a CLIP of transformers in a folder."""
-    vision, text = (tower_config(config, part) for part in ("vision_config", "text_config"))
-    sides = {
+    vision, text = (tower_config(config, section) for section in ("vision_config", "text_config"))
+    towers = {
         "vision_cfg": vision | {"head_width": vision["hidden_size"] // vision["num_attention_heads"]},
         "text_cfg": text | {"heads": text["num_attention_heads"], "context_length": text["max_position_embeddings"]},
     }
     names = {"vision_cfg": ("image_size", "patch_size", "head_width")}
     names["text_cfg"] = ("vocab_size", "heads", "context_length")
     result = {"embed_dim": config.get("projection_dim", 512)}
-    for side, values in sides.items():
-        result[side] = {name: values[name] for name in names[side]}
-        result[side] |= {"width": values["hidden_size"], "layers": values["num_hidden_layers"]}
+    for tower, values in towers.items():
+        result[tower] = {name: values[name] for name in names[tower]}
+        result[tower] |= {"width": values["hidden_size"], "layers": values["num_hidden_layers"]}
         # open_clip rounds width × ratio down
-        result[side] |= {"mlp_ratio": (values["intermediate_size"] + 0.5) / values["hidden_size"]}
-        result[side] |= {"norm_kwargs": {"eps": values["layer_norm_eps"]}}
+        result[tower] |= {"mlp_ratio": (values["intermediate_size"] + 0.5) / values["hidden_size"]}
+        result[tower] |= {"norm_kwargs": {"eps": values["layer_norm_eps"]}}
     result["quick_gelu"] = vision["hidden_act"] == "quick_gelu"
-    end = text.get("eos_token_id", 49407)
-    if not isinstance(end, int):
-        raise InputError(f"{Path(folder) / TRANSFORMERS_CONFIG} has eos_token_id {end}; it must be one number.")
-    if end not in (2, text["vocab_size"] - 1):  # 2 stands for the largest token, where OpenAI's texts end
-        result["text_cfg"] |= {"pool_type": "eos", "eos_id": end}
+    eos = text.get("eos_token_id", 49407)
+    if not isinstance(eos, int):
+        raise InputError(f"{Path(folder) / TRANSFORMERS_CONFIG} has eos_token_id {eos}; it must be one number.")
+    if eos not in (2, text["vocab_size"] - 1):  # 2 stands for the largest token, which ends OpenAI's texts
+        result["text_cfg"] |= {"pool_type": "eos", "eos_id": eos}
     if not _has_openai_vocabulary(Path(folder), text["vocab_size"]):
         result["text_cfg"]["hf_tokenizer_name"] = str(folder)
     return Path(folder).name, result
 
 
 def _has_openai_vocabulary(folder, size):
-    """Whether a folder's tokenizer has the vocabulary of OpenAI's CLIP, which is open_clip's own."""
+    """Whether a folder's tokenizer has the vocabulary of OpenAI's CLIP, that of open_clip's own tokenizer."""
     if size != CLIPTextCfg.vocab_size:
         return False
     if (folder / "tokenizer.json").is_file():
@@ -91,62 +92,62 @@ def _has_openai_vocabulary(folder, size):
     return vocabulary == SimpleTokenizer().encoder
 
 
-def sizes_of_config(config):
-    """What a config.json says of a model beyond the shapes of its weights, and a few of these, by what they are."""
+def config_sizes(config):
+    """{quantity: number} in a config.json, of those that the shapes of weights do not determine and a few others."""
     result = {}
-    for part, tower in (("vision_config", "image"), ("text_config", "text")):
-        values = tower_config(config, part)
+    for section, tower in (("vision_config", "image"), ("text_config", "text")):
+        values = tower_config(config, section)
         result |= {
             f"layers in the {tower} tower": values["num_hidden_layers"],
-            f"heads a layer in the {tower} tower": values["num_attention_heads"],
-            f"as width of the {tower} tower": values["hidden_size"],
+            f"heads per layer in the {tower} tower": values["num_attention_heads"],
+            f"as the width of the {tower} tower": values["hidden_size"],
             f"as layer_norm_eps of the {tower} tower": values["layer_norm_eps"],
         }
-    return result | {"px as image size": tower_config(config, "vision_config")["image_size"]}
+    return result | {"px as the image size": tower_config(config, "vision_config")["image_size"]}
 
 
-def sizes_of_model(model):
-    """The same of an open_clip model; {} of an image tower that is no ViT."""
+def model_sizes(model):
+    """The same for an open_clip model; {} where its image tower is not a ViT."""
     visual, result = model.visual, {}
     trunk = getattr(visual, "trunk", None)
-    images = getattr(trunk, "blocks", None) or getattr(getattr(visual, "transformer", None), "resblocks", None)
-    texts = getattr(getattr(getattr(model, "text", model), "transformer", None), "resblocks", None)
-    if images is None or texts is None:
+    image_blocks = getattr(trunk, "blocks", None) or getattr(getattr(visual, "transformer", None), "resblocks", None)
+    text_blocks = getattr(getattr(getattr(model, "text", model), "transformer", None), "resblocks", None)
+    if image_blocks is None or text_blocks is None:
         return {}
-    for blocks, tower in ((images, "image"), (texts, "text")):
+    for blocks, tower in ((image_blocks, "image"), (text_blocks, "text")):
         norm = getattr(blocks[0], "norm1", None) or blocks[0].ln_1
         result |= {
             f"layers in the {tower} tower": len(blocks),
-            f"heads a layer in the {tower} tower": blocks[0].attn.num_heads,
-            f"as width of the {tower} tower": norm.normalized_shape[0],
+            f"heads per layer in the {tower} tower": blocks[0].attn.num_heads,
+            f"as the width of the {tower} tower": norm.normalized_shape[0],
             f"as layer_norm_eps of the {tower} tower": norm.eps,
         }
     size = visual.image_size
-    return result | {"px as image size": size[0] if isinstance(size, tuple | list) else size}
+    return result | {"px as the image size": size[0] if isinstance(size, tuple | list) else size}
 
 
 def siglip_config(folder, config):
-    """(name, open_clip's model config) of a SigLIP of transformers: of the architecture that has its sizes."""
-    vision, text = (tower_config(config, part) for part in ("vision_config", "text_config"))
+    """(name, open_clip's model config) of the architecture with the sizes of a SigLIP of transformers."""
+    vision, text = (tower_config(config, section) for section in ("vision_config", "text_config"))
     sizes = (vision["image_size"], text["vocab_size"], text["max_position_embeddings"])
     for name in open_clip.list_models():
-        ours = open_clip.get_model_config(name)
-        text_cfg = ours["text_cfg"]
-        theirs = (ours["vision_cfg"].get("image_size"), text_cfg.get("vocab_size"), text_cfg.get("context_length"))
-        if "SigLIP" not in name or sizes != theirs or text_cfg["width"] != text["hidden_size"]:
+        candidate = open_clip.get_model_config(name)
+        vision_cfg, text_cfg = candidate["vision_cfg"], candidate["text_cfg"]
+        candidate_sizes = (vision_cfg.get("image_size"), text_cfg.get("vocab_size"), text_cfg.get("context_length"))
+        if "SigLIP" not in name or sizes != candidate_sizes or text_cfg["width"] != text["hidden_size"]:
             continue
         with torch.device("meta"):
-            trunk = _build_vision_tower(ours["embed_dim"], ours["vision_cfg"]).trunk
+            trunk = _build_vision_tower(candidate["embed_dim"], vision_cfg).trunk
         shape = (trunk.embed_dim, len(trunk.blocks), trunk.patch_embed.patch_size[0])
         if shape == (vision["hidden_size"], vision["num_hidden_layers"], vision["patch_size"]):
-            return name, ours
+            return name, candidate
     raise InputError(
-        f"{Path(folder) / TRANSFORMERS_CONFIG} is a SigLIP of a size that open_clip has no architecture for: "
+        f"{Path(folder) / TRANSFORMERS_CONFIG} is a SigLIP of sizes for which open_clip has no architecture: "
         f"{vision['hidden_size']} wide, {vision['num_hidden_layers']} layers, {vision['image_size']} px."
     )
 
 
-# How transformers' processors prepare pictures where their config does not say it.
+# Defaults of transformers' image processors, for keys that their config leaves out.
 _OPENAI = {"image_mean": OPENAI_DATASET_MEAN, "image_std": OPENAI_DATASET_STD}
 _HALF = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
 _PROCESSORS = {
@@ -157,7 +158,7 @@ _PROCESSORS = {
 
 
 def image_processor(folder):
-    """(path, config) of the image processor that transformers wrote into a folder, in either of its files; or None."""
+    """(path, config) of the image processor of transformers in a folder, from either of its files; or None."""
     for name in (PREPROCESSOR_CONFIG, PROCESSOR_CONFIG):
         path = Path(folder) / name
         if path.is_file():
@@ -168,33 +169,33 @@ def image_processor(folder):
     return None
 
 
-def preprocessing_of(config, model_type, image_size, path):
-    """What an image processor's config of transformers says. Raises InputError for a way that open_clip has not.
+def read_preprocessing(config, model_type, image_size, path):
+    """The preprocessing in an image processor's config. Raises InputError for steps that open_clip does not support.
 
-    model_type: clip or siglip, where the config does not name its kind of processor
+    model_type: clip or siglip, used where the config does not name its processor
     """
     name = config.get("image_processor_type") or config.get("feature_extractor_type") or model_type
     kind = re.sub("(image_?processor|featureextractor).*", "", name.lower())
     if kind not in _PROCESSORS:
-        raise InputError(f"{path} is of a {name}, which is not taken; set mean, std, interpolation and resize_mode.")
+        raise InputError(f"{path} is of a {name}, which is unsupported; set mean, std, interpolation and resize_mode.")
     config = _PROCESSORS[kind] | {key: value for key, value in config.items() if value is not None}
     square = {"height": image_size, "width": image_size}
     size, crop = config.get("size", image_size), config.get("crop_size", image_size)
     if isinstance(size, int):
         size = {"shortest_edge": size} if kind == "clip" else {"height": size, "width": size}
     crop = {"height": crop, "width": crop} if isinstance(crop, int) else crop
-    cut = config["do_center_crop"]
-    shortest = size == {"shortest_edge": image_size} and cut and crop == square
-    squash = size == square and (not cut or crop == square)
+    cropped = config["do_center_crop"]
+    shortest = size == {"shortest_edge": image_size} and cropped and crop == square
+    squash = size == square and (not cropped or crop == square)
     scaled = config.get("do_rescale", True) and abs(config.get("rescale_factor", 1 / 255) * 255 - 1) < 1e-6
-    kinds = {2: "bilinear", 3: "bicubic"}
-    if not (shortest or squash) or not scaled or not config.get("do_resize", True) or config["resample"] not in kinds:
+    interpolation = {2: "bilinear", 3: "bicubic"}.get(config["resample"])
+    if not (shortest or squash) or not scaled or not config.get("do_resize", True) or interpolation is None:
         shown = {key: config.get(key) for key in ("size", "crop_size", "do_resize", "do_rescale", "resample")}
         raise InputError(
-            f"{path} prepares pictures in a way that is not taken for images of {image_size} px: {shown}. Mend it, or "
-            "take it away and set mean, std, interpolation and resize_mode."
+            f"{path} has preprocessing that is not supported for images of {image_size} px: {shown}. Correct it, or "
+            "remove it and set mean, std, interpolation and resize_mode."
         )
     values = {"mean": config["image_mean"], "std": config["image_std"]}
     if not config.get("do_normalize", True):
         values = {"mean": (0.0,) * 3, "std": (1.0,) * 3}
-    return values | {"interpolation": kinds[config["resample"]], "resize_mode": "shortest" if shortest else "squash"}
+    return values | {"interpolation": interpolation, "resize_mode": "shortest" if shortest else "squash"}

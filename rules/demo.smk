@@ -1,38 +1,23 @@
-rule models:
+# The demo: its images, and the training of its models.
+rule draw_demo_images:
     output:
-        "results/tables/models.csv",
+        manifest="results/data/{dataset}/manifest.csv",
+        images=directory("results/data/{dataset}/images"),
     log:
-        "results/logs/tables/models.log",
+        "results/logs/data/{dataset}.log",
+    benchmark:
+        "results/benchmarks/data/{dataset}.tsv"
+    wildcard_constraints:
+        dataset=any_of(DEMO_DATASETS),
     conda:
         ENVIRONMENT
     params:
-        code=code("list_models"),
+        options=lambda wildcards: DATASETS[wildcards.dataset]["demo"],
+        code=code("draw_demo_images"),
     message:
-        "Which architectures of open_clip are decomposed"
+        "Drawing the demo's images: {wildcards.dataset}"
     script:
-        "../scripts/list_models.py"
-
-
-rule table_loaded_models:
-    input:
-        expand("results/activations/{model}/basis.safetensors", model=MODELS),
-    output:
-        report(
-            "results/tables/loaded-models.csv",
-            caption="captions/loaded-models.rst",
-            category="Tables",
-            labels={"table": "What every model was loaded with"},
-        ),
-    log:
-        "results/logs/tables/loaded-models.log",
-    conda:
-        ENVIRONMENT
-    params:
-        code=code("table_loaded_models"),
-    message:
-        "Table of what every model was loaded with"
-    script:
-        "../scripts/table_loaded_models.py"
+        "../scripts/draw_demo_images.py"
 
 
 rule demo_models:
@@ -48,7 +33,7 @@ rule demo_models:
 
 rule train_demo_model:
     input:
-        config=found("config/demo/digits-clip.json"),
+        config=locate("config/demo/digits-clip.json"),
         start=training_start,
     output:
         weights="results/demo_models/{checkpoint}.safetensors",
@@ -63,13 +48,10 @@ rule train_demo_model:
         ENVIRONMENT
     threads: 2
     resources:
-        mem="3GB",
         runtime="3h",
     params:
         recipe=lambda wildcards: {
-            key: value
-            for key, value in config["demo_training"][wildcards.checkpoint].items()
-            if key != "start"
+            key: value for key, value in config["demo_training"][wildcards.checkpoint].items() if key != "start"
         },
         code=code("train_demo_model"),
     message:

@@ -1,7 +1,7 @@
-"""How fast and how small: our work on an image in units of a plain open_clip forward pass (`make benchmark`).
+"""Time and memory of the work on an image, in units of a plain open_clip forward pass (`make benchmark`).
 
-Full-size architectures with random weights: speed and exactness do not depend on them. All candidates take turns in one
-run. --memory shows the peak memory of extractions of ever more images, each in a process of its own.
+Full-size architectures with random weights: speed and exactness do not depend on them. All kinds of work take turns in
+one run. --memory shows the peak memory of extractions of more and more images, each in a separate process.
 """
 
 import argparse
@@ -32,9 +32,9 @@ from clipspectra.towers.families import adapt
 
 @torch.no_grad()
 def brute_force(model, images):
-    """Every head's and token's contribution the plain way, [image, layer, pos, head, d_embed]: the usual scripts' work.
+    """Every head's and token's contribution by brute force, [image, layer, pos, head, d_embed], as usual scripts do.
 
-    One forward pass to catch each layer's input, then the attention of every pair of tokens, each head's output of
+    One forward pass to record each layer's input, then the attention of every pair of tokens, each head's output at
     every token for every source token in the stream [head, pos, source, d_model], LayerNorm and projection.
     """
     visual, states, final = model.visual, [], []
@@ -47,20 +47,20 @@ def brute_force(model, images):
     mean, std = final[0].mean(-1), (final[0].var(-1, unbiased=False) + visual.ln_post.eps).sqrt()
     layers = []
     for block, state in zip(blocks, states):
-        attention, parts = block.attn, 2 * len(blocks) + 1
+        attention, part_count = block.attn, 2 * len(blocks) + 1
         projected = F.linear(block.ln_1(state), attention.in_proj_weight, attention.in_proj_bias)
         q, k, v = projected.unflatten(-1, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
         weights = (q @ k.transpose(-1, -2) * attention.head_dim**-0.5).softmax(-1)  # [image, head, pos, source]
-        shares = attention.num_heads * weights.shape[-1]
-        of_layer = []
+        share_count, heads = attention.num_heads * weights.shape[-1], []
         for head, write in enumerate(attention.out_proj.weight.chunk(attention.num_heads, dim=1)):
-            # every target token: [image, pos, source, d_model], as in the reference; then the class token's
+            # of every target token: [image, pos, source, d_model], as in the reference; then of the class token
             read = weights[:, head, :, :, None] * v[:, head, None]
-            added = (read @ write.T + attention.out_proj.bias / shares)[:, 0]
-            normed = (added - mean[:, None, None] / parts / shares) / std[:, None, None] * visual.ln_post.weight
-            normed = normed + visual.ln_post.bias / parts / shares
-            of_layer.append(normed @ visual.proj / norm[:, None, None])
-        layers.append(torch.stack(of_layer, dim=2))
+            added = (read @ write.T + attention.out_proj.bias / share_count)[:, 0]
+            centred = added - mean[:, None, None] / part_count / share_count
+            normed = centred / std[:, None, None] * visual.ln_post.weight
+            normed = normed + visual.ln_post.bias / part_count / share_count
+            heads.append(normed @ visual.proj / norm[:, None, None])
+        layers.append(torch.stack(heads, dim=2))
     return torch.stack(layers, dim=1)
 
 
@@ -74,8 +74,8 @@ def timed(call, device):
 
 
 @torch.no_grad()
-def measure(loaded, batch, repeats, rivals=False):
-    """{what: median seconds an image over `repeats` rounds, the candidates in turn; the first round warms up}."""
+def measure(loaded, batch, repeats, with_baselines=False):
+    """{work: median seconds per image} over `repeats` rounds of all work in turn, after one round to warm up."""
     model, tower = loaded.model, adapt(loaded.model.visual)
     images = torch.randn(batch, 3, *loaded.image_size, device=loaded.device)
     classifier = torch.randn(model.visual.output_dim, 1000, device=loaded.device)
@@ -85,55 +85,55 @@ def measure(loaded, batch, repeats, rivals=False):
         "extraction, with its proof": lambda: sum_error(activations(model, images, tower=tower), basis),
         "patch maps, 1,000 classes": lambda: patch_maps(model, images, classifier, tower=tower),
     }
-    if rivals:
+    if with_baselines:
         texts = F.normalize(classifier.T[:batch], dim=-1)
-        work |= {name: lambda rival=rival: rival(model, images, texts, tower) for name, rival in BASELINES.items()}
+        work |= {
+            name: lambda baseline=baseline: baseline(model, images, texts, tower)
+            for name, baseline in BASELINES.items()
+        }
     seconds = {name: [] for name in work}
-    for number in tqdm(range(repeats + 1), desc=f"batch {batch}", leave=False):
+    for repeat in tqdm(range(repeats + 1), desc=f"batch {batch}", leave=False):
         for name, call in work.items():
             with loaded.autocast():
-                taken = timed(call, loaded.device)
-            if number:
-                seconds[name].append(taken / batch)
+                elapsed = timed(call, loaded.device)
+            if repeat:
+                seconds[name].append(elapsed / batch)
     return {name: statistics.median(times) for name, times in seconds.items()}
 
 
 @torch.no_grad()
 def measure_dense(loaded):
-    """The same of one image for a plain forward and for the brute force, which runs once."""
+    """{work: seconds} for one image: a plain forward pass, and the brute force, which runs once."""
     model, image = loaded.model, torch.randn(1, 3, *loaded.image_size, device=loaded.device)
     plain = [timed(lambda: model.encode_image(image), loaded.device) for _ in range(5)]
     dense = timed(lambda: brute_force(model, image), loaded.device)
     return {"plain forward": statistics.median(plain), "dense, token by token": dense}
 
 
-def stored(loaded):
-    """What an extraction stores: text on sizes, and the largest error of its sum."""
+def stored_size(loaded):
+    """A sentence on the size of an extraction's arrays and the largest error of their sum."""
     model, tower = loaded.model, adapt(loaded.model.visual)
     with loaded.autocast():
-        seen = activations(model, torch.randn(4, 3, *loaded.image_size, device=loaded.device), tower=tower)
-    heads = seen.z[0].numel() + seen.scalars[0].numel()
-    every = heads + seen.mlps[0].numel() + seen.class_self[0].numel() + seen.embedding[0].numel()
-    dense = seen.z.shape[1] * seen.z.shape[2] * seen.embedding.shape[1]
+        batch = activations(model, torch.randn(4, 3, *loaded.image_size, device=loaded.device), tower=tower)
+    heads = batch.z[0].numel() + batch.scalars[0].numel()
+    total = heads + batch.mlps[0].numel() + batch.class_self[0].numel() + batch.embedding[0].numel()
+    dense = batch.z.shape[1] * batch.z.shape[2] * batch.embedding.shape[1]
     return (
-        f"stored an image, float32 (float16): heads {4 * heads / 1024:.0f} ({2 * heads / 1024:.0f}) KiB, "
+        f"stored per image, float32 (float16): heads {4 * heads / 1024:.0f} ({2 * heads / 1024:.0f}) KiB, "
         f"1/{dense / heads:.2f} (1/{2 * dense / heads:.2f}) of dense float32 heads; with MLPs, class-to-self terms and "
-        f"embedding {4 * every / 1024:.0f} ({2 * every / 1024:.0f}) KiB; "
-        f"sum error {sum_error(seen, head_basis(tower).double()):.1e}"
+        f"embedding {4 * total / 1024:.0f} ({2 * total / 1024:.0f}) KiB; "
+        f"sum error {sum_error(batch, head_basis(tower).double()):.1e}"
     )
 
 
-def decoding(loaded, folder, count=64):
-    """Pictures a second that one process decodes and preprocesses, JPEGs of ImageNet's usual 500 × 375 pixels."""
+def decoding_rate(loaded, folder, count=64):
+    """Images per second that one process decodes and preprocesses, JPEGs of ImageNet's usual 500 × 375 pixels."""
     rng = np.random.default_rng(0)
     for number in range(8):
-        smooth = Image.fromarray(rng.integers(0, 256, (48, 64, 3), np.uint8)).resize(
-            (500, 375), Image.Resampling.BICUBIC
-        )
-        smooth.save(Path(folder) / f"{number}.jpg", quality=92)
-    files = ImageFiles(
-        pd.DataFrame({"image": [f"{number % 8}.jpg" for number in range(count)]}), folder, loaded.preprocess
-    )
+        noise = Image.fromarray(rng.integers(0, 256, (48, 64, 3), np.uint8))
+        noise.resize((500, 375), Image.Resampling.BICUBIC).save(Path(folder) / f"{number}.jpg", quality=92)
+    table = pd.DataFrame({"image": [f"{number % 8}.jpg" for number in range(count)]})
+    files = ImageFiles(table, folder, loaded.preprocess)
     start = time.perf_counter()
     for number in range(count):
         files[number]
@@ -141,7 +141,7 @@ def decoding(loaded, folder, count=64):
 
 
 def extraction_memory(count):
-    """Extract the demo's model on `count` images (a few, again and again) and print the peak memory in MiB."""
+    """Extract the demo's model on `count` images (16, repeated) and print the peak memory in MiB."""
     loaded = models.load("config/demo/digits-clip.json", "config/demo/balanced.safetensors")
     with tempfile.TemporaryDirectory() as folder:
         for number in range(16):
@@ -175,27 +175,27 @@ def main():
         return extraction_memory(arguments.memory_of)
     show_memory(arguments.memory)  # first: a process's peak counts what its parent held when it started it
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads; ratios to the plain forward above\n")
-    print("| architecture | precision | batch | work | ms an image | ratio |\n|---|---|---|---|---|---|")
+    print("| architecture | precision | batch | work | ms per image | ratio |\n|---|---|---|---|---|---|")
     notes = []
     for architecture in arguments.architectures:
         for precision in arguments.precisions:
             loaded = models.load(architecture, None, device=arguments.device, precision=precision)
-
-            measured = [
-                (batch, measure(loaded, batch, arguments.repeats, rivals=batch == min(arguments.batches)))
+            smallest = min(arguments.batches)
+            timings = [
+                (batch, measure(loaded, batch, arguments.repeats, with_baselines=batch == smallest))
                 for batch in arguments.batches
             ]
             if precision == "fp32":
-                measured.append((1, measure_dense(loaded)))
-                notes.append(f"{architecture}: {stored(loaded)}")
-            for batch, seconds in measured:
-                for name, value in seconds.items():
-                    ratio = value / seconds["plain forward"]
-                    row = (architecture, precision, batch, name, f"{1000 * value:.1f}", f"{ratio:.2f}")
+                timings.append((1, measure_dense(loaded)))
+                notes.append(f"{architecture}: {stored_size(loaded)}")
+            for batch, timing in timings:
+                for name, seconds in timing.items():
+                    ratio = seconds / timing["plain forward"]
+                    row = (architecture, precision, batch, name, f"{1000 * seconds:.1f}", f"{ratio:.2f}")
                     print("|", " | ".join(map(str, row)), "|", flush=True)
         with tempfile.TemporaryDirectory() as folder:
-            rate = decoding(loaded, folder)
-        notes.append(f"{architecture}: decoding 500 × 375 JPEGs {rate:.0f} images a second and process")
+            rate = decoding_rate(loaded, folder)
+        notes.append(f"{architecture}: decoding 500 × 375 JPEGs, {rate:.0f} images per second and process")
     print("\n" + "\n".join(notes))
     return None
 

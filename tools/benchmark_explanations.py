@@ -1,8 +1,8 @@
-"""How fast explanations are, beside the dense formulation of the reference (`make benchmark`).
+"""Time of explanations, compared with the dense formulation of the reference (`make benchmark`).
 
 Heads of ViT-L-14's size with random weights and activations: z of 64 numbers and 3 scalars, a joint space of 768. The
 dense formulation holds every head's contributions [image, d_embed]; of its 80 TextSpan steps a few are timed and the
-rest is counted, as they all cost the same.
+time is extrapolated, as all steps cost the same.
 """
 
 import argparse
@@ -25,15 +25,15 @@ D_HEAD, D_EMBED = 64, 768
 STEPS, DENSE_STEPS = 80, 2
 
 
-def head(images, rng):
-    """q of one head [image, coordinate] with a decaying spectrum, and its basis [d_embed, coordinate]."""
+def random_head(images, rng):
+    """Reduced of one head: q [image, coordinate] with a decaying spectrum, and basis [d_embed, coordinate]."""
     z = rng.normal(size=(images, D_HEAD)) * 0.93 ** np.arange(D_HEAD)
     scalars = 1 + 0.1 * rng.normal(size=(images, 3))
     return Reduced(np.concatenate([z, scalars], axis=1), rng.normal(size=(D_EMBED, D_HEAD + 3)) / np.sqrt(D_EMBED))
 
 
 def dense_text_span(data, texts, steps):
-    """The greedy algorithm on the images themselves, float32, as the reference has it."""
+    """Seconds of the greedy algorithm on the images themselves, float32, as in the reference."""
     data, texts = data - data.mean(0), texts - texts.mean(0)
     components = np.linalg.svd(data, full_matrices=False)[2][:STEPS]
     texts = texts @ components.T @ components
@@ -58,20 +58,20 @@ def timed(call):
     return time.perf_counter() - start
 
 
-def row(work, ours, dense, note=""):
+def print_row(work, ours, dense, note=""):
     dense = f"{dense:.1f}" if dense else ""
     ratio = f"{float(dense) / ours:.0f}" if dense else ""
     print("|", " | ".join([work, f"{ours:.2f}", dense, ratio, note]), "|", flush=True)
 
 
-def memory_of(heads, count):
-    """Components of many heads with many texts, one after another, in this process; prints its peak in MiB."""
+def explanation_memory(head_count, text_count):
+    """Explain many heads by components with many texts, one after another; print the peak memory in MiB."""
     rng = np.random.default_rng(0)
-    texts, q = rng.normal(size=(count, D_EMBED)).astype(np.float32), head(1000, rng)
-    moments = Moments.from_data(q)
-    told = [explain("components", moments, texts, budget=STEPS, rng=rng) for _ in range(heads)]
+    texts, head = rng.normal(size=(text_count, D_EMBED)).astype(np.float32), random_head(1000, rng)
+    moments = Moments.from_data(head)
+    explanations = [explain("components", moments, texts, budget=STEPS, rng=rng) for _ in range(head_count)]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
-    print(json.dumps({"heads": len(told), "MiB": peak}))
+    print(json.dumps({"heads": len(explanations), "MiB": peak}))
 
 
 def main():
@@ -83,37 +83,36 @@ def main():
     parser.add_argument("--memory-of", nargs=2, type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.memory_of:
-        return memory_of(*arguments.memory_of)
+        return explanation_memory(*arguments.memory_of)
     command = [sys.executable, __file__, "--memory-of", *map(str, arguments.memory)]
-    found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    print(
-        f"peak memory, components of {found['heads']} heads with {arguments.memory[1]:,} texts: {found['MiB']:.0f} MiB"
-    )
+    peak = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    print(f"peak memory, components of {peak['heads']} heads with {arguments.memory[1]:,} texts: {peak['MiB']:.0f} MiB")
     rng = np.random.default_rng(0)
     texts = rng.normal(size=(arguments.texts, D_EMBED)).astype(np.float32)
-    q = head(arguments.images, rng)
-    moments, dense = Moments.from_data(q), q.dense().astype(np.float32)
+    head = random_head(arguments.images, rng)
+    moments, dense = Moments.from_data(head), head.dense().astype(np.float32)
     print(f"\n{arguments.images:,} images, {arguments.texts:,} texts, d_head {D_HEAD}, d_embed {D_EMBED}; seconds\n")
     print("| work | ours | dense | times faster | |\n|---|---|---|---|---|")
     with threadpool_limits(1):
         ours = timed(lambda: text_span(moments, texts, iterations=STEPS))
-        slow = dense_text_span(dense, texts, DENSE_STEPS) * STEPS / DENSE_STEPS
-    row("TextSpan of one head, 80 texts, one core", ours, slow, f"dense: {DENSE_STEPS} of {STEPS} steps, counted up")
-    slow = timed(lambda: dense_components(dense, texts))
-    told, seconds = {}, {}
+        reference = dense_text_span(dense, texts, DENSE_STEPS) * STEPS / DENSE_STEPS
+    note = f"dense: extrapolated from {DENSE_STEPS} of {STEPS} steps"
+    print_row("TextSpan of one head, 80 texts, one core", ours, reference, note)
+    reference = timed(lambda: dense_components(dense, texts)) * arguments.heads
+    explanations, seconds = {}, {}
     for method in ("components", "textspan", "sparse", "sparse_coherent"):
         start = time.perf_counter()
         for number in tqdm(range(arguments.heads), desc=method, leave=False):
-            told[method, number] = explain(method, Moments.from_data(q), texts, budget=STEPS, rng=rng)
+            explanations[method, number] = explain(method, Moments.from_data(head), texts, budget=STEPS, rng=rng)
         seconds[method] = time.perf_counter() - start
-    heads = f"{arguments.heads} heads: "
-    row(heads + "components with texts", seconds["components"], slow * arguments.heads, "dense: one head, counted up")
-    row(heads + "TextSpan with all budgets", seconds["textspan"], None)
-    row(heads + "sparse sums of 5 texts", seconds["sparse"], None)
-    row(heads + "sparse coherent sums", seconds["sparse_coherent"], None)
-    recovery = Recovery({(0, 0): told["textspan", 0]}, q.basis[None, None], [0, 5, *range(10, 81, 10)])
-    seconds = timed(lambda: recovery.rebuilt(0, q.q[:1000, None])) * arguments.heads
-    row(f"{arguments.heads} heads rebuilt at 10 budgets, 1,000 images", seconds, None)
+    prefix, note = f"{arguments.heads} heads: ", "dense: extrapolated from one head"
+    print_row(prefix + "components with texts", seconds["components"], reference, note)
+    print_row(prefix + "TextSpan with all budgets", seconds["textspan"], None)
+    print_row(prefix + "sparse sums of 5 texts", seconds["sparse"], None)
+    print_row(prefix + "sparse coherent sums", seconds["sparse_coherent"], None)
+    recovery = Recovery({(0, 0): explanations["textspan", 0]}, head.basis[None, None], [0, 5, *range(10, 81, 10)])
+    seconds = timed(lambda: recovery.rebuilt(0, head.q[:1000, None])) * arguments.heads
+    print_row(f"{arguments.heads} heads rebuilt at 10 budgets, 1,000 images", seconds, None)
     return None
 
 

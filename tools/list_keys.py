@@ -1,10 +1,12 @@
-"""The README's table of the config's keys, from its schema: `python scripts/list_keys.py`."""
+"""The table of the config's keys in docs/config.md, from config/schema.yaml: `python tools/list_keys.py`."""
 
 from pathlib import Path
 
 import yaml
 
-SCHEMA = Path(__file__).parents[1] / "config" / "schema.yaml"
+ROOT = Path(__file__).parents[1]
+SCHEMA, PAGE = ROOT / "config" / "schema.yaml", ROOT / "docs" / "config.md"
+HEADING = "## All keys\n\n"
 
 
 def keys(schema, path=""):
@@ -30,6 +32,7 @@ def choices(schema):
 
 
 def table():
+    """The table as Markdown."""
     rows = ["| key | what it is | default |", "|---|---|---|"]
     for key, what, default in keys(yaml.safe_load(SCHEMA.read_text())):
         cells = f"`{key}`", what.replace("|", "\\|"), f"`{default}`" if default not in ("", "required") else default
@@ -37,5 +40,10 @@ def table():
     return "\n".join(rows)
 
 
+def page():
+    """The page with its table as the schema has it."""
+    return PAGE.read_text().split(HEADING)[0] + HEADING + table() + "\n"
+
+
 if __name__ == "__main__":
-    print(table())
+    PAGE.write_text(page())

@@ -1,4 +1,4 @@
-"""Every command of the README runs, in a clone with a small demo."""
+"""Every command of the README and of docs runs, in a clone with a small demo."""
 
 import re
 import shlex
@@ -9,9 +9,9 @@ from conftest import ROOT, Clone
 from PIL import Image
 from skimage import data
 
-README = (ROOT / "README.md").read_text()
+PAGES = "\n".join(page.read_text() for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))))
 BLOCKS = {
-    language: re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.M | re.S)
+    language: re.findall(rf"^```{language}\n(.*?)^```", PAGES, flags=re.M | re.S)
     for language in ("bash", "yaml", "python")
 }
 COMMANDS = [line.split(" #")[0].strip() for block in BLOCKS["bash"] for line in block.splitlines() if line.strip()]
@@ -19,16 +19,17 @@ COMMANDS = [line.split(" #")[0].strip() for block in BLOCKS["bash"] for line in 
 # What a test cannot do as it is written: itself, and what needs weights, a cluster or many minutes.
 INSTEAD = {
     "make test": "make --dry-run test",
-    "make benchmark": "sh -c 'python scripts/benchmark.py --architectures ViT-B-32 --batches 1 --repeats 1 --memory 20"
-    " && python scripts/benchmark_explanations.py --images 200 --texts 100 --heads 2 --memory 2 100"
-    " && python scripts/benchmark_retrieval.py --heads 2 --components 4 --texts 9 --width 16 --images 999 --repeats 1'",
+    "make benchmark": "sh -c 'export PYTHONPATH=scripts"
+    " && python tools/benchmark_extraction.py --architectures ViT-B-32 --batches 1 --repeats 1 --memory 20"
+    " && python tools/benchmark_explanations.py --images 200 --texts 100 --heads 2 --memory 2 100"
+    " && python tools/benchmark_retrieval.py --heads 2 --components 4 --texts 9 --width 16 --images 999 --repeats 1'",
     "snakemake --cores all --configfile config/paper.yaml": "snakemake --dry-run --configfile config/paper.yaml",
     "snakemake --workflow-profile profiles/slurm": "snakemake --dry-run --workflow-profile profiles/slurm",
 }
 OWN = [command for command in COMMANDS if "mine.yaml" in command]
 
 
-def test_the_readme_has_its_commands():
+def test_the_pages_have_their_commands():
     assert {"make demo", "make test", *INSTEAD} <= set(COMMANDS)
     assert OWN
 
@@ -41,14 +42,17 @@ def test_command(finished, command):
     assert result.returncode == 0, result.stdout
 
 
-def test_python(finished):
-    check = "\nimport torch\nassert torch.allclose(found.total(), found.embedding / found.norm[:, None], atol=1e-5)"
-    result = finished.run("env", "PYTHONPATH=scripts", "python", "-c", "\n".join(BLOCKS["python"]) + check)
+@pytest.mark.parametrize("block", BLOCKS["python"], ids=lambda block: block.strip().splitlines()[-1][:40])
+def test_python(finished, block):
+    """As in a notebook, with the package on the path; every other expression is a value that must exist."""
+    check = "\nif 'parts' in globals():\n    import torch\n    whole = parts.embedding / parts.norm[:, None]\n"
+    check += "    assert torch.allclose(parts.total(), whole, atol=1e-5)"
+    result = finished.run("env", "PYTHONPATH=scripts", "python", "-c", block + check)
     assert result.returncode == 0, result.stdout
 
 
 def test_ones_own_images_model_and_texts(tmp_path):
-    """The README's own config on photographs that ship with scikit-image; the demo's model stands for one's own."""
+    """The pages' own config on photographs that ship with scikit-image; the demo's model stands for one's own."""
     clone = Clone(tmp_path / "clone")
     for name, photograph in {"cat": data.chelsea(), "coffee": data.coffee(), "rocket": data.rocket()}.items():
         folder = clone.directory / "photographs" / name

@@ -1,4 +1,4 @@
-"""Evaluation against direct computations."""
+"""Accuracy, η² and segmentation scores against direct computations."""
 
 import numpy as np
 import pandas as pd
@@ -17,30 +17,30 @@ def test_eta_squared_is_the_share_of_variance_between_groups():
     value_changes = (np.arange(300) % 3) * 2.0
     noise = rng.normal(size=300)
     mixed = value_changes + noise
-    found = eta_squared(np.stack([value_changes, noise, mixed, np.ones(300)], axis=1), values)
+    eta2 = eta_squared(np.stack([value_changes, noise, mixed, np.ones(300)], axis=1), values)
     groups = [mixed[values == value] for value in "abc"]
     expected = 1 - sum(((group - group.mean()) ** 2).sum() for group in groups) / ((mixed - mixed.mean()) ** 2).sum()
-    np.testing.assert_allclose(found, [1, found[1], expected, 0])
-    assert found[1] < 0.05
+    np.testing.assert_allclose(eta2, [1, eta2[1], expected, 0])
+    assert eta2[1] < 0.05
 
 
 def test_ablations_hold_parts_at_their_mean():
     layers = 3
     names = [("heads", layer) for layer in range(layers)] + [("x_0", -1)] + [("mlp", layer) for layer in range(layers)]
     parts, means = rng.normal(size=(4, 2 * layers + 1, 5)), rng.normal(size=(2 * layers + 1, 5))
-    held = ablations(names)
-    assert list(held)[:3] == ["none", "MLPs", "MLPs and heads of layer 0"]
-    np.testing.assert_allclose(mean_ablated(parts, means, held["none"]), parts.sum(1))
+    masks = ablations(names)
+    assert list(masks)[:3] == ["none", "MLPs", "MLPs and heads of layer 0"]
+    np.testing.assert_allclose(mean_ablated(parts, means, masks["none"]), parts.sum(1))
     expected = parts[:, 1:4].sum(1) + means[0] + means[4:].sum(0)  # heads of layers 1 and 2, and x_0
-    np.testing.assert_allclose(mean_ablated(parts, means, held["MLPs and heads of layer 0"]), expected)
-    everything = mean_ablated(parts, means, held["MLPs and all heads"])
-    np.testing.assert_allclose(everything - parts[:, layers], np.tile(everything[0] - parts[0, layers], (4, 1)))
+    np.testing.assert_allclose(mean_ablated(parts, means, masks["MLPs and heads of layer 0"]), expected)
+    ablated = mean_ablated(parts, means, masks["MLPs and all heads"])
+    np.testing.assert_allclose(ablated - parts[:, layers], np.tile(ablated[0] - parts[0, layers], (4, 1)))
 
 
 def test_ablations_of_the_last_layers_and_of_self_attention():
     names = [("early", 1), ("heads", 2), ("heads", 3), ("self", 2), ("self", 3), ("x_0", -1), ("mlp", 0), ("mlp", 1)]
-    held = {study: "".join("01"[int(at_mean)] for at_mean in mask) for study, mask in ablations(names).items()}
-    assert held == {
+    masks = {ablation: "".join(map(str, mask.astype(int))) for ablation, mask in ablations(names).items()}
+    assert masks == {
         "none": "00000000",
         "MLPs": "00000011",
         "class token to itself": "00011000",
@@ -57,12 +57,12 @@ def test_zero_shot_takes_the_largest_logit():
     assert zero_shot(np.array([[1.0, 0], [0, 2]]), np.array([[1.0, 0], [0, 1]])).tolist() == [0, 1]
 
 
-def test_in_top_counts_ties_as_zero_shot_does():
+def test_in_top_k_breaks_ties_as_zero_shot_does():
     embedding, classifier = np.eye(3), np.array([[3.0, 1, 2], [1, 1, 1], [0, 5, 5]])
-    right = np.array([2, 1, 1])
-    assert in_top_k(embedding, classifier, right, 1).tolist() == [False, False, True]
-    assert in_top_k(embedding, classifier, right, 2).tolist() == [True, True, True]
-    assert (in_top_k(embedding, classifier, right, 1) == (zero_shot(embedding, classifier) == right)).all()
+    labels = np.array([2, 1, 1])
+    assert in_top_k(embedding, classifier, labels, 1).tolist() == [False, False, True]
+    assert in_top_k(embedding, classifier, labels, 2).tolist() == [True, True, True]
+    assert (in_top_k(embedding, classifier, labels, 1) == (zero_shot(embedding, classifier) == labels)).all()
 
 
 def test_component_scores_are_projections():
@@ -72,8 +72,8 @@ def test_component_scores_are_projections():
     np.testing.assert_allclose(component_scores(q, basis, components, mean), expected)
 
 
-def test_a_heads_factor_is_the_share_of_its_whole_variance():
-    """Over orthogonal components, against the same share of the vectors themselves."""
+def test_head_factors_are_eta_squared_of_the_whole_head():
+    """From its orthogonal components, against η² of the vectors themselves."""
     values = np.arange(60) % 4
     rows = rng.normal(size=(60, 3)) * [3, 2, 1] + values[:, None] * [1, 0.5, 0]
     centred = rows - rows.mean(0)
@@ -93,9 +93,9 @@ def test_segmentation_scores_on_a_known_case():
     assert (perfect.pixel_accuracy, perfect.mean_iou, perfect.mean_ap) == (1, 1, 1)
     half = mask.astype(np.float32)
     half[0, 0] = 0  # one of two foreground rows is missed
-    found = scores(half, mask)
-    assert found.pixel_accuracy == pytest.approx(12 / 16)
-    assert found.mean_iou == pytest.approx((8 / 12 + 4 / 8) / 2)
+    half_scores = scores(half, mask)
+    assert half_scores.pixel_accuracy == pytest.approx(12 / 16)
+    assert half_scores.mean_iou == pytest.approx((8 / 12 + 4 / 8) / 2)
     void = mask.copy()
     void[0, 0] = 255  # not labelled: the miss no longer counts
     assert scores(half, void).pixel_accuracy == 1

@@ -1,5 +1,4 @@
-
-
+# What every head and MLP adds to the embedding of every image, in reduced coordinates.
 rule activations:
     input:
         expand(
@@ -15,28 +14,6 @@ rule activations:
         "All activations extracted"
 
 
-rule head_basis:
-    input:
-        unpack(model_files),
-    output:
-        basis="results/activations/{model}/basis.safetensors",
-    log:
-        "results/logs/activations/{model}/basis.log",
-    conda:
-        ENVIRONMENT
-    resources:
-        mem=MODEL_MEMORY,
-        cache=MODEL_CACHE,
-    params:
-        model=model_params,
-        files=own_files(model_files),
-        code=code("head_basis"),
-    message:
-        "Basis of every head of {wildcards.model}"
-    script:
-        "../scripts/head_basis.py"
-
-
 rule extract_activations:
     input:
         unpack(model_files),
@@ -50,22 +27,34 @@ rule extract_activations:
         "results/benchmarks/activations/{model}/{dataset}/seed-{seed}/shard-{shard}-of-{shards}.tsv"
     conda:
         ENVIRONMENT
-    threads: lookup("threads", within=config)
+    threads: config["threads"]
     resources:
-        gpu=lookup("gpu", within=config),
-        mem=MODEL_MEMORY,
-        runtime="2h",
-        batch_size=lookup("batch_size", within=config),
-        device=lookup("device", within=config),
-        cache=MODEL_CACHE,
+        **IMAGE_RESOURCES,
     params:
-        model=model_params,
-        files=own_files(model_files),
-        precision=lookup("precision", within=config),
-        on_bad_image=lookup("on_bad_image", within=config),
-        stored=lookup("activations", within=config),
+        **model_job(),
+        precision=config["precision"],
+        on_bad_image=config["on_bad_image"],
+        stored=config["activations"],
         code=code("extract_activations"),
     message:
         "Extracting {wildcards.model} on {wildcards.dataset}, seed {wildcards.seed}, shard {wildcards.shard}"
     script:
         "../scripts/extract_activations.py"
+
+
+rule table_exactness:
+    input:
+        rules.activations.input,
+    output:
+        **table("exactness", "Exactness of every extraction"),
+        skipped="results/tables/skipped-images.csv",
+    log:
+        "results/logs/tables/exactness.log",
+    conda:
+        ENVIRONMENT
+    params:
+        code=code("table_exactness"),
+    message:
+        "Table of exactness"
+    script:
+        "../scripts/table_exactness.py"

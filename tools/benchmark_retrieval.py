@@ -1,6 +1,6 @@
-"""What queries and neighbours cost, from stored results of random numbers (`make benchmark`).
+"""Time and disk space of queries and neighbours, on stored results of random numbers (`make benchmark`).
 
-The query: as many heads, components and texts as ViT-H-14 with a large pool has; timed from the files to the answer.
+The query: with the heads, components and texts of ViT-H-14 and a large pool; timed from the files to the answer.
 Neighbours: exact, every image compared, by the whole embedding (float32) and by one head (float16).
 """
 
@@ -21,11 +21,11 @@ CHUNK = 10000  # images written at a time
 
 
 def store_components(folder, heads, components, texts, width, rng):
-    """Files of an explanation as explain_heads writes them, and of a text pool; 16 heads a layer, 5 texts an end."""
-    told, tables = {}, []
+    """Files as explain_heads writes them, and of a text pool; 16 heads a layer, 5 texts at each end."""
+    explanations, tables = {}, []
     for number in range(heads):
         frame = np.linalg.qr(rng.normal(size=(width, components)))[0].T
-        told[number // 16, number % 16] = HeadExplanation(
+        explanations[number // 16, number % 16] = HeadExplanation(
             np.zeros(width), components, frame, np.arange(components), None, frame
         )
         where = {"layer": number // 16, "head": number % 16, "component": np.repeat(np.arange(components), 10)}
@@ -39,20 +39,20 @@ def store_components(folder, heads, components, texts, width, rng):
         rng.integers(0, texts, len(table))
     ]
     table.to_parquet(folder / "components.parquet", index=False)
-    save_explanations(folder / "components.safetensors", told, {})
+    save_explanations(folder / "components.safetensors", explanations, {})
     save_arrays(folder / "texts.safetensors", {"features": rng.normal(size=(texts, width)).astype(np.float32)}, {})
 
 
 def answer(folder, query, rng):
-    """A text query from the stored files: its components, and the texts that name them."""
+    """Answer a text query from the stored files: its Trace, and the texts of its components."""
     features = load_arrays(folder / "texts.safetensors", "features")[0]["features"]
     components = Components.load(folder / "components.safetensors")
-    found = trace(centred_queries({"features": query}, features, None)[0], components, rng=rng)
-    return found, best_texts(folder / "components.parquet").loc[list(map(tuple, components.where[found.order]))]
+    traced = trace(centred_queries({"features": query}, features, None)[0], components, rng=rng)
+    return traced, best_texts(folder / "components.parquet").loc[list(map(tuple, components.where[traced.order]))]
 
 
 def store_images(folder, images, width, rng):
-    """One shard of one head's numbers in float16 and embeddings in float32, and the head's basis."""
+    """One shard with the activations of one head in float16 and embeddings in float32, and the head's basis."""
     stream = ArrayStream(folder)
     for start in range(0, images, CHUNK):
         count = min(CHUNK, images - start)

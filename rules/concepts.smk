@@ -1,0 +1,247 @@
+# From texts and pictures to the components that carry them, the images along these, and what editing them does.
+rule retrieval:
+    input:
+        expand("results/queries/{name}.csv", name=config["queries"]),
+        expand("results/neighbours/{name}.csv", name=config["neighbours"]),
+    localrule: True
+    message:
+        "All queries answered, all neighbours found"
+
+
+rule embed_query:
+    input:
+        unpack(model_files),
+        unpack(query_files),
+    output:
+        "results/queries/{queries}/query.safetensors",
+    log:
+        "results/logs/queries/{queries}/query.log",
+    conda:
+        ENVIRONMENT
+    resources:
+        **MODEL_RESOURCES,
+    params:
+        **model_job(query_files),
+        pictures=lambda wildcards: (
+            own_pictures(request(wildcards)["dataset"]) if "manifest" in query_files(wildcards) else ""
+        ),
+        texts=lambda wildcards: [request(wildcards).get("text", "")],
+        image=lambda wildcards: request(wildcards).get("image", ""),
+        code=code("embed_query"),
+    message:
+        "The query {wildcards.queries} in the joint space"
+    script:
+        "../scripts/embed_query.py"
+
+
+# The picture whose neighbours are looked for, as a query.
+use rule embed_query as embed_picture with:
+    output:
+        "results/neighbours/{neighbours}/query.safetensors",
+    log:
+        "results/logs/neighbours/{neighbours}/query.log",
+    wildcard_constraints:
+        neighbours=any_of(PICTURE_NEIGHBOURS),
+    message:
+        "The picture of {wildcards.neighbours} in the joint space"
+
+
+# The texts of the concepts that an intervention edits.
+use rule embed_query as embed_concepts with:
+    input:
+        unpack(model_files),
+    output:
+        "results/interventions/{intervention}/{model}/concepts.safetensors",
+    log:
+        "results/logs/interventions/{intervention}/{model}/concepts.log",
+    params:
+        **model_job(),
+        pictures="",
+        texts=concept_texts,
+        image="",
+    message:
+        "The concepts of {wildcards.intervention} in {wildcards.model}"
+
+
+rule trace_query:
+    input:
+        unpack(requested_components),
+        query="results/queries/{queries}/query.safetensors",
+    output:
+        table="results/queries/{queries}.csv",
+        images="results/queries/{queries}/images.csv",
+    log:
+        "results/logs/queries/{queries}/trace.log",
+    wildcard_constraints:
+        queries=any_of(QUERIES),
+    conda:
+        ENVIRONMENT
+    params:
+        entry=request,
+        seed=SEEDS[0],
+        protocol=config["protocol"],
+        code=code("trace_query"),
+    message:
+        "Tracing the query {wildcards.queries}"
+    script:
+        "../scripts/trace_query.py"
+
+
+rule trace_topics:
+    input:
+        query="results/queries/{queries}/query.safetensors",
+        texts=lambda wildcards: requested_components(wildcards)["texts"],
+        components=lambda wildcards: [
+            component_files(request(wildcards), model_name(wildcards), seed)["components"] for seed in SEEDS
+        ],
+    output:
+        csv="results/queries/{queries}.csv",
+        latex="results/queries/{queries}.tex",
+    log:
+        "results/logs/queries/{queries}/topics.log",
+    wildcard_constraints:
+        queries=any_of(TOPICS),
+    conda:
+        ENVIRONMENT
+    resources:
+        runtime="1h",
+    params:
+        entry=request,
+        seeds=SEEDS,
+        code=code("trace_topics"),
+    message:
+        "Tracing the topics of {wildcards.queries}"
+    script:
+        "../scripts/trace_topics.py"
+
+
+rule find_neighbours:
+    input:
+        unpack(requested_components),
+        query=query_picture,
+        manifest=lambda wildcards: requested_images(wildcards)["manifest"],
+    output:
+        "results/neighbours/{neighbours}.csv",
+    log:
+        "results/logs/neighbours/{neighbours}.log",
+    conda:
+        ENVIRONMENT
+    resources:
+        runtime="1h",
+    params:
+        entry=request,
+        protocol=config["protocol"],
+        code=code("find_neighbours"),
+    message:
+        "Neighbours: {wildcards.neighbours}"
+    script:
+        "../scripts/find_neighbours.py"
+
+
+rule interventions:
+    input:
+        expand(
+            "results/tables/{table}.csv",
+            table=["interventions", "intervention-values"] if INTERVENTIONS else [],
+        ),
+    localrule: True
+    message:
+        "All interventions made"
+
+
+rule evaluate_intervention:
+    input:
+        unpack(intervention_files),
+    output:
+        units="results/interventions/{intervention}/{model}/seed-{seed}/units.csv",
+        curve="results/interventions/{intervention}/{model}/seed-{seed}/curve.csv",
+        summary="results/interventions/{intervention}/{model}/seed-{seed}/summary.csv",
+        values="results/interventions/{intervention}/{model}/seed-{seed}/values.csv",
+    log:
+        "results/logs/interventions/{intervention}/{model}/seed-{seed}.log",
+    benchmark:
+        "results/benchmarks/interventions/{intervention}/{model}/seed-{seed}.tsv"
+    conda:
+        ENVIRONMENT
+    resources:
+        mem="8GB",
+        runtime="2h",
+    params:
+        entry=intervention_entry,
+        protocol=config["protocol"],
+        code=code("evaluate_intervention"),
+    message:
+        "Intervention {wildcards.intervention} on {wildcards.model}, seed {wildcards.seed}"
+    script:
+        "../scripts/evaluate_intervention.py"
+
+
+use rule table_accuracy as table_interventions with:
+    input:
+        interventions_by_model(
+            "results/interventions/{intervention}/{model}/seed-{seed}/summary.csv",
+            seed=SEEDS,
+        ),
+    output:
+        **table("interventions", "Interventions"),
+        latex="results/tables/interventions.tex",
+    log:
+        "results/logs/tables/interventions.log",
+    params:
+        means=["units", "images", "random", "random_low", "random_high"],
+    message:
+        "Table of interventions"
+
+
+# What an intervention does to each class and factor value.
+use rule table_accuracy as table_intervention_values with:
+    input:
+        interventions_by_model(
+            "results/interventions/{intervention}/{model}/seed-{seed}/values.csv",
+            seed=SEEDS,
+        ),
+    output:
+        **table("intervention-values", "What interventions move, and what they leave"),
+        latex="results/tables/intervention-values.tex",
+    log:
+        "results/logs/tables/intervention-values.log",
+    params:
+        scores=["before", "after", "change"],
+        means=[
+            *("images", "change_low", "change_high", "called_before"),
+            *("called_after", "cosine_before", "cosine_after"),
+        ],
+    message:
+        "Table of what interventions move"
+
+
+# The same of one intervention and model alone, for its figure.
+use rule table_intervention_values as average_values with:
+    input:
+        expand(
+            "results/interventions/{{intervention}}/{{model}}/seed-{seed}/values.csv",
+            seed=SEEDS,
+        ),
+    output:
+        csv="results/interventions/{intervention}/{model}/values.csv",
+    log:
+        "results/logs/interventions/{intervention}/{model}/values.log",
+    message:
+        "Values of {wildcards.intervention}, {wildcards.model}"
+
+
+# Along the number of units, for the figure.
+use rule table_accuracy as average_curve with:
+    input:
+        expand(
+            "results/interventions/{{intervention}}/{{model}}/seed-{seed}/curve.csv",
+            seed=SEEDS,
+        ),
+    output:
+        csv="results/interventions/{intervention}/{model}/curve.csv",
+    log:
+        "results/logs/interventions/{intervention}/{model}/curve.log",
+    params:
+        means=["images", "random", "random_low", "random_high"],
+    message:
+        "Curve of {wildcards.intervention}, {wildcards.model}"

@@ -1,0 +1,123 @@
+# The config, read strictly, checked against its schema, and with what follows from it; no rules here.
+import os
+import shlex
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+from snakemake.utils import update_config, validate
+
+REPOSITORY = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parent
+ENVIRONMENT = "../envs/environment.yaml"
+
+sys.path.append(str(REPOSITORY / "scripts"))
+import clipspectra
+from clipspectra import InputError
+from clipspectra.data import strict_yaml
+
+if not Path(clipspectra.__file__).is_relative_to(REPOSITORY / "scripts"):
+    raise WorkflowError(
+        f"clipspectra is also installed in {Path(clipspectra.__file__).parents[1]}, which would be used in place of this "
+        "folder's scripts/clipspectra; take it out (pip uninstall clipspectra), or use another environment."
+    )
+if shlex.quote(sys.executable) != sys.executable:
+    raise WorkflowError(
+        f"The path of Python, {sys.executable}, has a blank or another mark that the shell reads, which Snakemake cannot "
+        "run jobs with; move the clone, or its .venv, to a plain path."
+    )
+
+if not workflow.modifier.skip_configfile:
+    # Read again: Snakemake takes the second of two equal keys, 007 for 7, and shares what an anchor stands for.
+    strict = {}
+    try:
+        for path in workflow.configfiles:
+            update_config(strict, strict_yaml.load(path))
+    except InputError as error:
+        raise WorkflowError(f"Config, {error}") from None
+    update_config(strict, workflow.config_settings.config)
+    config.clear()
+    config.update(strict)
+
+try:
+    validate(config, "../config/schema.yaml")
+except WorkflowError as error:
+    # jsonschema's own report prints the whole config
+    problem = error.__context__
+    where = ".".join(map(str, problem.absolute_path)) or "top level"
+    meant = problem.schema.get("description", "")
+    meant = f" (meant here: {meant})" if meant and where != "top level" else ""
+    if problem.validator == "additionalProperties":
+        meant = f" (there is {', '.join(problem.schema['properties'])})"
+    inside = problem.instance.values() if isinstance(problem.instance, dict) else [problem.instance]
+    plain = any(isinstance(value, (bool, int, float)) for value in inside)
+    if problem.validator in ("type", "oneOf", "anyOf") and plain:
+        meant += "; a number, or yes or no, that is meant as a text needs quotes"
+    if problem.validator == "required" and "'pretrained'" in problem.message:
+        meant += "; a folder that brings its own weights is local-dir:path"
+    lines = {path: strict_yaml.line_of(path, problem.absolute_path) for path in workflow.configfiles}
+    at = "".join(f" (line {line} of {path})" for path, line in lines.items() if line)
+    raise WorkflowError(f"Config, {where}: {problem.message[:300]}{meant}{at}") from None
+
+if not os.access(".", os.W_OK):
+    raise WorkflowError(f"No permission to write in {Path.cwd()}; name another place with --directory.")
+
+
+def with_whole_numbers(value):
+    """A config's value with 3.0 as 3, which the schema takes for a whole number too."""
+    if isinstance(value, dict):
+        return {key: with_whole_numbers(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [with_whole_numbers(part) for part in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+config.update(with_whole_numbers(dict(config)))
+
+for entry in config["datasets"].values():
+    if "folder" in entry:
+        entry["folder"] = os.path.expanduser(entry["folder"])
+
+MODELS, DATASETS, TEXTS, SEEDS = (config[key] for key in ("models", "datasets", "texts", "seeds"))
+METHODS, INTERVENTIONS = config["evaluation"]["methods"], config["interventions"]
+# Entries about one picture, text or component each, with a model of their own. Their wildcards have the keys' names.
+REQUESTS = ("spatial", "queries", "neighbours")
+
+DEMO_DATASETS = [name for name, dataset in DATASETS.items() if "demo" in dataset]
+OWN_DATASETS = [name for name in DATASETS if {"folder", "manifest"} & set(DATASETS[name])]
+ARCHIVED_DATASETS = [name for name in DATASETS if name not in DEMO_DATASETS + OWN_DATASETS]
+# Without fit images there are no means and no components, and segmentation is all that can be scored.
+EXPLAINED_DATASETS = [name for name in DATASETS if "fit" in DATASETS[name]["roles"]]
+FACTORED_DATASETS = [name for name in EXPLAINED_DATASETS if DATASETS[name]["factors"]]
+MASKED_DATASETS = [name for name, dataset in DATASETS.items() if dataset["masks"]]
+
+
+def check_known(key, names, known, what):
+    """Raise WorkflowError unless the names under a key of the config exist."""
+    for name in names:
+        if name not in known:
+            raise WorkflowError(f"Config, {key}: there is no {what} '{name}'; there is {', '.join(known) or 'none'}.")
+
+
+for kind in (*REQUESTS, "interventions"):
+    for name, entry in config[kind].items():
+        if kind == "interventions":
+            entry.setdefault("models", list(MODELS))
+        models = entry["models"] if "models" in entry else [entry["model"]]
+        key = f"{kind}.{name}.{'models' if kind == 'interventions' else 'model'}"
+        check_known(key, models, MODELS, "model")
+        if kind != "spatial":
+            entry.setdefault("texts", next(iter(TEXTS)))
+            check_known(f"{kind}.{name}.texts", [entry["texts"]], TEXTS, "text pool")
+            what = "dataset with fit images"
+            check_known(f"{kind}.{name}.dataset", [entry["dataset"]], EXPLAINED_DATASETS, what)
+
+
+for name, entry in INTERVENTIONS.items():
+    prompts = DATASETS[entry["dataset"]]["prompts"]
+    check_known(f"interventions.{name}.about", entry["about"], prompts, "prompt")
+    for number, edit in enumerate(entry["edits"]):
+        key = f"Config, interventions.{name}.edits.{number}"
+        if edit["do"] == "keep" and not {"heads", "components", "concept"} & set(edit):
+            raise WorkflowError(f"{key}: 'keep' goes with heads, components or a concept; hold the MLPs with 'remove'.")
+        if not 0 < edit["by"] < 1000:
+            raise WorkflowError(f"{key}.by: {edit['by']} is no factor between 0 and 1000.")

@@ -1,0 +1,213 @@
+# Input functions: what jobs read of the user's files and of other jobs' results; no rules here.
+ARCHIVE_KINDS = (
+    *("imagenet", "imagenet_segmentation", "pascal_voc", "waterbirds"),
+    *("cifar10", "cifar100"),
+)
+
+
+def archive_entries(dataset):
+    """(kind of source, {name: its entry in the config}) of a dataset that comes in archives."""
+    kind = next(kind for kind in ARCHIVE_KINDS if kind in DATASETS[dataset])
+    return kind, DATASETS[dataset][kind]
+
+
+def expected_digest(entry):
+    """The digest that an archive, or a text pool, must have: {"md5": hex}, {"sha256": hex} or {}."""
+    return {kind: entry[kind] for kind in ("md5", "sha256") if kind in entry}
+
+
+# What is fetched, by the name it is kept under.
+DOWNLOADS = {
+    entry["url"].rsplit("/", 1)[-1]: entry
+    for dataset in ARCHIVED_DATASETS
+    for entry in archive_entries(dataset)[1].values()
+    if "path" not in entry
+}
+
+
+def archive_files(wildcards):
+    """The archives of a dataset: what is fetched, and the user's own files as far as they are there."""
+    entries = archive_entries(wildcards.dataset)[1]
+    own = {name: locate(entry["path"]) for name, entry in entries.items() if "path" in entry}
+    fetched = {
+        name: f"results/data/archives/{entry['url'].rsplit('/', 1)[-1]}"
+        for name, entry in entries.items()
+        if name not in own
+    }
+    return fetched | {name: path for name, path in own.items() if Path(path).exists()}
+
+
+def missing_archives(wildcards):
+    """{key of the config: path} of the user's archives that are not there: for the job to say, so that plans go on."""
+    kind, entries = archive_entries(wildcards.dataset)
+    return {
+        f"datasets.{wildcards.dataset}.{kind}.{name}.path": entry["path"]
+        for name, entry in entries.items()
+        if "path" in entry and not Path(locate(entry["path"])).exists()
+    }
+
+
+def own_manifest_file(wildcards):
+    """The user's manifest as an input: an edit is noticed."""
+    manifest = DATASETS[wildcards.dataset].get("manifest")
+    key = f"datasets.{wildcards.dataset}.manifest"
+    return {"own": existing(manifest, key)} if manifest else {}
+
+
+def pictures_in(folder):
+    """The files of a dataset's folder; none of one that cannot be read, which the job that reads it says."""
+    try:
+        return visible_files(folder)
+    except OSError:
+        return []
+
+
+def folder_digest(wildcards):
+    """Digest of the names in a dataset's folder: an added or removed picture is noticed."""
+    folder = DATASETS[wildcards.dataset].get("folder")
+    names = map(os.fsencode, pictures_in(folder)) if folder else []
+    return hashlib.sha256(b"\n".join(names)).hexdigest()[:12]
+
+
+@functools.cache
+def own_pictures(dataset, column="image"):
+    """Stamp of the images, or masks, of a dataset of one's own: one that is replaced under its old name is noticed."""
+    source = DATASETS[dataset]
+    if "folder" in source:
+        return stamp(pictures_in(source["folder"]) if column == "image" else [])
+    return stamp(manifest_files(locate(source["manifest"]), column) if "manifest" in source else [])
+
+
+def pool_file(wildcards):
+    """The file of a text pool, the user's or downloaded; the demo's pool has none."""
+    pool = TEXTS[wildcards.texts]
+    if "url" in pool:
+        return {"pool": f"results/data/texts/{wildcards.texts}.txt"}
+    key = f"texts.{wildcards.texts}"
+    if "generated" in pool:
+        words = "config/words.yaml" if pool["generated"] is True else pool["generated"]
+        return {"words": existing(words, f"{key}.generated")}
+    return {"pool": existing(pool["file"], f"{key}.file")} if "file" in pool else {}
+
+
+def training_start(wildcards):
+    """The checkpoint that a demo model's training continues, if any."""
+    start = config["demo_training"][wildcards.checkpoint]["start"]
+    return f"results/demo_models/{start}.safetensors" if start else []
+
+
+# The reference implementation's names of methods, for exports.
+ALGORITHMS = {"svd_data_approx": "components", "text_span": "textspan"}
+
+
+def exported_explanation(ending):
+    """A file of the explanation that an export's algorithm stands for, as a function of the wildcards."""
+    return lambda wildcards: expand(explanation_files([ALGORITHMS[wildcards.algorithm]], ending), **wildcards)
+
+
+def factor_phrases(wildcards):
+    """{factor: {value: phrases}} of a dataset, as far as the config has them."""
+    factors = DATASETS[wildcards.dataset]["factors"]
+    return factors if isinstance(factors, dict) else {factor: {} for factor in factors}
+
+
+def spatial_file(wildcards):
+    """The user's picture that texts are mapped on."""
+    key = f"spatial.{wildcards.spatial}.image"
+    return {"image": existing(request(wildcards)["image"], key)}
+
+
+TOPICS = [name for name, entry in config["queries"].items() if "topics" in entry]
+QUERIES = [name for name in config["queries"] if name not in TOPICS]
+PICTURE_NEIGHBOURS = [name for name, entry in config["neighbours"].items() if "image" in entry]
+
+
+def component_files(entry, model, seed):
+    """What is read of a dataset's images and components for an entry of the config, by the names that scripts use."""
+    dataset, texts = entry["dataset"], entry["texts"]
+    folder = f"results/explanations/{model}/{dataset}/seed-{seed}/{texts}"
+    return {
+        "shards": shards_of({"model": model, "dataset": dataset, "seed": seed}),
+        "basis": f"results/activations/{model}/basis.safetensors",
+        "images": f"results/data/{dataset}/seed-{seed}/images.csv",
+        "components": f"{folder}/components.safetensors",
+        "names": f"{folder}/components.parquet",
+        "texts": f"results/text/{model}/{texts}.safetensors",
+    }
+
+
+def requested_components(wildcards):
+    """The same for a job's request, of the first seed."""
+    return component_files(request(wildcards), model_name(wildcards), SEEDS[0])
+
+
+def requested_images(wildcards):
+    """The tables of a request's images, of the first seed."""
+    dataset = request(wildcards)["dataset"]
+    return {
+        "chosen": f"results/data/{dataset}/seed-{SEEDS[0]}/images.csv",
+        "manifest": f"results/data/{dataset}/manifest.csv",
+    }
+
+
+def query_files(wildcards):
+    """The file that a query, or a neighbours' entry, names: topics, a picture, or the manifest that has it."""
+    kind, entry = request_kind(wildcards), request(wildcards)
+    if "topics" in entry:
+        key = f"{kind}.{wildcards[kind]}.topics"
+        return {"topics": existing(entry["topics"], key)}
+    if "image" in entry:
+        path = locate(entry["image"])
+        own = DATASETS[entry["dataset"]].get("manifest")
+        if own and not Path(path).is_file():  # as the user's own manifest names it
+            path = os.path.join(os.path.dirname(locate(own)), entry["image"])
+        if Path(path).is_file():
+            return {"image": path}
+        return {"manifest": f"results/data/{entry['dataset']}/manifest.csv"}
+    return {}
+
+
+def query_picture(wildcards):
+    """The embedded picture whose neighbours are looked for, if there is one."""
+    name = wildcards.neighbours
+    path = f"results/neighbours/{name}/query.safetensors"
+    return path if name in PICTURE_NEIGHBOURS else []
+
+
+def concept_texts(wildcards):
+    """All texts of the concepts of an intervention's edits, in order."""
+    edits = INTERVENTIONS[wildcards.intervention]["edits"]
+    return [text for edit in edits for text in edit.get("concept", [])]
+
+
+def intervention_entry(wildcards):
+    """What the config says of an intervention, but for its models: another one reruns nothing."""
+    entry = INTERVENTIONS[wildcards.intervention]
+    return {key: value for key, value in entry.items() if key != "models"}
+
+
+def intervention_files(wildcards):
+    """What an intervention is computed from."""
+    name, model = wildcards.intervention, wildcards.model
+    entry = INTERVENTIONS[name]
+    files = component_files(entry, model, wildcards.seed) | {
+        "classes": f"results/text/{model}/classes-{entry['dataset']}.safetensors",
+        "manifest": f"results/data/{entry['dataset']}/manifest.csv",
+    }
+    if concept_texts(wildcards):
+        files["concepts"] = f"results/interventions/{name}/{model}/concepts.safetensors"
+    return files
+
+
+def interventions_by_model(pattern, names=INTERVENTIONS, **wildcards):
+    """A pattern's files for every intervention and each of its models."""
+    return [
+        path
+        for name in names
+        for path in expand(
+            pattern,
+            intervention=name,
+            model=INTERVENTIONS[name]["models"],
+            **wildcards,
+        )
+    ]

@@ -1,0 +1,116 @@
+"""Zero-shot segmentation of a dataset's images by several methods: evidence, scores, summary and pictures."""
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from matplotlib import colormaps
+from PIL import Image
+
+from clipspectra.data.geometry import model_view, model_view_box
+from clipspectra.segmentation.baselines import BASELINES
+from clipspectra.segmentation.maps import VARIANTS, at_own_resolution, patch_evidence, upsample, variants
+from clipspectra.segmentation.scoring import VOID, Scores, predictions, scores
+from clipspectra.towers.families import Unsupported
+
+EXAMPLES = 3  # of each kind: best, worst, random
+GRADIENT_BATCH = 8  # images whose attention of all layers is held at a time
+
+
+def method_evidence(model, images, classifier, methods, *, classes, tower, log):
+    """{method: patch values [image, patch]} of the decomposition, its variants and the baselines, in float32.
+
+    images: [image, 3, height, width]; classifier: [d_embed, class]; classes: of the images, [image], or None for their
+    top-1 class. A baseline that cannot be computed for the tower is left out, with a line in the log.
+    """
+    images, classes = images.to(classifier.device), None if classes is None else classes.to(classifier.device)
+    evidence, classes = patch_evidence(model, images, classifier, classes=classes, tower=tower)
+    values = {"decomposition": evidence}
+    if set(methods) & set(VARIANTS):
+        head_evidence, _ = patch_evidence(model, images, classifier, classes=classes, by_head=True, tower=tower)
+        values |= variants(head_evidence)
+    texts = F.normalize(classifier.T[classes], dim=-1)
+    for name in (name for name in methods if name in BASELINES):
+        batches = zip(images.split(GRADIENT_BATCH), texts.split(GRADIENT_BATCH))
+        try:
+            values[name] = torch.cat([BASELINES[name](model, *batch, tower) for batch in batches])
+        except Unsupported as error:
+            log(f"{name} is left out: {error.reason}")
+    return {name: values[name].float() for name in methods if name in values}
+
+
+def own_masks(files, rows, shape):
+    """(mask at the picture's resolution, box of the model's view in it) of each of these rows of ImageFiles.
+
+    None for a picture of the shape (height, width) that the model sees.
+    """
+    masks = [np.array(files.mask(row)) for row in rows]
+    return [None if mask.shape == shape else (mask, model_view_box(mask.shape, files.preprocess)) for mask in masks]
+
+
+def score_batch(evidence, grid, masks, rows, own):
+    """Table of every method's scores on a batch, one row an image and resolution ("model" or the picture's "own").
+
+    evidence: {method: [image, patch]}; masks: [image, height, width] as the model sees them; rows: of the images, for
+    the column `row`; own: their own_masks, or None for no scores at the pictures' resolution
+    """
+    tables = []
+    for method, values in evidence.items():
+        maps = upsample(values, grid, masks.shape[-2:]).cpu().numpy()
+        tables.append(scores(maps, masks).table.assign(resolution="model", method=method, row=rows))
+        for patches, mask_and_box, row in zip(values, own or (), rows):
+            if mask_and_box is not None:
+                mask, box = mask_and_box
+                picture_map = at_own_resolution(patches, grid, box, mask.shape).numpy()[None]
+                visible = ~np.isnan(picture_map)
+                picture_map, mask = np.where(visible, picture_map, 0), np.where(visible, mask, VOID)
+                table = scores(picture_map, mask, visible).table
+                tables.append(table.assign(resolution="own", method=method, row=row))
+    return pd.concat(tables, ignore_index=True)
+
+
+def summarise(by_image, seed):
+    """Scores in per cent with their 95 % intervals over all images, one row a method and resolution.
+
+    by_image: tables of score_batch, concatenated; seed: of the bootstrap
+    """
+    rows = []
+    for (method, resolution), members in by_image.groupby(["method", "resolution"], sort=False):
+        pooled = Scores.from_table(members.drop(columns=["row", "method", "resolution"]))
+        row = {"method": method, "resolution": resolution, "images": len(members)}
+        row["flat_maps"] = int(members["flat"].sum())
+        for name, (low, high) in pooled.intervals(np.random.default_rng(seed)).items():
+            row |= {name: 100 * getattr(pooled, name), f"{name}_low": 100 * low, f"{name}_high": 100 * high}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def choose_examples(by_image, method, seed):
+    """[(kind, row)] of the images to show: best and worst by a method's average precision, and random ones."""
+    table = by_image[(by_image["method"] == method) & (by_image["resolution"] == "model")].sort_values("row")
+    order = table["row"].to_numpy()[np.argsort(-table["average_precision"].to_numpy(), kind="stable")]
+    shuffled = np.random.default_rng(seed).permutation(order)
+    kinds = {"best": order[:EXAMPLES], "worst": order[::-1][:EXAMPLES], "random": shuffled[:EXAMPLES]}
+    return [(kind, int(row)) for kind, rows in kinds.items() for row in rows]
+
+
+def example_arrays(files, rows, masks, values, grid):
+    """Arrays of these rows of ImageFiles as the model sees them: pictures, masks, maps in [0, 1] and predictions.
+
+    masks: [image, height, width]; values: patch values of the maps, [image, patch]
+    """
+    pictures = np.stack([model_view(files.images[row], files.preprocess) for row in rows])
+    maps = upsample(values, grid, masks.shape[-2:]).cpu().numpy()
+    arrays = {"pictures": pictures, "masks": masks, "maps": maps, "predictions": predictions(maps)}
+    return arrays | {name: arrays[name].astype(np.uint8) for name in ("masks", "predictions")}
+
+
+def save_pictures(folder, names, examples):
+    """Write each picture of example_arrays, its mask, map and prediction, and the map laid over it, as PNG."""
+    arrays = (examples[kind] for kind in ("pictures", "masks", "maps", "predictions"))
+    for name, picture, mask, heat, prediction in zip(names, *arrays):
+        coloured = (255 * colormaps["cividis"](heat)[..., :3]).astype(np.uint8)
+        pixels = {"image": picture, "mask": (mask == 1).astype(np.uint8) * 255, "map": coloured}
+        pixels |= {"prediction": prediction * 255, "overlay": picture // 2 + coloured // 2}
+        for kind, array in pixels.items():
+            Image.fromarray(array).save(folder / f"{name}-{kind}.png")

@@ -1,0 +1,90 @@
+"""Units of a tower as segmenters: the evidence of each head or component alone, and of the best few together."""
+
+import numpy as np
+import pandas as pd
+import torch
+
+from clipspectra.jobs import progress
+from clipspectra.segmentation.maps import component_evidence, patch_evidence, stretch, upsample
+from clipspectra.segmentation.scoring import on_the_grid, scores
+
+COMPONENTS = 3  # the first of each head
+
+
+def leading_components(explanations):
+    """{(layer, head): components [component, d_embed]}: the first components of all heads that have any.
+
+    explanations: {(layer, head): HeadExplanation}; that of the whole embedding, layer -1, is left out
+    """
+    return {
+        (layer, head): torch.from_numpy(explanation.components[:COMPONENTS])
+        for (layer, head), explanation in explanations.items()
+        if layer >= 0 and len(explanation.components)
+    }
+
+
+def unit_evidence(model, images, classifier, components, *, classes, tower):
+    """{"heads": [image, unit, patch], "components": the same} on the CPU in float32; components only if there are any.
+
+    images: [image, 3, height, width]; classifier: [d_embed, class]; components: as leading_components
+    classes: of the images, [image], or None for their top-1 class
+    """
+    images, classes = images.to(classifier.device), None if classes is None else classes.to(classifier.device)
+    options = {"classes": classes, "tower": tower}
+    evidence = {"heads": patch_evidence(model, images, classifier, by_head=True, **options)[0].flatten(1, 2)}
+    if components:
+        by_head = component_evidence(model, images, classifier, components, **options)
+        evidence["components"] = torch.cat(list(by_head.values()), dim=1)
+    return {unit: values.float().cpu() for unit, values in evidence.items()}
+
+
+def unit_tables(tower, components):
+    """{"heads", "components": table of layer, head and component (-1 for a head) of each unit of unit_evidence}."""
+    heads = [(layer, head, -1) for layer in range(len(tower.layers)) for head in range(tower.layers[0].heads)]
+    parts = [(*place, number) for place, vectors in components.items() for number in range(len(vectors))]
+    columns = ["layer", "head", "component"]
+    return {"heads": pd.DataFrame(heads, columns=columns), "components": pd.DataFrame(parts, columns=columns)}
+
+
+def score_units(evidence, tables, masks, grid):
+    """(table of each unit alone, table of the best 1, 2, 4 … units together and of all).
+
+    evidence, tables: of all images, as unit_evidence and unit_tables; masks: [image, height, width]. The best units are
+    chosen on every other image and scored on the rest.
+    """
+    coarse, alone, together = on_the_grid(masks, grid), [], []
+    for unit, values in evidence.items():
+        precision = score_alone(values, grid, coarse, unit)
+        alone.append(tables[unit].assign(mean_ap=100 * precision.mean(1), images=len(masks)))
+        together.append(score_together(values[1::2], precision[:, ::2].mean(1), grid, masks[1::2], unit))
+    return pd.concat(alone, ignore_index=True), pd.concat(together, ignore_index=True)
+
+
+def score_alone(evidence, grid, masks, unit):
+    """Average precision of the map of each unit alone, at the resolution of the patches, [unit, image].
+
+    evidence: [image, unit, patch]; masks: [image, row, column] of the grid; unit: "heads" or "components"
+    """
+    maps = (stretch(values.reshape(-1, *grid).clamp(min=0)).numpy() for values in evidence.transpose(0, 1))
+    return np.stack(
+        [
+            scores(unit_map, masks).table["average_precision"].to_numpy()
+            for unit_map in progress(maps, unit, unit="unit", total=evidence.shape[1])
+        ]
+    )
+
+
+def score_together(evidence, average_precision, grid, masks, unit):
+    """Scores of the best 1, 2, 4 … units together and of all, one row a number of units.
+
+    evidence: on the images that are scored, [image, unit, patch]; average_precision: of each unit on the images that
+    the best are chosen on, [unit]; masks: [image, height, width]; unit: "heads" or "components"
+    """
+    order, total = np.argsort(-average_precision, kind="stable"), evidence.shape[1]
+    numbers = [2**power for power in range(total.bit_length()) if 2**power < total]
+    rows = []
+    for number in [*numbers, total]:
+        combined = scores(upsample(evidence[:, order[:number]].sum(1), grid, masks.shape[-2:]).numpy(), masks)
+        percent = {name: 100 * getattr(combined, name) for name in ("pixel_accuracy", "mean_iou", "mean_ap")}
+        rows.append({"unit": unit, "number": number, "images": len(masks)} | percent)
+    return pd.DataFrame(rows)

@@ -1,15 +1,9 @@
 """A table of scores as mean and standard deviation over seeds."""
 
-from typing import TYPE_CHECKING
-
 import pandas as pd
 
 from clipspectra.arrays import load_table, over_seeds, save_latex, save_table
 from clipspectra.jobs import job
-
-if TYPE_CHECKING:
-    from snakemake.iocontainers import snakemake
-
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):

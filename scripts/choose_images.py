@@ -1,14 +1,10 @@
 """The images that one seed uses, and their roles."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from clipspectra.arrays import save_table
 from clipspectra.data.datasets import check_requirements, choose_rows, read_manifest, shared_images
 from clipspectra.jobs import job, warn
-
-if TYPE_CHECKING:
-    from snakemake.iocontainers import snakemake
 
 if __name__ == "__main__":
     with job(snakemake.log[0]) as log:

@@ -1,12 +1,7 @@
 """A file from the web, complete and checked."""
 
-from typing import TYPE_CHECKING
-
 from clipspectra.data.downloads import fetch
 from clipspectra.jobs import job
-
-if TYPE_CHECKING:
-    from snakemake.iocontainers import snakemake
 
 if __name__ == "__main__":
     with job(snakemake.log[0]) as log:

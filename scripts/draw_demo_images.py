@@ -1,7 +1,6 @@
 """The demo's images, masks and manifest, from the training, validation and test worlds."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -10,9 +9,6 @@ from PIL import Image
 from clipspectra.arrays import save_table
 from clipspectra.demo.world import FACTORS, World, describe
 from clipspectra.jobs import job, progress
-
-if TYPE_CHECKING:
-    from snakemake.iocontainers import snakemake
 
 
 def draw(folder, manifest, *, images, validation, agreement, seed):

@@ -1,13 +1,8 @@
 """Zero-shot classifiers of a dataset: of its classes, and of each factor that has prompts."""
 
-from typing import TYPE_CHECKING
-
 from clipspectra.arrays import save_arrays, versions
 from clipspectra.data.datasets import read_manifest
 from clipspectra.jobs import job, model_arguments
-
-if TYPE_CHECKING:
-    from snakemake.iocontainers import snakemake
 
 if __name__ == "__main__":
     with job(snakemake.log[0]) as log:

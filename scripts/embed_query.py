@@ -1,14 +1,10 @@
 """A query in the joint space: texts, or a picture with the activations of its heads."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from clipspectra import InputError
 from clipspectra.arrays import save_arrays, versions
 from clipspectra.jobs import job, model_arguments, warn
-
-if TYPE_CHECKING:
-    from snakemake.iocontainers import snakemake
 
 
 def entry_name(wildcards):

@@ -1,7 +1,6 @@
 """Zero-shot accuracy on the eval rows under mean ablation, at the means over the fit rows."""
 
 import json
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -11,9 +10,6 @@ from clipspectra.contributions.stored import StoredActivations
 from clipspectra.data.datasets import class_indices
 from clipspectra.evaluation.accuracy import ablations, group_masks, mean_ablated, zero_shot
 from clipspectra.jobs import job
-
-if TYPE_CHECKING:
-    from snakemake.iocontainers import snakemake
 
 
 def predict(stored, classifiers):

@@ -1,16 +1,12 @@
 """Direct effect of each head and MLP on the eval rows, and the accuracy lost with each one at its mean."""
 
 import json
-from typing import TYPE_CHECKING
 
 from clipspectra.arrays import load_arrays, load_table, save_table, with_source
 from clipspectra.contributions.stored import StoredActivations
 from clipspectra.data.datasets import class_indices
 from clipspectra.evaluation.effects import direct_effects
 from clipspectra.jobs import job
-
-if TYPE_CHECKING:
-    from snakemake.iocontainers import snakemake
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):

@@ -1,7 +1,6 @@
 """What an intervention does to the zero-shot accuracy: unit by unit, beside random units, by group and by value."""
 
 import json
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -23,10 +22,6 @@ from clipspectra.contributions.stored import StoredActivations
 from clipspectra.data.datasets import class_indices
 from clipspectra.explanations.methods import load_explanations
 from clipspectra.jobs import job
-
-if TYPE_CHECKING:
-    from snakemake.iocontainers import snakemake
-
 
 if __name__ == "__main__":
     with job(

@@ -1,16 +1,11 @@
 """Whether the texts of components name the factors that move them, against randomly permuted texts."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pandas as pd
 
 from clipspectra.arrays import load_table, save_table, with_source
 from clipspectra.evaluation.labels import hit_rates
 from clipspectra.jobs import job
-
-if TYPE_CHECKING:
-    from snakemake.iocontainers import snakemake
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):

@@ -1,7 +1,6 @@
 """How much of the zero-shot accuracy the explanations of the last layers' heads recover, by number of texts a head."""
 
 import json
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -11,10 +10,6 @@ from clipspectra.data.datasets import class_indices
 from clipspectra.evaluation.recovery import Recovery, recovered_accuracy
 from clipspectra.explanations.methods import load_explanations
 from clipspectra.jobs import job
-
-if TYPE_CHECKING:
-    from snakemake.iocontainers import snakemake
-
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):

@@ -2,7 +2,6 @@
 
 import json
 from itertools import combinations
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -11,9 +10,6 @@ from clipspectra.arrays import load_arrays, load_table, save_table, with_source
 from clipspectra.evaluation.stability import compare_components, compare_halves
 from clipspectra.explanations.methods import load_explanations
 from clipspectra.jobs import job, progress
-
-if TYPE_CHECKING:
-    from snakemake.iocontainers import snakemake
 
 
 def best_texts(path, indices):

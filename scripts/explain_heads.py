@@ -1,7 +1,6 @@
 """Every head, and the whole embedding, explained by one method: its texts, and the directions that these span."""
 
 import json
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -11,9 +10,6 @@ from clipspectra.arrays import load_arrays, save_table, versions
 from clipspectra.contributions.stored import EMBEDDING, StoredActivations
 from clipspectra.explanations.methods import explain, save_explanations
 from clipspectra.jobs import job, progress
-
-if TYPE_CHECKING:
-    from snakemake.iocontainers import snakemake
 
 # Cheap enough for every layer; the other methods explain only the layers that are evaluated.
 ALL_LAYER_METHODS = ("components", "weights")

@@ -5,7 +5,6 @@ accuracy with all these heads replaced by their explanations, MLPs kept, and the
 """
 
 import json
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,10 +15,6 @@ from clipspectra.evaluation.recovery import Recovery, recovered_accuracy
 from clipspectra.explanations.exports import export_lines
 from clipspectra.explanations.methods import load_explanations
 from clipspectra.jobs import job
-
-if TYPE_CHECKING:
-    from snakemake.iocontainers import snakemake
-
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):

@@ -1,15 +1,10 @@
 """Activations of one shard of a seed's images, with the proof that all contributions add up to the embedding."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from clipspectra import InputError
 from clipspectra.arrays import load_table, versions
 from clipspectra.jobs import job, model_arguments
-
-if TYPE_CHECKING:
-    from snakemake.iocontainers import snakemake
-
 
 if __name__ == "__main__":
     with job(snakemake.log[0]) as log:

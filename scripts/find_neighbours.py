@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,10 +10,6 @@ from clipspectra.concepts.neighbours import component_ends, name_table, picture_
 from clipspectra.contributions.stored import StoredActivations
 from clipspectra.explanations.methods import load_explanations
 from clipspectra.jobs import job
-
-if TYPE_CHECKING:
-    from snakemake.iocontainers import snakemake
-
 
 if __name__ == "__main__":
     with job(snakemake.log[0], f"neighbours.{snakemake.wildcards.neighbours}"):

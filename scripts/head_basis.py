@@ -1,12 +1,7 @@
 """The fixed matrices B of a model, which map the coordinates of each head to its contributions."""
 
-from typing import TYPE_CHECKING
-
 from clipspectra.arrays import save_arrays, versions
 from clipspectra.jobs import job, model_arguments
-
-if TYPE_CHECKING:
-    from snakemake.iocontainers import snakemake
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):

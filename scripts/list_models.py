@@ -1,14 +1,9 @@
 """Every architecture of the installed open_clip: whether it is supported, by which adapter, or why not."""
 
-from typing import TYPE_CHECKING
-
 import pandas as pd
 
 from clipspectra.arrays import save_table
 from clipspectra.jobs import job, progress
-
-if TYPE_CHECKING:
-    from snakemake.iocontainers import snakemake
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):

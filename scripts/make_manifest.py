@@ -1,14 +1,10 @@
 """The manifest of the user's own dataset: from a folder of class folders, or from a manifest CSV."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from clipspectra.arrays import save_table
 from clipspectra.data.datasets import folder_manifest, left_out, own_manifest
 from clipspectra.jobs import job, warn
-
-if TYPE_CHECKING:
-    from snakemake.iocontainers import snakemake
 
 if __name__ == "__main__":
     with job(snakemake.log[0]) as log:

@@ -1,12 +1,7 @@
 """Patch maps of the evidence for given texts in one picture, by layer and head."""
 
-from typing import TYPE_CHECKING
-
 from clipspectra.arrays import save_arrays, versions
 from clipspectra.jobs import job, model_arguments
-
-if TYPE_CHECKING:
-    from snakemake.iocontainers import snakemake
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):

@@ -1,7 +1,6 @@
 """Cards of the clearest components: the texts and images at both poles."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -9,9 +8,6 @@ from clipspectra.arrays import load_table
 from clipspectra.data.pictures import open_rgb
 from clipspectra.figures import drawing, heads
 from clipspectra.jobs import job
-
-if TYPE_CHECKING:
-    from snakemake.iocontainers import snakemake
 
 
 def card_entry(component, texts, images, root):

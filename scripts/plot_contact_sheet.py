@@ -1,7 +1,6 @@
 """Contact sheet of a dataset: images of one seed, in the order of their roles and classes."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from PIL import Image
 
@@ -9,9 +8,6 @@ from clipspectra.arrays import load_table
 from clipspectra.data.pictures import BadPicture, open_rgb
 from clipspectra.figures import drawing, heads
 from clipspectra.jobs import job
-
-if TYPE_CHECKING:
-    from snakemake.iocontainers import snakemake
 
 SHOWN = 32
 UNREADABLE = Image.new("RGB", (8, 8), "lightgrey")

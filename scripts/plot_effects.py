@@ -1,13 +1,8 @@
 """Heads map of direct effects: the accuracy lost without each head, and its share of the margin."""
 
-from typing import TYPE_CHECKING
-
 from clipspectra.arrays import load_table
 from clipspectra.figures import drawing, heads
 from clipspectra.jobs import job
-
-if TYPE_CHECKING:
-    from snakemake.iocontainers import snakemake
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):

@@ -1,13 +1,8 @@
 """Heads map: each head's variance in its first components, and the factor that explains most of it."""
 
-from typing import TYPE_CHECKING
-
 from clipspectra.arrays import load_table
 from clipspectra.figures import drawing, heads
 from clipspectra.jobs import job
-
-if TYPE_CHECKING:
-    from snakemake.iocontainers import snakemake
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):

@@ -1,15 +1,10 @@
 """Accuracy against the number of units that an intervention edits, beside random units."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from clipspectra.arrays import load_table
 from clipspectra.figures import concepts, drawing
 from clipspectra.jobs import job
-
-if TYPE_CHECKING:
-    from snakemake.iocontainers import snakemake
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):

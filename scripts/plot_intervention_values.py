@@ -1,13 +1,8 @@
 """Changes in accuracy by an intervention, of each class and factor value."""
 
-from typing import TYPE_CHECKING
-
 from clipspectra.arrays import load_table
 from clipspectra.figures import concepts, drawing
 from clipspectra.jobs import job
-
-if TYPE_CHECKING:
-    from snakemake.iocontainers import snakemake
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):

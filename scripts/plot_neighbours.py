@@ -1,15 +1,11 @@
 """Sheet of the images and texts nearest to a picture, or at the ends of a component."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from clipspectra.arrays import load_arrays, load_table
 from clipspectra.data.pictures import open_rgb
 from clipspectra.figures import concepts, drawing
 from clipspectra.jobs import job
-
-if TYPE_CHECKING:
-    from snakemake.iocontainers import snakemake
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):

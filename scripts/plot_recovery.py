@@ -1,13 +1,8 @@
 """Accuracy that explanations recover, against the number of texts a head."""
 
-from typing import TYPE_CHECKING
-
 from clipspectra.arrays import load_table
 from clipspectra.figures import drawing, heads
 from clipspectra.jobs import job
-
-if TYPE_CHECKING:
-    from snakemake.iocontainers import snakemake
 
 PROTOCOLS = {"held_out": "explained on other images", "same": "explained on the same images"}
 

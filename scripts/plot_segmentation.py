@@ -1,14 +1,10 @@
 """Figure of segmentation examples with a table of all methods' scores."""
 
 import json
-from typing import TYPE_CHECKING
 
 from clipspectra.arrays import load_arrays, load_table
 from clipspectra.figures import drawing, maps
 from clipspectra.jobs import job
-
-if TYPE_CHECKING:
-    from snakemake.iocontainers import snakemake
 
 CLASSES = {"top1": "for the model's own top-1 class", "label": "for the true class"}
 

@@ -1,13 +1,8 @@
 """Figure of how well each head alone segments the object, and the best few heads together."""
 
-from typing import TYPE_CHECKING
-
 from clipspectra.arrays import load_table
 from clipspectra.figures import drawing, maps
 from clipspectra.jobs import job
-
-if TYPE_CHECKING:
-    from snakemake.iocontainers import snakemake
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):

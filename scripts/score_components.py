@@ -1,7 +1,5 @@
 """Factors and images behind each component: the variance of its scores by factor, and the images at its poles."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pandas as pd
 
@@ -10,9 +8,6 @@ from clipspectra.contributions.stored import StoredActivations
 from clipspectra.evaluation.accuracy import component_scores, eta_squared, extreme_values
 from clipspectra.explanations.methods import load_explanations
 from clipspectra.jobs import job, progress
-
-if TYPE_CHECKING:
-    from snakemake.iocontainers import snakemake
 
 POLE_IMAGES = 8
 

@@ -1,16 +1,12 @@
 """Zero-shot segmentation of the eval images: every method's scores by image and over all, and a few examples."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from clipspectra.arrays import load_arrays, load_table, save_arrays, save_table, versions
 from clipspectra.data.datasets import masked_rows
 from clipspectra.jobs import job, model_arguments, progress
-
-if TYPE_CHECKING:
-    from snakemake.iocontainers import snakemake
 
 if __name__ == "__main__":
     with job(snakemake.log[0]) as log:

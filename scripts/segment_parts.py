@@ -1,7 +1,6 @@
 """Which heads' and components' evidence lies on the object: each alone, and the best few together."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -9,9 +8,6 @@ import pandas as pd
 from clipspectra.arrays import load_arrays, load_table, save_table
 from clipspectra.data.datasets import masked_rows
 from clipspectra.jobs import job, model_arguments
-
-if TYPE_CHECKING:
-    from snakemake.iocontainers import snakemake
 
 IMAGES = 200  # spread evenly over the eval images
 

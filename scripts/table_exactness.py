@@ -3,15 +3,11 @@
 import json
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from clipspectra.arrays import load_arrays, save_table
 from clipspectra.jobs import job
-
-if TYPE_CHECKING:
-    from snakemake.iocontainers import snakemake
 
 ERRORS = ("sum_error", "stored_sum_error", "model_error")
 

@@ -1,15 +1,11 @@
 """Settings that every model was loaded with: preprocessing, activation, tokenizer, sizes, and their sources."""
 
 import json
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from clipspectra.arrays import load_arrays, save_table
 from clipspectra.jobs import job
-
-if TYPE_CHECKING:
-    from snakemake.iocontainers import snakemake
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):

@@ -1,14 +1,9 @@
 """How many images of each seed have the same content as an image with another role, so are not really held out."""
 
-from typing import TYPE_CHECKING
-
 import pandas as pd
 
 from clipspectra.arrays import load_table, save_table
 from clipspectra.jobs import job
-
-if TYPE_CHECKING:
-    from snakemake.iocontainers import snakemake
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):

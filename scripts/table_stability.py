@@ -1,14 +1,9 @@
 """Stability of components and their texts, averaged over the heads of each layer."""
 
-from typing import TYPE_CHECKING
-
 import pandas as pd
 
 from clipspectra.arrays import load_table, save_latex, save_table
 from clipspectra.jobs import job
-
-if TYPE_CHECKING:
-    from snakemake.iocontainers import snakemake
 
 KEYS = ["model", "dataset", "texts", "fit_images", "compared", "which", "layer"]
 MEASURES = ["components", "largest_angle", "mean_angle", "cosine", "same_text", "text_cosine", "text_cosine_by_chance"]

@@ -1,15 +1,11 @@
 """Contents of each text pool, for each model: texts kept, dropped and too long."""
 
 import json
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from clipspectra.arrays import load_arrays, save_table
 from clipspectra.jobs import job
-
-if TYPE_CHECKING:
-    from snakemake.iocontainers import snakemake
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):

@@ -1,7 +1,5 @@
 """The components that carry a text or a picture, and the images along what they rebuild of it."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pandas as pd
 
@@ -11,9 +9,6 @@ from clipspectra.contributions.stored import EMBEDDING, StoredActivations
 from clipspectra.evaluation.accuracy import component_scores
 from clipspectra.explanations.methods import load_explanations
 from clipspectra.jobs import job
-
-if TYPE_CHECKING:
-    from snakemake.iocontainers import snakemake
 
 IMAGES = 8  # at each end
 

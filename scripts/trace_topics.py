@@ -1,7 +1,6 @@
 """Topics of a file, each traced to the components that carry it: one row a topic, mean and sd over seeds."""
 
 import json
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -11,9 +10,6 @@ from clipspectra.concepts.retrieval import Components, centred_queries, trace
 from clipspectra.contributions.stored import EMBEDDING
 from clipspectra.explanations.methods import load_explanations
 from clipspectra.jobs import job, progress
-
-if TYPE_CHECKING:
-    from snakemake.iocontainers import snakemake
 
 SCORES = ["components", "heads", "cosine", "reachable", "random_cosine"]
 

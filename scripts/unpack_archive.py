@@ -1,16 +1,12 @@
 """The pictures and the manifest of a dataset, from its published archives."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from clipspectra import InputError
 from clipspectra.arrays import save_table
 from clipspectra.data.archives import SOURCES, TERMS, check_complete
 from clipspectra.data.downloads import check_digest
 from clipspectra.jobs import job
-
-if TYPE_CHECKING:
-    from snakemake.iocontainers import snakemake
 
 if __name__ == "__main__":
     with job(snakemake.log[0]) as log:

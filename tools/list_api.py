@@ -13,8 +13,8 @@ CHAPTERS = ("towers", "data", "contributions", "explanations", "evaluation", "se
 INTRODUCTION = """# In Python
 
 The core is the package `clipspectra`. `pip install .` in a clone installs it with what it needs, without Snakemake
-(`pip install '.[workflow]'` adds it). Each chapter offers the names below and imports them when they are first used. Arrays are
-described by the words of their axes: `[image, layer, head, d_embed]`. Input that cannot be used raises
+(`pip install '.[workflow]'` adds it). Each chapter offers the names below, and imports them when they are first used.
+Arrays are described by the words of their axes: `[image, layer, head, d_embed]`. Input that cannot be used raises
 `clipspectra.InputError`, whose message names it and says what to do.
 
 This page is written from the docstrings by `python tools/list_api.py`.
@@ -51,9 +51,8 @@ def is_public_method(member):
 def signature(thing):
     """The parameters with their defaults, without annotations."""
     parameters = inspect.signature(thing).parameters.values()
-    plain = [
-        each.replace(annotation=inspect.Parameter.empty) for each in parameters if each.name not in ("self", "cls")
-    ]
+    shown = [parameter for parameter in parameters if parameter.name not in ("self", "cls")]
+    plain = [parameter.replace(annotation=inspect.Parameter.empty) for parameter in shown]
     return str(inspect.Signature(plain))
 
 

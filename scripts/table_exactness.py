@@ -25,6 +25,6 @@ def exactness(path):
 if __name__ == "__main__":
     with job(snakemake.log[0]):
         rows, skipped = zip(*(exactness(path) for path in snakemake.input))
-        save_table(snakemake.output.exactness, pd.DataFrame(rows))
+        save_table(snakemake.output.csv, pd.DataFrame(rows))
         columns = ["model", "dataset", "seed", "image", "reason"]
         save_table(snakemake.output.skipped, pd.DataFrame(chain.from_iterable(skipped), columns=columns))

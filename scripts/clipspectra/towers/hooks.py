@@ -91,7 +91,7 @@ def observe(tower: Tower, *, on_layer: Callable | None = None, on_mlp: Callable 
     on_layer(layer, state): AttentionState of the layer; on_mlp(layer, output): what its MLP adds [image, pos, d_model]
     only_read: compute the last block for the class token alone, where only that is read and the block is open_clip's
 
-    The outputs equal those without hooks, bit for bit where torch uses the same kernels. It does not where torch's
+    The outputs equal those without hooks, bit for bit where torch uses the same kernels. They do not where torch's
     fused inference kernel is on (torch.backends.mha; off with gradients), with only_read, and in a ResNet's pool.
     """
     ends = StreamEnds()

@@ -15,7 +15,7 @@ from clipspectra.concepts.tables import (
     role_groups,
     settings,
     value_changes,
-    with_source,
+    with_images,
     with_texts,
 )
 from clipspectra.contributions.stored import StoredActivations
@@ -56,5 +56,5 @@ if __name__ == "__main__":
             "values": value_changes(before, after, labels, stored.scored, values, entry["about"]),
         }
         for name, rows in tables.items():
-            save_table(snakemake.output[name], with_source(pd.DataFrame(rows), source, roles, images, groups))
+            save_table(snakemake.output[name], with_images(pd.DataFrame(rows), source, roles, images, groups))
         save_table(snakemake.output.units, with_texts(prepared.table, best_texts(inputs.names)))

@@ -23,7 +23,7 @@ from clipspectra.concepts.tables import (
     role_groups,
     settings,
     value_changes,
-    with_source,
+    with_images,
     with_texts,
 )
 from clipspectra.evaluation.accuracy import accuracy_change
@@ -188,7 +188,7 @@ def test_tables_name_their_source_splits_and_sizes():
         "validation": {"all": roles["validation"]},
     }
     rows = [("eval", "a"), ("eval", "worst"), ("validation", "all")]
-    table = with_source(pd.DataFrame(rows, columns=["role", "group"]), {"model": "m", "seed": 3}, roles, images, groups)
+    table = with_images(pd.DataFrame(rows, columns=["role", "group"]), {"model": "m", "seed": 3}, roles, images, groups)
     assert table.columns.tolist() == ["model", "seed", "role", "split", "group", "images"]
     assert table["split"].tolist() == ["test", "test", "train+val"]
     assert table["images"].tolist() == [1, 2, 2]

@@ -1,5 +1,6 @@
 """The package as pip installs it: a wheel in a fresh environment, without Snakemake and without this checkout."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -41,3 +42,10 @@ def test_two_copies_are_said_in_one_sentence(fresh):
     result = run(fresh, "import clipspectra", env={"PYTHONPATH": str(ROOT / "scripts")})
     (sentence,) = [line for line in result.stderr.splitlines() if "another copy is installed in" in line]
     assert f"clipspectra is imported from {ROOT / 'scripts' / 'clipspectra'}" in sentence
+
+
+def test_an_installed_copy_does_not_run_in_place_of_the_checkout(clone, tmp_path):
+    shutil.copytree(ROOT / "scripts" / "clipspectra", tmp_path / "site" / "clipspectra")
+    result = clone.run("env", f"PYTHONPATH={tmp_path / 'site'}", "snakemake", "--dry-run")
+    assert result.returncode != 0
+    assert f"clipspectra is also installed in {tmp_path / 'site'}, which would be used" in result.stdout

@@ -3,6 +3,7 @@
 import numpy as np
 
 from clipspectra import InputError
+from clipspectra.arrays import with_source
 from clipspectra.evaluation.accuracy import accuracy_change, group_masks
 
 BAND = (2.5, 97.5)  # percentiles of the random draws
@@ -124,7 +125,7 @@ def value_changes(before, after, labels, scored, values, about):
             yield row
 
 
-def with_source(table, source, roles, images, groups):
+def with_images(table, source, roles, images, groups):
     """A table with its source columns, role and splits in front, and the number of images of each role's groups.
 
     source: {column: value}; roles: {role: bool [image]}; images: table with their split; groups: of `role_groups`
@@ -135,8 +136,7 @@ def with_source(table, source, roles, images, groups):
         sizes = {(role, name): inside.sum() for role, masks in groups.items() for name, inside in masks.items()}
         sizes |= {(role, "worst"): masks["all"].sum() for role, masks in groups.items()}
         table["images"] = [sizes[key] for key in zip(table["role"], table["group"])]
-    front = [*source, "role", "split"]
-    return table.assign(**source)[[*front, *table.columns.drop(["role", "split"])]]
+    return with_source(table, source | {"role": table["role"], "split": table["split"]})
 
 
 def with_texts(units, texts):

@@ -128,7 +128,7 @@ def is_path(value):
 
 
 def model_files(wildcards):
-    """The files that a model is made of, as far as they are the user's own; a tag is open_clip's business."""
+    """The files that a model is made of, as far as they are the user's own; open_clip resolves tags."""
     name = model_name(wildcards)
     model = MODELS[name]
     digests = {"pretrained": model.get("sha256")}

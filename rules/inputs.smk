@@ -38,7 +38,7 @@ def archive_files(wildcards):
 
 
 def missing_archives(wildcards):
-    """{key of the config: path} of the user's archives that are not there: for the job to say, so that plans go on."""
+    """{key of the config: path} of the user's archives that are not there: reported by the job, so that dry runs still work."""
     kind, entries = archive_entries(wildcards.dataset)
     return {
         f"datasets.{wildcards.dataset}.{kind}.{name}.path": entry["path"]
@@ -55,7 +55,7 @@ def own_manifest_file(wildcards):
 
 
 def pictures_in(folder):
-    """The files of a dataset's folder; none of one that cannot be read, which the job that reads it says."""
+    """The files of a dataset's folder; empty if it cannot be read, which the job that reads it reports."""
     try:
         return visible_files(folder)
     except OSError:
@@ -102,7 +102,7 @@ ALGORITHMS = {"svd_data_approx": "components", "text_span": "textspan"}
 
 def exported_explanation(ending):
     """A file of the explanation that an export's algorithm stands for, as a function of the wildcards."""
-    return lambda wildcards: expand(explanation_files([ALGORITHMS[wildcards.algorithm]], ending), **wildcards)
+    return lambda wildcards: expand(explanation_files([ALGORITHMS[wildcards.algorithm]], ending), **wildcards)[0]
 
 
 def factor_phrases(wildcards):

@@ -1,4 +1,4 @@
-"""How much of the zero-shot accuracy the explanations of the last layers' heads recover, by number of texts a head."""
+"""Zero-shot accuracy that explanations of the last layers' heads recover, by number of texts per head."""
 
 import json
 

@@ -12,7 +12,7 @@ from clipspectra.explanations.methods import load_explanations
 from clipspectra.jobs import job, progress
 
 
-def best_texts(path, indices):
+def pole_texts(path, indices):
     """{(layer, head): indices of the best texts of each component's top and bottom pole [rank, 2]}.
 
     indices: {text: its index in the text pool}
@@ -32,11 +32,11 @@ if __name__ == "__main__":
         features /= np.linalg.norm(features, axis=1, keepdims=True)
         indices = {text: index for index, text in enumerate(json.loads(metadata["texts"]))}
         explanations = [load_explanations(path) for path in snakemake.input.components]
-        texts = [best_texts(path, indices) for path in snakemake.input.tables]
+        texts = [pole_texts(path, indices) for path in snakemake.input.tables]
         rows = []
         for layer, head in progress(explanations[0], "stability", unit="head"):
             place = {"layer": layer, "head": head}
-            components = [by_head[layer, head].components for by_head in explanations]  # one entry a seed
+            components = [by_head[layer, head].components for by_head in explanations]  # one entry per seed
             poles = [by_head.get((layer, head)) for by_head in texts]
             for a, b in combinations(range(len(seeds)), 2):
                 if min(len(components[a]), len(components[b])):

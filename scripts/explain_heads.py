@@ -31,8 +31,8 @@ def explain_layers(stored, method, text_features, layers, *, seed, budget, optio
 def note(rank):
     """Remark on a head of this numerical rank in the table of heads; empty for most."""
     if rank == 0:
-        return "says the same of every image: nothing to explain"
-    return "" if rank > 1 else "says one thing only: one component"
+        return "constant contribution: nothing to explain"
+    return "" if rank > 1 else "rank 1: a single component"
 
 
 if __name__ == "__main__":

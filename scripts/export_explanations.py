@@ -8,7 +8,7 @@ import json
 
 import numpy as np
 
-from clipspectra.arrays import load_arrays, load_table, whole
+from clipspectra.arrays import atomic_write, load_arrays, load_table
 from clipspectra.contributions.stored import EMBEDDING, StoredActivations
 from clipspectra.data.datasets import class_indices
 from clipspectra.evaluation.recovery import Recovery, recovered_accuracy
@@ -32,5 +32,5 @@ if __name__ == "__main__":
         accuracy = table["top1"].iloc[0]
         texts = load_table(snakemake.input.table)
         lines = export_lines(explanations, texts, wildcards.algorithm, text_mean=text_mean, accuracy=accuracy)
-        with whole(snakemake.output[0]) as part, open(part, "w", encoding="utf-8") as file:
+        with atomic_write(snakemake.output[0]) as part, open(part, "w", encoding="utf-8") as file:
             file.writelines(json.dumps(line) + "\n" for line in lines)

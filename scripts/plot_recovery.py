@@ -1,4 +1,4 @@
-"""Accuracy that explanations recover, against the number of texts a head."""
+"""Accuracy that explanations recover, against the number of texts per head."""
 
 from clipspectra.arrays import load_table
 from clipspectra.figures import drawing, heads

@@ -1,4 +1,4 @@
-"""Topics of a file, each traced to the components that carry it: one row a topic, mean and sd over seeds."""
+"""Topics of a file, each traced to the components that carry it: one row per topic, mean and sd over seeds."""
 
 import json
 

@@ -10,21 +10,27 @@ evaluation     whether the words are right, and enough
 segmentation   where in the image the evidence is
 concepts       from texts to components, and edits
 figures        the figures, from small tables
-demo           the world whose truth is known
+demo           synthetic images with known factors, and models trained on them
 
 Each folder offers its entry points, and imports them when they are first used.
 
 Words of the axes, used in every shape comment:
 
-image     one row of a batch or of a dataset
-layer     transformer block, 0 first
-head      attention head of a layer, 0 first
-pos       token; pos 0 is the class token, the rest are patches in row order
-d_model   width of the image tower
-d_head    width of one head, d_model / head
-d_embed   width of the joint space of images and texts
-text      one entry of a text pool
-rank      one principal component of a head
+image       one row of a batch or of a dataset
+layer       transformer block, 0 first
+head        attention head of a layer, 0 first
+pos         token; with a class token pos 0 is that, the rest are patches in row order
+source      token that a head reads, target: token that it writes to
+d_model     width of the image tower
+d_head      width of one head, d_model / head
+d_embed     width of the joint space of images and texts
+coordinate  number of a head's output in reduced coordinates, scalar: number that all heads of an image share
+group       way in which the readout reads its tokens: one, or one for each head of an attentional pool
+text        one entry of a text pool
+component   principal component of a head (rank: how many there are), pole: either end of it
+unit        what is explained or edited: a head, a component, all MLPs
+part        what adds up to the embedding: heads of a layer, an MLP, the token embedding x_0
+step        direction that a text brings to an explanation, budget: number of texts allowed
 
 Nothing here knows of Snakemake.
 """

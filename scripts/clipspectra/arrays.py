@@ -19,7 +19,7 @@ NAMES = ("image", "mask", "class", "group", "split", "text", "opposite", "topic"
 
 
 @contextmanager
-def whole(path):
+def atomic_write(path):
     """A path to write to; moved to `path` at the end, removed after an error."""
     path = Path(path)
     part = path.with_name(f".part-{path.name}")
@@ -40,7 +40,7 @@ def versions(*packages):
 
 def save_arrays(path, arrays, metadata):
     """Write named arrays with metadata (a flat dict of JSON values) as safetensors."""
-    with whole(path) as part:
+    with atomic_write(path) as part:
         save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, part, metadata=_text(metadata))
 
 
@@ -71,7 +71,7 @@ class ArrayStream:
             start = end
         encoded = json.dumps(header).encode()
         encoded += b" " * (-len(encoded) % 8)
-        with whole(path) as part, open(part, "wb") as file:
+        with atomic_write(path) as part, open(part, "wb") as file:
             file.write(len(encoded).to_bytes(8, "little") + encoded)
             for name in names:
                 self.files[name].seek(0)
@@ -93,7 +93,7 @@ def load_arrays(path, *names):
 
 def save_table(path, table):
     """Write a pandas table without its index, as CSV or Parquet by the path's ending. Floats in CSV keep 6 digits."""
-    with whole(path) as part:
+    with atomic_write(path) as part:
         if str(path).endswith(".parquet"):
             table.to_parquet(part, index=False)
         else:
@@ -114,7 +114,7 @@ def save_latex(path, table):
             ]
         shown[name.replace("_", " ")] = values
     text = pd.DataFrame(shown).to_latex(index=False, escape=True)
-    with whole(path) as part:
+    with atomic_write(path) as part:
         part.write_text(text.replace("±", r"$\pm$").replace("–", "--"), encoding="utf-8")
 
 

@@ -35,7 +35,7 @@ def job(log, entry=""):
 
 
 def user_message(error):
-    """An error that the user can mend, in one sentence; None for other errors."""
+    """An error that the user can fix, in one sentence; None for other errors."""
     if isinstance(error, InputError | PermissionError):
         return str(error)
     if "No space left on device" in str(error):  # safetensors has its own error class

@@ -6,7 +6,13 @@ import pytest
 from stored_small import stored_small
 
 from clipspectra import InputError
-from clipspectra.concepts.carriers import carriers, component_table, concept_directions, concept_shares, count_enough
+from clipspectra.concepts.carriers import (
+    component_table,
+    concept_components,
+    concept_directions,
+    concept_shares,
+    number_for_share,
+)
 from clipspectra.concepts.interventions import Intervention
 from clipspectra.concepts.outcomes import (
     Outcome,
@@ -78,15 +84,15 @@ def test_the_direction_of_one_text_is_from_the_pools_mean():
 
 def test_the_rule_counts_what_holds_the_share():
     table = pd.DataFrame({"share": [0.1, -0.2, 0.5, 0.3, 0.4], "concept": [2.0, 2, 2, 2, 1], "classes": 1.5})
-    table = carriers(table)
+    table = concept_components(table)
     assert table["share"].tolist() == [0.5, 0.3, 0.1]
     np.testing.assert_allclose(table["held"], [5 / 9, 8 / 9, 1])
-    assert [count_enough(table, share) for share in (0.5, 0.8, 0.9, 1.0)] == [1, 2, 3, 3]
-    assert count_enough(table, 0.9, 2) == 2
+    assert [number_for_share(table, share) for share in (0.5, 0.8, 0.9, 1.0)] == [1, 2, 3, 3]
+    assert number_for_share(table, 0.9, 2) == 2
     with pytest.raises(InputError, match="4 components are asked for, but only 3 carry the concept"):
-        count_enough(table, 0.9, 4)
+        number_for_share(table, 0.9, 4)
     with pytest.raises(InputError, match="No component carries the concept"):
-        count_enough(table[:0], 0.9)
+        number_for_share(table[:0], 0.9)
 
 
 def test_random_units_are_drawn_from_those_not_held_at_their_mean(study):

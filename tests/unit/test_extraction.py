@@ -116,7 +116,7 @@ def test_the_error_of_autocast_is_recorded(table, tmp_path, request):
 
 def test_a_bad_image_is_named_or_skipped(loaded, table, tmp_path):
     (tmp_path / "05.png").write_bytes((tmp_path / "05.png").read_bytes()[:300])
-    with pytest.raises(InputError, match=r"05.png cannot be read: image file is truncated\. Mend it"):
+    with pytest.raises(InputError, match=r"05.png cannot be read: image file is truncated\. Repair it"):
         extract(loaded, table, tmp_path, tmp_path, batch_size=4, workers=1)
     arrays, (proof,), paths = extracted(loaded, table, tmp_path, on_bad_image="skip")
     assert arrays["row"].tolist() == [row for row in table["row"] if row != 10]

@@ -14,7 +14,7 @@ from open_clip.transformer import QuickGELU
 from PIL import Image
 
 from clipspectra import InputError
-from clipspectra.arrays import load_table, save_table, whole
+from clipspectra.arrays import atomic_write, load_table, save_table
 from clipspectra.data import texts
 from clipspectra.data.datasets import choose_rows, folder_manifest, own_manifest, read_manifest
 from clipspectra.data.geometry import mask_transform
@@ -267,7 +267,7 @@ def test_prompts_name_what_exists():
 
 
 def test_outputs_appear_whole_or_not_at_all(tmp_path):
-    with pytest.raises(ZeroDivisionError), whole(tmp_path / "table.csv") as path:
+    with pytest.raises(ZeroDivisionError), atomic_write(tmp_path / "table.csv") as path:
         path.write_text("half")
         raise ZeroDivisionError
     assert list(tmp_path.iterdir()) == []

@@ -57,7 +57,8 @@ def test_like_and_keys_of_the_config_take_precedence():
     like = settled("ViT-L-14", like="laion2b_s32b_b82k")
     assert like.used["mean"] == (0.5, 0.5, 0.5)
     assert like.sources["mean"] == "the tag laion2b_s32b_b82k"
-    assert len(like.notes) == 1  # on the activation, which that tag does not specify
+    assert like.used["activation"] == "gelu"
+    assert not like.notes
     assert settled("ViT-L-14", like="openai").used["activation"] == "quick_gelu"
     keys = settled("ViT-L-14", like="openai", mean=[0.1, 0.2, 0.3], activation="gelu")
     assert (keys.used["mean"], keys.used["activation"], keys.notes) == ((0.1, 0.2, 0.3), "gelu", [])

@@ -77,14 +77,14 @@ def concept_shares(table, stored, explanations, directions, classifier, ranking=
     return table.assign(**{name: np.concatenate(arrays) for name, arrays in columns.items()})
 
 
-def carriers(table):
+def concept_components(table):
     """The concept's components in a table of `concept_shares`, largest share first; `held`: the cumulative part."""
     table = table[(table["concept"] > table["classes"]) & (table["share"] > 0)]
     table = table.sort_values("share", ascending=False, kind="stable", ignore_index=True)
     return table.assign(held=table["share"].cumsum() / max(table["share"].sum(), np.finfo(float).tiny))
 
 
-def count_enough(table, share, number=None):
+def number_for_share(table, share, number=None):
     """How many of the `carriers` together hold `share` of their sum; or `number`, if it is given.
 
     Raises InputError if there are no carriers, or fewer than `number`.

@@ -7,11 +7,11 @@ import pandas as pd
 
 from clipspectra.concepts.carriers import (
     LEAST_SHARE,
-    carriers,
     component_table,
+    concept_components,
     concept_directions,
     concept_shares,
-    count_enough,
+    number_for_share,
 )
 from clipspectra.concepts.interventions import Edits, Intervention, check_units
 from clipspectra.jobs import progress
@@ -35,9 +35,11 @@ def select_units(edit, components, stored, explanations, features, pool_mean, cl
     """
     if "concept" in edit:
         directions = concept_directions(features, pool_mean)
-        table = carriers(concept_shares(components, stored, explanations, directions, classifier, edit["rank_by"]))
+        table = concept_components(
+            concept_shares(components, stored, explanations, directions, classifier, edit["rank_by"])
+        )
         units = list(map(tuple, table[["layer", "head", "component"]].to_numpy().tolist()))
-        return units, count_enough(table, edit["share"], edit["number"]), table
+        return units, number_for_share(table, edit["share"], edit["number"]), table
     if "mlps" in edit:
         return [], 0, pd.DataFrame({"mlps": ["all"]})
     if "all_but_last" in edit:
@@ -112,12 +114,12 @@ def prepare(edits, stored, explanations, features, pool_mean, classifier):
 class Outcome:
     """Whether each image is classified correctly, bool arrays […, image].
 
-    untouched: by the unedited model; before: with all edits but the last
+    unedited: by the unedited model; before: with all edits but the last
     chosen: {number of the last edit's units: [image]}; draws: {number: [draw, image]} of as many random units
     steps: the numbers of units along a curve, the same for every seed
     """
 
-    untouched: np.ndarray
+    unedited: np.ndarray
     before: np.ndarray
     chosen: dict
     draws: dict

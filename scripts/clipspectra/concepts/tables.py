@@ -9,12 +9,12 @@ from clipspectra.evaluation.accuracy import accuracy_change, group_masks
 BAND = (2.5, 97.5)  # percentiles of the random draws
 
 
-def role_groups(images, roles, manifest, wanted, dataset):
-    """{role: {group: bool [image]}} of the roles' images: all, and if groups are wanted each group of the manifest.
+def role_groups(images, roles, manifest, by_group, dataset):
+    """{role: {group: bool [image]}} of the roles' images: all, and with by_group each group of the manifest.
 
     Raises InputError for images without a group, and for a group without images.
     """
-    if not wanted:
+    if not by_group:
         return {role: {"all": inside} for role, inside in roles.items()}
     ungrouped = manifest["image"][manifest["group"] == ""]
     if len(ungrouped):
@@ -59,7 +59,7 @@ def accuracy(correct, groups):
 
 
 def beside_random(units, correct, draws, groups):
-    """One row a group: accuracy with so many units, and mean and band of as many random ones, NaN if there are none.
+    """One row per group: accuracy with so many units, and mean and band of as many random ones, NaN if there are none.
 
     correct: bool [image]; draws: {number of units: bool [draw, image]}; groups: {name: bool [image]}
     """
@@ -71,7 +71,7 @@ def beside_random(units, correct, draws, groups):
 
 
 def curve(outcome, groups):
-    """One row a role, number of units and group of an Outcome; groups: {role: {group: bool [image]}}."""
+    """One row per role, number of units and group of an Outcome; groups: {role: {group: bool [image]}}."""
     for role, masks in groups.items():
         for number in outcome.steps:
             for row in beside_random(number, outcome.chosen[number], outcome.draws, masks):
@@ -79,11 +79,11 @@ def curve(outcome, groups):
 
 
 def settings(prepared, outcome, groups):
-    """One row a role, setting and group of an Outcome: as it is, before the last edit, edited, with the best number.
+    """One row per role, setting and group of an Outcome: as it is, before the last edit, edited, with the best number.
 
     The best number is that of the worst group (or of all) on validation images, by their labels.
     """
-    shown = {"as it is": (0, outcome.untouched)}
+    shown = {"as it is": (0, outcome.unedited)}
     if prepared.edits > 1:
         shown["before the last edit"] = 0, outcome.before
     shown["edited"] = prepared.wanted, outcome.chosen[prepared.wanted]
@@ -101,7 +101,7 @@ def settings(prepared, outcome, groups):
 
 
 def value_changes(before, after, labels, scored, values, about):
-    """One row a value of each factor, and one for all that the edit is not about: changes of accuracy and predictions.
+    """One row per value of each factor, and one for all that the edit is not about: what changes.
 
     before, after: {factor: (value, cosine)} of `predictions`; labels: {factor: index of the correct value [image]}
     scored: the eval images, bool [image]; values: {factor: names in order}; about: {factor: names the edit targets}

@@ -11,9 +11,10 @@ and beta evenly by the 2L + 1 parts (each layer's attention and MLP, and the emb
 
 Reduced coordinates: q = [ z / (sigma n), 1 / (sigma n), mu / (sigma n), 1 / n ] has d_head + 3 numbers and c = B q,
 where the basis B = [ M W_O | M b_O / H | -M 1 / ((2L+1) H) | P^T beta / ((2L+1) H) ] is a fixed matrix of the model.
-So the scaled z of a head and three numbers per image hold its contributions exactly.
+So the scaled z of a head and three numbers per image hold its contributions exactly. In the code, M is `project`, W_O
+of a head `write`, the last two columns of B are `shared`, and the numbers after z in q are `scalars`.
 
-Other towers read their residual stream differently (towers.Readout): averaged over tokens, or by the P heads of an
+Other towers read their residual stream differently (tower.Readout): averaged over tokens, or by the P heads of an
 attentional pool, each token with its own sigma. Then z is a weighted sum over tokens, one for each pool head, and there
 are more scalars; c = B q holds all the same. The MLP inside an attentional pool is one more part, the last of `mlps`.
 """

@@ -37,7 +37,7 @@ class BadPicture(InputError):
         self.cause = cause
 
     def __str__(self):
-        return "The picture {} cannot be read: {}. Mend it, or take it out of the dataset.".format(*self.args)
+        return "The picture {} cannot be read: {}. Repair it, or remove it from the dataset.".format(*self.args)
 
 
 class ImageFiles:

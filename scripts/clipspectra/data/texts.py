@@ -20,7 +20,7 @@ from clipspectra.jobs import progress
 
 
 def read_pool(path, column=None):
-    """(texts, {"blank": n, "double": n} dropped) of a UTF-8 file with one text a line.
+    """(texts, {"blank": n, "double": n} dropped) of a UTF-8 file with one text per line.
 
     column: of a table (.csv, .tsv, .jsonl, .json, .parquet), the column that holds the texts; may be left out if the
     only column is one of TEXT_COLUMNS. Lines end at \\n, \\r\\n or \\r only, as in the reference.

@@ -26,7 +26,7 @@ def part_effects(part, mean, embedding, classifier, labels):
 
 
 def direct_effects(stored, classifier, labels):
-    """One row a head and MLP: means over the images of stored.scored, with mean ablation at the mean of the fit rows.
+    """One row per head and MLP: means over the images of stored.scored, with mean ablation at the mean of the fit rows.
 
     classifier: [d_embed, class]; labels: correct classes of all stored images [image]. Columns: kind (head or MLP),
     layer, head (-1 for an MLP), norm, cosine, margin_share (% of the embedding's margin), accuracy (% without

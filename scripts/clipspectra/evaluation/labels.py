@@ -18,9 +18,9 @@ def names_any(text, phrases):
 
 
 def hit_rates(texts, factors, vocabulary, *, rng, draws=1000):
-    """How often the best text of a pole names the factor of its component: one row a set of components.
+    """How often the best text of a pole names the factor of its component: one row per set of components.
 
-    texts: rows of an explanation (layer, head, component, pole, place, text); factors: one row a component, with
+    texts: rows of an explanation (layer, head, component, pole, place, text); factors: one row per component, with
     eta2_, high_ and low_ of each factor; vocabulary: {factor: {value: phrases that name it}}
 
     Columns: poles (their number); factor_hits: % of poles whose text names any value of the factor with the largest

@@ -8,7 +8,7 @@ from clipspectra.jobs import progress
 
 
 def recovered_accuracy(stored, recovery, layers, classifier, labels, *, mlps):
-    """One row a budget: top-1 and top-5 accuracy, explained variance of the heads, cosine with the embedding.
+    """One row per budget: top-1 and top-5 accuracy, explained variance of the heads, cosine with the embedding.
 
     layers: the last ones, whose heads are replaced; classifier: [d_embed, class]; labels: correct classes [image];
     mlps: "kept" or "mean". The heads of earlier layers are held at their mean over the fit rows, and with mlps "mean"
@@ -42,7 +42,7 @@ class Recovery:
     """Heads' contributions rebuilt from their explanations, at several budgets of texts.
 
     explanations: {(layer, head): object with mean [d_embed] and directions(budget)}, such as methods.HeadExplanation
-    basis: B [layer, head, d_embed, coordinate + scalar]; budgets: numbers of texts a head
+    basis: B [layer, head, d_embed, coordinate + scalar]; budgets: numbers of texts per head
     """
 
     def __init__(self, explanations, basis, budgets):

@@ -11,7 +11,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from clipspectra.arrays import whole
+from clipspectra.arrays import atomic_write
 
 plt.rcParams.update(
     {
@@ -33,7 +33,7 @@ def save(figure, *paths):
     for path in paths:
         ending = str(path).rsplit(".", 1)[1]
         metadata = {"CreationDate": None} if ending == "pdf" else {"Software": None}
-        with whole(path) as part:
+        with atomic_write(path) as part:
             figure.savefig(part, format=ending, metadata=metadata)
     plt.close(figure)
 

@@ -168,7 +168,7 @@ RECOVERY_LINES = {
 
 
 def recovery(table, *, title, footer):
-    """Top-1 accuracy and explained variance against the number of texts a head: one line a method, a band of ± 1 sd."""
+    """Top-1 accuracy and explained variance against the number of texts per head: one line per method, ± 1 sd."""
     figure = new_figure(4.0, footer)
     figure.suptitle(title, fontsize=10)
     panels = {"top1": "zero-shot top-1 accuracy (%)", "explained_variance": "explained variance of the heads (%)"}

@@ -43,7 +43,7 @@ def segmentation_examples(pictures, masks, maps, predictions, kinds, table, *, t
 
 
 def spatial(picture, evidence, texts, *, layers=4, heads=4, title, footer):
-    """One row a text: the picture and maps of the evidence, of all heads, of the last layers and of single heads.
+    """One row per text: the picture and maps of the evidence, of all heads, of the last layers and of single heads.
 
     evidence: [text, layer, head, row, column]; the heads shown are those with the largest evidence on any patch. Red is
     evidence for the text, blue against it; each panel has its own colour scale, symmetric around 0.

@@ -70,7 +70,7 @@ def score_batch(evidence, grid, masks, rows, own):
 
 
 def summarise(by_image, seed):
-    """Scores in per cent with their 95 % intervals over all images, one row a method and resolution.
+    """Scores in per cent with their 95 % intervals over all images, one row per method and resolution.
 
     by_image: tables of score_batch, concatenated; seed: of the bootstrap
     """

@@ -75,7 +75,7 @@ def score_alone(evidence, grid, masks, unit):
 
 
 def score_together(evidence, average_precision, grid, masks, unit):
-    """Scores of the best 1, 2, 4 … units together and of all, one row a number of units.
+    """Scores of the best 1, 2, 4 … units together and of all, one row per number of units.
 
     evidence: on the images that are scored, [image, unit, patch]; average_precision: of each unit on the images that
     the best are chosen on, [unit]; masks: [image, height, width]; unit: "heads" or "components"

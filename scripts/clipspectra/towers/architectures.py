@@ -160,7 +160,8 @@ class Description:
                 "no file beside these weights specifies their activation; QuickGELU is used, which all published "
                 f"weights of {self.name} need. If these were trained without it, set quick_gelu: false."
             )
-        if self.from_file and self.published and ranks["activation"] == DEFAULT and sibling in open_clip.list_models():
+        undecided = ranks["activation"] == DEFAULT and all(rank != LIKE for rank, *_ in claims)  # a tag has its own
+        if self.from_file and self.published and undecided and sibling in open_clip.list_models():
             self.notes.append(
                 f"nothing specifies whether these weights need QuickGELU; {default} is used. OpenAI's, MetaCLIP's and "
                 f"DFN's weights need it: set quick_gelu, or set architecture to {sibling}."

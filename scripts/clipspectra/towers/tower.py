@@ -110,7 +110,7 @@ class Readout:
         """(project, shared, out) in float64 on a device, without the statistics of the image; width is d_model.
 
         project [group, d_embed, d_model]: M_p = W diag(LN2) V_p diag(LN1)
-        shared [d_embed, scalar]: constants that all contributions share, per scalar after the first [group] of them
+        shared [d_embed, scalar]: constants that all contributions share, one column per scalar after the first [group]
         out [d_embed, d_pool]: W diag(LN2)
         """
         d_pool = width if self.values is None else self.values.shape[1]

@@ -31,6 +31,10 @@ class Clone:
         self.configure(
             datasets={"digits": digits},
             shards=2,
+            evaluation={
+                "methods": ["components", "textspan", "sparse", "weights", "random_texts"],
+                "budgets": [0, 2, 9],
+            },
             models={"demo": self.config["models"]["demo"]},
             interventions={"more-four": self.config["interventions"]["more-four"]},
             demo_training={"balanced": {"steps": 4}, "biased": {"steps": 2, "start": "balanced", "agreement": 0.95}},

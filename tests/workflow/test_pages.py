@@ -64,7 +64,8 @@ def test_ones_own_images_model_and_texts(tmp_path):
         (clone.directory / "config" / "demo" / "balanced.safetensors").read_bytes()
     )
     config = "\n".join(BLOCKS["yaml"]).replace("architecture: ViT-B-16", "architecture: config/demo/digits-clip.json")
-    (clone.directory / "config" / "mine.yaml").write_text(config)
+    few = "seeds: [0]\nshards: 1\nevaluation: {methods: [components, textspan], budgets: [0, 2]}\n"
+    (clone.directory / "config" / "mine.yaml").write_text(config + few)
     for command in OWN:
         result = clone.run(*shlex.split(command))
         assert result.returncode == 0, result.stdout

@@ -140,10 +140,7 @@ rule find_neighbours:
 
 rule interventions:
     input:
-        expand(
-            "results/tables/{table}.csv",
-            table=["interventions", "intervention-values"] if INTERVENTIONS else [],
-        ),
+        expand("results/tables/{table}.csv", table=["interventions", "intervention-values"] if INTERVENTIONS else []),
     localrule: True
     message:
         "All interventions made"
@@ -178,10 +175,7 @@ rule evaluate_intervention:
 
 use rule table_accuracy as table_interventions with:
     input:
-        interventions_by_model(
-            "results/interventions/{intervention}/{model}/seed-{seed}/summary.csv",
-            seed=SEEDS,
-        ),
+        interventions_by_model("results/interventions/{intervention}/{model}/seed-{seed}/summary.csv", seed=SEEDS),
     output:
         **table("interventions", "Interventions"),
         latex="results/tables/interventions.tex",
@@ -196,10 +190,7 @@ use rule table_accuracy as table_interventions with:
 # What an intervention does to each class and factor value.
 use rule table_accuracy as table_intervention_values with:
     input:
-        interventions_by_model(
-            "results/interventions/{intervention}/{model}/seed-{seed}/values.csv",
-            seed=SEEDS,
-        ),
+        interventions_by_model("results/interventions/{intervention}/{model}/seed-{seed}/values.csv", seed=SEEDS),
     output:
         **table("intervention-values", "What interventions move, and what they leave"),
         latex="results/tables/intervention-values.tex",
@@ -218,10 +209,7 @@ use rule table_accuracy as table_intervention_values with:
 # The same of one intervention and model alone, for its figure.
 use rule table_intervention_values as average_values with:
     input:
-        expand(
-            "results/interventions/{{intervention}}/{{model}}/seed-{seed}/values.csv",
-            seed=SEEDS,
-        ),
+        expand("results/interventions/{{intervention}}/{{model}}/seed-{seed}/values.csv", seed=SEEDS),
     output:
         csv="results/interventions/{intervention}/{model}/values.csv",
     log:
@@ -233,10 +221,7 @@ use rule table_intervention_values as average_values with:
 # Along the number of units, for the figure.
 use rule table_accuracy as average_curve with:
     input:
-        expand(
-            "results/interventions/{{intervention}}/{{model}}/seed-{seed}/curve.csv",
-            seed=SEEDS,
-        ),
+        expand("results/interventions/{{intervention}}/{{model}}/seed-{seed}/curve.csv", seed=SEEDS),
     output:
         csv="results/interventions/{intervention}/{model}/curve.csv",
     log:

@@ -95,11 +95,7 @@ rule choose_images:
 
 rule table_shared_images:
     input:
-        expand(
-            "results/data/{dataset}/seed-{seed}/shared-images.csv",
-            dataset=DATASETS,
-            seed=SEEDS,
-        ),
+        expand("results/data/{dataset}/seed-{seed}/shared-images.csv", dataset=DATASETS, seed=SEEDS),
     output:
         **table("shared-images", "Pictures with two roles"),
     log:
@@ -158,11 +154,7 @@ rule embed_texts:
 
 rule table_texts:
     input:
-        expand(
-            "results/text/{model}/{texts}.safetensors",
-            model=MODELS,
-            texts=TEXTS,
-        ),
+        expand("results/text/{model}/{texts}.safetensors", model=MODELS, texts=TEXTS),
     output:
         **table("texts", "Text pools"),
     log:

@@ -22,10 +22,7 @@ rule draw_demo_images:
 
 rule demo_models:
     input:
-        expand(
-            "results/demo_models/{checkpoint}.safetensors",
-            checkpoint=config["demo_training"],
-        ),
+        expand("results/demo_models/{checkpoint}.safetensors", checkpoint=config["demo_training"]),
     localrule: True
     message:
         "Demo models trained; to use them, name them as 'pretrained' in the config"

@@ -8,20 +8,14 @@ rule tables:
     input:
         "results/tables/loaded-models.csv",
         "results/tables/shared-images.csv",
-        expand(
-            "results/tables/{table}.csv",
-            table=TABLES if EXPLAINED_DATASETS else [],
-        ),
+        expand("results/tables/{table}.csv", table=TABLES if EXPLAINED_DATASETS else []),
         "results/tables/labels.csv" if FACTORED_DATASETS else [],
         "results/tables/segmentation.csv" if MASKED_DATASETS else [],
         expand(
             "results/queries/{queries}.csv",
             queries=[name for name, entry in config["queries"].items() if "topics" in entry],
         ),
-        expand(
-            "results/tables/{table}.csv",
-            table=["interventions", "intervention-values"] if INTERVENTIONS else [],
-        ),
+        expand("results/tables/{table}.csv", table=["interventions", "intervention-values"] if INTERVENTIONS else []),
     localrule: True
     message:
         "All tables made"
@@ -236,13 +230,9 @@ use rule table_accuracy as table_labels with:
 rule evaluate_stability:
     input:
         components=expand(
-            "results/explanations/{{model}}/{{dataset}}/seed-{seed}/{{texts}}/components.safetensors",
-            seed=SEEDS,
+            "results/explanations/{{model}}/{{dataset}}/seed-{seed}/{{texts}}/components.safetensors", seed=SEEDS
         ),
-        tables=expand(
-            "results/explanations/{{model}}/{{dataset}}/seed-{seed}/{{texts}}/components.parquet",
-            seed=SEEDS,
-        ),
+        tables=expand("results/explanations/{{model}}/{{dataset}}/seed-{seed}/{{texts}}/components.parquet", seed=SEEDS),
         texts="results/text/{model}/{texts}.safetensors",
     output:
         "results/evaluation/{model}/{dataset}/{texts}-stability.csv",

@@ -8,11 +8,7 @@ COUNTED = [
 
 rule figures:
     input:
-        both_formats(
-            "results/figures/{dataset}/contact-sheet-seed-{seed}",
-            dataset=DATASETS,
-            seed=FIGURE_SEED,
-        ),
+        both_formats("results/figures/{dataset}/contact-sheet-seed-{seed}", dataset=DATASETS, seed=FIGURE_SEED),
         both_formats(
             "results/figures/{model}/{dataset}/seed-{seed}/{texts}/{figure}",
             model=MODELS,
@@ -30,29 +26,16 @@ rule figures:
         ),
         both_formats("results/figures/spatial/{spatial}", spatial=config["spatial"]),
         both_formats("results/figures/queries/{queries}", queries=QUERIES),
-        both_formats(
-            "results/figures/neighbours/{neighbours}",
-            neighbours=config["neighbours"],
+        both_formats("results/figures/neighbours/{neighbours}", neighbours=config["neighbours"]),
+        interventions_by_model(
+            "results/figures/interventions/{intervention}/{model}.{ending}", COUNTED, ending=["pdf", "png"]
         ),
         interventions_by_model(
-            "results/figures/interventions/{intervention}/{model}.{ending}",
-            COUNTED,
-            ending=["pdf", "png"],
+            "results/figures/interventions/{intervention}/{model}-values.{ending}", ending=["pdf", "png"]
         ),
-        interventions_by_model(
-            "results/figures/interventions/{intervention}/{model}-values.{ending}",
-            ending=["pdf", "png"],
-        ),
+        both_formats("results/figures/{model}/{dataset}/effects", model=MODELS, dataset=EXPLAINED_DATASETS),
         both_formats(
-            "results/figures/{model}/{dataset}/effects",
-            model=MODELS,
-            dataset=EXPLAINED_DATASETS,
-        ),
-        both_formats(
-            "results/figures/{model}/{dataset}/{texts}/recovery",
-            model=MODELS,
-            dataset=EXPLAINED_DATASETS,
-            texts=TEXTS,
+            "results/figures/{model}/{dataset}/{texts}/recovery", model=MODELS, dataset=EXPLAINED_DATASETS, texts=TEXTS
         ),
     localrule: True
     message:
@@ -64,11 +47,7 @@ rule plot_contact_sheet:
         images="results/data/{dataset}/seed-{seed}/images.csv",
         manifest="results/data/{dataset}/manifest.csv",
     output:
-        *figure(
-            "results/figures/{dataset}/contact-sheet-seed-{seed}",
-            "contact-sheet",
-            "Contact sheet",
-        ),
+        *figure("results/figures/{dataset}/contact-sheet-seed-{seed}", "contact-sheet", "Contact sheet"),
     log:
         "results/logs/figures/{dataset}/contact-sheet-seed-{seed}.log",
     conda:
@@ -87,11 +66,7 @@ rule plot_heads_map:
         factors="results/evaluation/{model}/{dataset}/seed-{seed}/{texts}/factors.csv",
         images="results/data/{dataset}/seed-{seed}/images.csv",
     output:
-        *figure(
-            "results/figures/{model}/{dataset}/seed-{seed}/{texts}/heads-map",
-            "heads-map",
-            "Heads map",
-        ),
+        *figure("results/figures/{model}/{dataset}/seed-{seed}/{texts}/heads-map", "heads-map", "Heads map"),
     log:
         "results/logs/figures/{model}/{dataset}/seed-{seed}/{texts}/heads-map.log",
     conda:
@@ -114,11 +89,7 @@ rule plot_cards:
         images="results/data/{dataset}/seed-{seed}/images.csv",
         manifest="results/data/{dataset}/manifest.csv",
     output:
-        *figure(
-            "results/figures/{model}/{dataset}/seed-{seed}/{texts}/cards",
-            "cards",
-            "Clearest components",
-        ),
+        *figure("results/figures/{model}/{dataset}/seed-{seed}/{texts}/cards", "cards", "Clearest components"),
     log:
         "results/logs/figures/{model}/{dataset}/seed-{seed}/{texts}/cards.log",
     conda:
@@ -139,11 +110,7 @@ rule plot_segmentation:
         scores="results/segmentation/{model}/{dataset}/seed-{seed}/scores.csv",
         images="results/data/{dataset}/seed-{seed}/images.csv",
     output:
-        *figure(
-            "results/figures/{model}/{dataset}/seed-{seed}/segmentation",
-            "segmentation-examples",
-            "Segmentation",
-        ),
+        *figure("results/figures/{model}/{dataset}/seed-{seed}/segmentation", "segmentation-examples", "Segmentation"),
     log:
         "results/logs/figures/{model}/{dataset}/seed-{seed}/segmentation.log",
     conda:
@@ -160,11 +127,7 @@ rule plot_recovery:
     input:
         table="results/tables/recovery.csv",
     output:
-        *figure(
-            "results/figures/{model}/{dataset}/{texts}/recovery",
-            "recovery",
-            "Accuracy recovered",
-        ),
+        *figure("results/figures/{model}/{dataset}/{texts}/recovery", "recovery", "Accuracy recovered"),
     log:
         "results/logs/figures/{model}/{dataset}/{texts}/recovery.log",
     conda:
@@ -181,11 +144,7 @@ rule plot_effects:
     input:
         table="results/tables/effects.csv",
     output:
-        *figure(
-            "results/figures/{model}/{dataset}/effects",
-            "effects-map",
-            "What each head is worth",
-        ),
+        *figure("results/figures/{model}/{dataset}/effects", "effects-map", "What each head is worth"),
     log:
         "results/logs/figures/{model}/{dataset}/effects.log",
     conda:
@@ -224,12 +183,7 @@ rule plot_spatial:
     input:
         "results/spatial/{spatial}.safetensors",
     output:
-        *figure(
-            "results/figures/spatial/{spatial}",
-            "spatial",
-            "Where texts are",
-            "spatial",
-        ),
+        *figure("results/figures/spatial/{spatial}", "spatial", "Where texts are", "spatial"),
     log:
         "results/logs/figures/spatial/{spatial}.log",
     conda:
@@ -249,12 +203,7 @@ rule plot_query:
         images="results/queries/{queries}/images.csv",
         query="results/queries/{queries}/query.safetensors",
     output:
-        *figure(
-            "results/figures/queries/{queries}",
-            "query",
-            "What carries a query",
-            "queries",
-        ),
+        *figure("results/figures/queries/{queries}", "query", "What carries a query", "queries"),
     log:
         "results/logs/figures/queries/{queries}.log",
     wildcard_constraints:
@@ -278,12 +227,7 @@ rule plot_neighbours:
         table="results/neighbours/{neighbours}.csv",
         query=query_picture,
     output:
-        *figure(
-            "results/figures/neighbours/{neighbours}",
-            "neighbours",
-            "Neighbours",
-            "neighbours",
-        ),
+        *figure("results/figures/neighbours/{neighbours}", "neighbours", "Neighbours", "neighbours"),
     log:
         "results/logs/figures/neighbours/{neighbours}.log",
     conda:
@@ -302,10 +246,7 @@ rule plot_neighbours:
 rule plot_intervention:
     input:
         curve="results/interventions/{intervention}/{model}/curve.csv",
-        units=expand(
-            "results/interventions/{{intervention}}/{{model}}/seed-{seed}/units.csv",
-            seed=SEEDS,
-        ),
+        units=expand("results/interventions/{{intervention}}/{{model}}/seed-{seed}/units.csv", seed=SEEDS),
     output:
         *figure(
             "results/figures/interventions/{intervention}/{model}",

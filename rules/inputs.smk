@@ -204,10 +204,5 @@ def interventions_by_model(pattern, names=INTERVENTIONS, **wildcards):
     return [
         path
         for name in names
-        for path in expand(
-            pattern,
-            intervention=name,
-            model=INTERVENTIONS[name]["models"],
-            **wildcards,
-        )
+        for path in expand(pattern, intervention=name, model=INTERVENTIONS[name]["models"], **wildcards)
     ]

@@ -81,10 +81,10 @@ for name, dataset in DATASETS.items():
         existing(dataset["manifest"], f"datasets.{name}.manifest")
 
 
-def own_files(*sources):
+def files_stamp(*sources):
     """Stamp, as a function of the wildcards, of what these give as inputs: a file replaced by an older one is noticed.
 
-    Of the wildcards alone: Snakemake does not compare what follows from a job's inputs.
+    It may depend on the wildcards only: Snakemake ignores changes of params that use a job's inputs.
     """
 
     def stamp_of(wildcards):
@@ -138,7 +138,7 @@ def model_files(wildcards):
         if is_path(model.get(key))
     }
     try:
-        if Path(files.get("pretrained", "")).is_dir() and "pretrained" in files:
+        if "pretrained" in files and Path(files["pretrained"]).is_dir():
             files["pretrained"] = str(weights_in(files["pretrained"]))
         others = files_of(files.get("architecture", model["architecture"]), files.get("pretrained"))
     except InputError as error:
@@ -162,7 +162,7 @@ def model_params(wildcards):
 
 def model_job(*sources):
     """Parameters of a job that loads a model: what identifies it, and a stamp of its files and of other sources."""
-    return {"model": model_params, "files": own_files(model_files, *sources)}
+    return {"model": model_params, "files": files_stamp(model_files, *sources)}
 
 
 # What a job that loads a model asks for, and one that runs images through it. Loading ViT-H-14 takes its weights

@@ -5,7 +5,7 @@ rule retrieval:
         expand("results/neighbours/{name}.csv", name=config["neighbours"]),
     localrule: True
     message:
-        "All queries answered, all neighbours found"
+        "All queries traced and all neighbours found"
 
 
 rule embed_query:
@@ -23,7 +23,7 @@ rule embed_query:
     params:
         **model_job(query_files),
         pictures=lambda wildcards: (
-            own_pictures(request(wildcards)["dataset"]) if "manifest" in query_files(wildcards) else ""
+            pictures_stamp(request(wildcards)["dataset"]) if "manifest" in query_files(wildcards) else ""
         ),
         texts=lambda wildcards: [request(wildcards).get("text", "")],
         image=lambda wildcards: request(wildcards).get("image", ""),
@@ -140,10 +140,10 @@ rule find_neighbours:
 
 rule interventions:
     input:
-        expand("results/tables/{table}.csv", table=["interventions", "intervention-values"] if INTERVENTIONS else []),
+        INTERVENTION_TABLES,
     localrule: True
     message:
-        "All interventions made"
+        "All interventions evaluated"
 
 
 rule evaluate_intervention:

@@ -18,25 +18,25 @@ from clipspectra.data import strict_yaml
 if not Path(clipspectra.__file__).is_relative_to(REPOSITORY / "scripts"):
     raise WorkflowError(
         f"clipspectra is also installed in {Path(clipspectra.__file__).parents[1]}, which would be used in place of this "
-        "folder's scripts/clipspectra; take it out (pip uninstall clipspectra), or use another environment."
+        "folder's scripts/clipspectra; uninstall it (pip uninstall clipspectra), or use another environment."
     )
 if shlex.quote(sys.executable) != sys.executable:
     raise WorkflowError(
-        f"The path of Python, {sys.executable}, has a blank or another mark that the shell reads, which Snakemake cannot "
-        "run jobs with; move the clone, or its .venv, to a plain path."
+        f"The path of Python, {sys.executable}, has a blank or another character that is special to the shell, so "
+        "Snakemake cannot run jobs with it; move the clone, or its .venv, to a plain path."
     )
 
 if not workflow.modifier.skip_configfile:
     # Read again: Snakemake takes the second of two equal keys, 007 for 7, and shares what an anchor stands for.
-    strict = {}
+    strict_config = {}
     try:
         for path in workflow.configfiles:
-            update_config(strict, strict_yaml.load(path))
+            update_config(strict_config, strict_yaml.load(path))
     except InputError as error:
         raise WorkflowError(f"Config, {error}") from None
-    update_config(strict, workflow.config_settings.config)
+    update_config(strict_config, workflow.config_settings.config)
     config.clear()
-    config.update(strict)
+    config.update(strict_config)
 
 try:
     validate(config, "../config/schema.yaml")
@@ -44,19 +44,19 @@ except WorkflowError as error:
     # jsonschema's own report prints the whole config
     problem = error.__context__
     where = ".".join(map(str, problem.absolute_path)) or "top level"
-    meant = problem.schema.get("description", "")
-    meant = f" (meant here: {meant})" if meant and where != "top level" else ""
+    hint = problem.schema.get("description", "")
+    hint = f" (expected: {hint})" if hint and where != "top level" else ""
     if problem.validator == "additionalProperties":
-        meant = f" (there is {', '.join(problem.schema['properties'])})"
-    inside = problem.instance.values() if isinstance(problem.instance, dict) else [problem.instance]
-    plain = any(isinstance(value, (bool, int, float)) for value in inside)
-    if problem.validator in ("type", "oneOf", "anyOf") and plain:
-        meant += "; a number, or yes or no, that is meant as a text needs quotes"
+        hint = f" (known keys: {', '.join(problem.schema['properties'])})"
+    values = problem.instance.values() if isinstance(problem.instance, dict) else [problem.instance]
+    is_unquoted = any(isinstance(value, (bool, int, float)) for value in values)
+    if problem.validator in ("type", "oneOf", "anyOf") and is_unquoted:
+        hint += "; a number, yes or no that is meant as text needs quotes"
     if problem.validator == "required" and "'pretrained'" in problem.message:
-        meant += "; a folder that brings its own weights is local-dir:path"
+        hint += "; a folder that brings its own weights is local-dir:path"
     lines = {path: strict_yaml.line_of(path, problem.absolute_path) for path in workflow.configfiles}
-    at = "".join(f" (line {line} of {path})" for path, line in lines.items() if line)
-    raise WorkflowError(f"Config, {where}: {problem.message[:300]}{meant}{at}") from None
+    places = "".join(f" (line {line} of {path})" for path, line in lines.items() if line)
+    raise WorkflowError(f"Config, {where}: {problem.message[:300]}{hint}{places}") from None
 
 if not os.access(".", os.W_OK):
     raise WorkflowError(f"No permission to write in {Path.cwd()}; name another place with --directory.")
@@ -91,11 +91,11 @@ FACTORED_DATASETS = [name for name in EXPLAINED_DATASETS if DATASETS[name]["fact
 MASKED_DATASETS = [name for name, dataset in DATASETS.items() if dataset["masks"]]
 
 
-def check_known(key, names, known, what):
+def check_known(key, names, known, kind):
     """Raise WorkflowError unless the names under a key of the config exist."""
     for name in names:
         if name not in known:
-            raise WorkflowError(f"Config, {key}: there is no {what} '{name}'; there is {', '.join(known) or 'none'}.")
+            raise WorkflowError(f"Config, {key}: there is no {kind} '{name}'; known: {', '.join(known) or 'none'}.")
 
 
 for kind in (*REQUESTS, "interventions"):
@@ -108,8 +108,8 @@ for kind in (*REQUESTS, "interventions"):
         if kind != "spatial":
             entry.setdefault("texts", next(iter(TEXTS)))
             check_known(f"{kind}.{name}.texts", [entry["texts"]], TEXTS, "text pool")
-            what = "dataset with fit images"
-            check_known(f"{kind}.{name}.dataset", [entry["dataset"]], EXPLAINED_DATASETS, what)
+            key = f"{kind}.{name}.dataset"
+            check_known(key, [entry["dataset"]], EXPLAINED_DATASETS, "dataset with fit images")
 
 
 for name, entry in INTERVENTIONS.items():
@@ -120,4 +120,4 @@ for name, entry in INTERVENTIONS.items():
         if edit["do"] == "keep" and not {"heads", "components", "concept"} & set(edit):
             raise WorkflowError(f"{key}: 'keep' goes with heads, components or a concept; hold the MLPs with 'remove'.")
         if not 0 < edit["by"] < 1000:
-            raise WorkflowError(f"{key}.by: {edit['by']} is no factor between 0 and 1000.")
+            raise WorkflowError(f"{key}.by: {edit['by']} is not a factor between 0 and 1000.")

@@ -13,7 +13,7 @@ rule make_manifest:
     params:
         folder=lambda wildcards: DATASETS[wildcards.dataset].get("folder"),
         names=folder_digest,
-        files=own_files(own_manifest_file),
+        files=files_stamp(own_manifest_file),
         code=code("make_manifest"),
     message:
         "Listing the images of {wildcards.dataset}"
@@ -59,7 +59,7 @@ rule unpack_archive:
         runtime="2h",
     params:
         source=lambda wildcards: archive_entries(wildcards.dataset)[0],
-        files=own_files(archive_files),
+        files=files_stamp(archive_files),
         missing=missing_archives,
         digests=lambda wildcards: {
             name: expected_digest(entry) for name, entry in archive_entries(wildcards.dataset)[1].items()
@@ -85,7 +85,7 @@ rule choose_images:
         roles=lambda wildcards: DATASETS[wildcards.dataset]["roles"],
         factors=factor_names,
         masks=lambda wildcards: DATASETS[wildcards.dataset]["masks"],
-        pictures=lambda wildcards: own_pictures(wildcards.dataset),
+        pictures=lambda wildcards: pictures_stamp(wildcards.dataset),
         code=code("choose_images"),
     message:
         "Choosing images: {wildcards.dataset}, seed {wildcards.seed}"

@@ -15,7 +15,7 @@ rule tables:
             "results/queries/{queries}.csv",
             queries=[name for name, entry in config["queries"].items() if "topics" in entry],
         ),
-        expand("results/tables/{table}.csv", table=["interventions", "intervention-values"] if INTERVENTIONS else []),
+        INTERVENTION_TABLES,
     localrule: True
     message:
         "All tables made"

@@ -38,7 +38,7 @@ rule explain_heads:
         protocol=config["protocol"],
         code=code("explain_heads"),
     message:
-        "{wildcards.method} of {wildcards.model} on {wildcards.dataset}, seed {wildcards.seed}"
+        "Explaining the heads of {wildcards.model} on {wildcards.dataset} by {wildcards.method}, seed {wildcards.seed}"
     script:
         "../scripts/explain_heads.py"
 

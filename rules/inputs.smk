@@ -54,7 +54,7 @@ def own_manifest_file(wildcards):
     return {"own": existing(manifest, key)} if manifest else {}
 
 
-def pictures_in(folder):
+def files_in(folder):
     """The files of a dataset's folder; empty if it cannot be read, which the job that reads it reports."""
     try:
         return visible_files(folder)
@@ -65,16 +65,16 @@ def pictures_in(folder):
 def folder_digest(wildcards):
     """Digest of the names in a dataset's folder: an added or removed picture is noticed."""
     folder = DATASETS[wildcards.dataset].get("folder")
-    names = map(os.fsencode, pictures_in(folder)) if folder else []
+    names = map(os.fsencode, files_in(folder)) if folder else []
     return hashlib.sha256(b"\n".join(names)).hexdigest()[:12]
 
 
 @functools.cache
-def own_pictures(dataset, column="image"):
+def pictures_stamp(dataset, column="image"):
     """Stamp of the images, or masks, of a dataset of one's own: one that is replaced under its old name is noticed."""
     source = DATASETS[dataset]
     if "folder" in source:
-        return stamp(pictures_in(source["folder"]) if column == "image" else [])
+        return stamp(files_in(source["folder"]) if column == "image" else [])
     return stamp(manifest_files(locate(source["manifest"]), column) if "manifest" in source else [])
 
 
@@ -137,7 +137,7 @@ def component_files(entry, model, seed):
 
 
 def requested_components(wildcards):
-    """The same for a job's request, of the first seed."""
+    """component_files of a job's request, of the first seed."""
     return component_files(request(wildcards), model_name(wildcards), SEEDS[0])
 
 
@@ -197,6 +197,11 @@ def intervention_files(wildcards):
     if concept_texts(wildcards):
         files["concepts"] = f"results/interventions/{name}/{model}/concepts.safetensors"
     return files
+
+
+INTERVENTION_TABLES = expand(
+    "results/tables/{table}.csv", table=["interventions", "intervention-values"] if INTERVENTIONS else []
+)
 
 
 def interventions_by_model(pattern, names=INTERVENTIONS, **wildcards):

@@ -5,14 +5,14 @@ SEGMENTATION_PICTURES = (
     else {}
 )
 # What segmentation reads, beside the files of the model.
-SEGMENTED = {
+SEGMENTATION_INPUTS = {
     "images": "results/data/{dataset}/seed-{seed}/images.csv",
     "manifest": "results/data/{dataset}/manifest.csv",
     "classes": "results/text/{model}/classes-{dataset}.safetensors",
 }
-# What decides how images and their masks are read.
-SEGMENTATION = model_job() | {
-    "masks": lambda wildcards: own_pictures(wildcards.dataset, "mask"),
+# Params of every job that segments images.
+SEGMENTATION_PARAMS = model_job() | {
+    "masks": lambda wildcards: pictures_stamp(wildcards.dataset, "mask"),
     "target": config["segmentation"]["target"],
     "geometry": config["segmentation"]["geometry"],
     "mask_pixels": lambda wildcards: DATASETS[wildcards.dataset].get("mask_pixels"),
@@ -23,7 +23,7 @@ SEGMENTATION = model_job() | {
 rule segment_images:
     input:
         unpack(model_files),
-        **SEGMENTED,
+        **SEGMENTATION_INPUTS,
     output:
         **SEGMENTATION_PICTURES,
         images="results/segmentation/{model}/{dataset}/seed-{seed}/images.csv",
@@ -41,7 +41,7 @@ rule segment_images:
     resources:
         **IMAGE_RESOURCES,
     params:
-        **SEGMENTATION,
+        **SEGMENTATION_PARAMS,
         methods=config["segmentation"]["methods"],
         save_images=config["segmentation"]["save_images"],
         code=code("segment_images"),
@@ -54,7 +54,7 @@ rule segment_images:
 rule segment_parts:
     input:
         unpack(model_files),
-        **SEGMENTED,
+        **SEGMENTATION_INPUTS,
     output:
         parts="results/segmentation/{model}/{dataset}/seed-{seed}/parts.csv",
         together="results/segmentation/{model}/{dataset}/seed-{seed}/best-parts.csv",
@@ -68,7 +68,7 @@ rule segment_parts:
     resources:
         **IMAGE_RESOURCES,
     params:
-        **SEGMENTATION,
+        **SEGMENTATION_PARAMS,
         code=code("segment_parts"),
     message:
         "Which parts of {wildcards.model} segment {wildcards.dataset}, seed {wildcards.seed}"
@@ -80,7 +80,7 @@ rule segment_parts:
 use rule segment_parts as segment_parts_and_components with:
     input:
         unpack(model_files),
-        **SEGMENTED,
+        **SEGMENTATION_INPUTS,
         components=f"results/explanations/{{model}}/{{dataset}}/seed-{{seed}}/{next(iter(TEXTS))}/components.safetensors",
     wildcard_constraints:
         dataset=any_of(set(MASKED_DATASETS) & set(EXPLAINED_DATASETS)),
@@ -127,6 +127,6 @@ rule map_texts:
         minus=lambda wildcards: request(wildcards)["minus"],
         code=code("map_texts"),
     message:
-        "Where the texts of {wildcards.spatial} are"
+        "Mapping the texts of {wildcards.spatial}"
     script:
         "../scripts/map_texts.py"

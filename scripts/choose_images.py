@@ -6,6 +6,13 @@ from clipspectra.arrays import save_table
 from clipspectra.data.datasets import check_requirements, choose_rows, read_manifest, shared_images
 from clipspectra.jobs import job, warn
 
+
+def count_images(rows, classes):
+    """Number of images of each role and class, also of classes that have none: table [role, class]."""
+    counts = rows.groupby(["role", "class"]).size().unstack(fill_value=0)
+    return counts.reindex(columns=sorted(set(classes)), fill_value=0)
+
+
 if __name__ == "__main__":
     with job(snakemake.log[0]) as log:
         params, dataset, seed = snakemake.params, snakemake.wildcards.dataset, snakemake.wildcards.seed
@@ -22,7 +29,7 @@ if __name__ == "__main__":
             )
         save_table(snakemake.output.shared, shared)
         save_table(snakemake.output.images, rows)
-        counts = rows.groupby(["role", "class"]).size().unstack(fill_value=0)
+        counts = count_images(rows, manifest["class"])
         for role, rule in params.roles.items():
             fewest = counts.loc[role].min()
             if rule["per_class"] != "all" and fewest < rule["per_class"]:

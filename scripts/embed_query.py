@@ -9,6 +9,7 @@ from clipspectra.jobs import job, model_arguments, warn
 
 def entry_name(wildcards):
     """The config's entry that the job is about: queries.name, neighbours.name or interventions.name."""
+    # a wildcard's name is its config section, except 'intervention'
     return next(f"{key.rstrip('s')}s.{name}" for key, name in wildcards.items() if key != "model")
 
 
@@ -34,7 +35,8 @@ def embedded_texts(loaded, pool, log):
         warn(log, f"'{text[:60]} …' is longer than the model's context; its end is cut off.")
     unknown = unknown_words(loaded, pool)
     if unknown:
-        warn(log, f"The model has never learnt {', '.join(map(repr, unknown))}; the texts with it say little to it.")
+        words = ", ".join(map(repr, unknown))
+        warn(log, f"The model has never learnt {words}; texts with these words mean little to it.")
     return {"features": embed_texts(loaded, pool).numpy()}, {"texts": pool, "unknown": unknown}
 
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 
-from clipspectra.arrays import load_arrays, load_table, save_table, with_source
+from clipspectra.arrays import load_arrays, load_table, save_table, split_names, with_source
 from clipspectra.contributions.stored import StoredActivations
 from clipspectra.data.datasets import class_indices
 from clipspectra.evaluation.accuracy import ablations, group_masks, mean_ablated, zero_shot
@@ -25,7 +25,7 @@ def predict(stored, classifiers):
 
 
 def accuracies(predictions, table, values, dataset):
-    """One row an ablation, factor and group ("all", and each group of the manifest), over the rows of `table`."""
+    """One row per ablation, factor and group ("all", and each group of the manifest), over the rows of `table`."""
     for (ablation, factor), predicted in predictions.items():
         correct = predicted == class_indices(table, factor, values[factor], dataset)
         for group, mask in group_masks(table).items():
@@ -42,5 +42,5 @@ if __name__ == "__main__":
         values, dataset = json.loads(metadata["values"]), snakemake.wildcards.dataset
         rows = pd.DataFrame(accuracies(predictions, table[stored.scored], values, dataset))
         source = {key: snakemake.wildcards[key] for key in ("model", "dataset", "seed")}
-        source["split"] = "+".join(sorted(set(table["split"][stored.scored])))
+        source["split"] = split_names(table[stored.scored])
         save_table(snakemake.output[0], with_source(rows, source))

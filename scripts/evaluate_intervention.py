@@ -45,10 +45,11 @@ if __name__ == "__main__":
         pool_mean = load_arrays(inputs.texts, "features")[0]["features"].mean(0, dtype=np.float64)
         features = load_arrays(inputs.concepts)[0]["features"] if "concepts" in inputs.keys() else []
         prepared = prepare(entry["edits"], stored, explanations, features, pool_mean, classifiers["class"])
-        log(f"{prepared.wanted} of {len(prepared.units)} units; random ones are drawn from {len(prepared.pool)}")
+        chosen = prepared.units[: prepared.chosen_count]
+        log(f"{len(chosen)} of {len(prepared.units)} units; random ones are drawn from {len(prepared.candidates)}")
         rng = np.random.default_rng(seed)
         outcome = evaluate(prepared, stored, explanations, classifiers["class"], labels["class"], rng)
-        edited = prepared.intervention(prepared.units[: prepared.wanted], stored)
+        edited = prepared.intervention(chosen, stored)
         before, after = predictions([Intervention(), edited], stored, explanations, classifiers, labels)
         tables = {
             "summary": settings(prepared, outcome, groups),

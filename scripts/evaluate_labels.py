@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from clipspectra.arrays import load_table, save_table, with_source
+from clipspectra.arrays import load_table, save_table, split_names, with_source
 from clipspectra.evaluation.labels import hit_rates
 from clipspectra.jobs import job
 
@@ -24,5 +24,5 @@ if __name__ == "__main__":
             tables.append(with_source(rates, {"method": method}))
         scored = images[images["role"].isin(["eval", "fit"] if params.protocol == "same" else ["eval"])]
         source = {key: wildcards[key] for key in ("model", "dataset", "seed", "texts")}
-        source |= {"split": "+".join(sorted(set(scored["split"]))), "images": len(scored)}
+        source |= {"split": split_names(scored), "images": len(scored)}
         save_table(snakemake.output[0], with_source(pd.concat(tables, ignore_index=True), source))

@@ -1,12 +1,10 @@
 """Zero-shot accuracy that explanations of the last layers' heads recover, by number of texts per head."""
 
-import json
-
 import pandas as pd
 
-from clipspectra.arrays import load_arrays, load_table, save_table, with_source
+from clipspectra.arrays import load_table, save_table, split_names, with_source
 from clipspectra.contributions.stored import StoredActivations
-from clipspectra.data.datasets import class_indices
+from clipspectra.data.datasets import class_labels
 from clipspectra.evaluation.recovery import Recovery, recovered_accuracy
 from clipspectra.explanations.methods import load_explanations
 from clipspectra.jobs import job
@@ -16,18 +14,16 @@ if __name__ == "__main__":
         params, wildcards = snakemake.params, snakemake.wildcards
         stored = StoredActivations(snakemake.input.shards, snakemake.input.basis, params.protocol)
         images = stored.extracted_rows(load_table(snakemake.input.images))
-        classes, metadata = load_arrays(snakemake.input.classes, "class")
-        values = json.loads(metadata["values"])["class"]
-        labels = class_indices(images, "class", values, wildcards.dataset)
+        classifier, labels = class_labels(snakemake.input.classes, images, wildcards.dataset)
         layers = stored.layers[-params.last_layers :]
         heads = [(layer, head) for layer in layers for head in range(stored.heads)]
         tables = []
         for method, path in zip(params.methods, snakemake.input.explanations):
             recovery = Recovery(load_explanations(path, heads), stored.basis, params.budgets)
-            table = recovered_accuracy(stored, recovery, layers, classes["class"], labels, mlps=params.mlps)
+            table = recovered_accuracy(stored, recovery, layers, classifier, labels, mlps=params.mlps)
             tables.append(with_source(table, {"method": method}))
         source = {key: wildcards[key] for key in ("model", "dataset", "seed", "texts")}
-        source["split"] = "+".join(sorted(set(images["split"][stored.scored])))
+        source["split"] = split_names(images[stored.scored])
         source |= {"layers": f"{layers[0]}–{layers[-1]}", "mlps": params.mlps}
         source |= {"protocol": params.protocol, "images": int(stored.scored.sum())}
         save_table(snakemake.output[0], with_source(pd.concat(tables, ignore_index=True), source))

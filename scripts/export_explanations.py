@@ -10,7 +10,7 @@ import numpy as np
 
 from clipspectra.arrays import atomic_write, load_arrays, load_table
 from clipspectra.contributions.stored import EMBEDDING, StoredActivations
-from clipspectra.data.datasets import class_indices
+from clipspectra.data.datasets import class_labels
 from clipspectra.evaluation.recovery import Recovery, recovered_accuracy
 from clipspectra.explanations.exports import export_lines
 from clipspectra.explanations.methods import load_explanations
@@ -24,11 +24,10 @@ if __name__ == "__main__":
         heads = [(layer, head) for layer in layers for head in range(stored.heads)] + [(EMBEDDING, EMBEDDING)]
         explanations = load_explanations(snakemake.input.directions, heads)
         text_mean = load_arrays(snakemake.input.texts, "features")[0]["features"].astype(np.float64).mean(0)
-        classes, metadata = load_arrays(snakemake.input.classes, "class")
         images = stored.extracted_rows(load_table(snakemake.input.images))
-        labels = class_indices(images, "class", json.loads(metadata["values"])["class"], wildcards.dataset)
+        classifier, labels = class_labels(snakemake.input.classes, images, wildcards.dataset)
         recovery = Recovery(explanations, stored.basis, [len(text_mean)])  # d_embed texts: all that a head has
-        table = recovered_accuracy(stored, recovery, layers, classes["class"], labels, mlps="kept")
+        table = recovered_accuracy(stored, recovery, layers, classifier, labels, mlps="kept")
         accuracy = table["top1"].iloc[0]
         texts = load_table(snakemake.input.table)
         lines = export_lines(explanations, texts, wildcards.algorithm, text_mean=text_mean, accuracy=accuracy)

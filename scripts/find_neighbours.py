@@ -22,9 +22,9 @@ if __name__ == "__main__":
         unit = [entry.get(key) for key in ("layer", "head", "component")]
         view, direction = select_view(stored, load_explanations(inputs.components), *unit)
         if "image" in entry:
-            query, about = load_arrays(inputs.query)
+            query, query_metadata = load_arrays(inputs.query)
             root, row = Path(inputs.manifest).parent, picture_row(view, query)
-            itself = np.array([str((root / name).resolve()) == about["path"] for name in images["name"]])
+            itself = np.array([str((root / name).resolve()) == query_metadata["path"] for name in images["name"]])
             options = {"name": entry["image"], "itself": itself, "count": entry["count"]}
             table = picture_neighbours(view, direction, row, images, texts, features, **options)
         else:

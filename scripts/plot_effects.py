@@ -12,7 +12,7 @@ if __name__ == "__main__":
         figure = heads.effects_map(
             table,
             title=f"What each head of {wildcards.model} is worth on {wildcards.dataset}",
-            footer=f"{wildcards.model} · {wildcards.dataset} · {first['images']} images ({first['split']}), seeds "
+            footer=f"{wildcards.model} · {wildcards.dataset} · {first['images']:.0f} images ({first['split']}), seeds "
             f"{first['seeds']} · {first['accuracy']:.1f} % zero-shot accuracy with all heads",
         )
         drawing.save(figure, *snakemake.output)

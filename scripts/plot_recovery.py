@@ -13,7 +13,7 @@ if __name__ == "__main__":
             table = table[table[key] == wildcards[key]]
         first = table.iloc[0]
         mlps = ", MLPs kept" if first["mlps"] == "kept" else ""
-        source = f"layers {first['layers']} explained, the rest at its mean{mlps} · {first['images']} images "
+        source = f"layers {first['layers']} explained, the rest at its mean{mlps} · {first['images']:.0f} images "
         source += f"({first['split']}), seeds {first['seeds']}, {PROTOCOLS[first['protocol']]}"
         figure = heads.recovery(
             table,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from clipspectra.arrays import load_arrays, load_table, save_arrays, save_table, versions
+from clipspectra.arrays import load_arrays, load_table, save_arrays, save_table, split_names, versions, with_source
 from clipspectra.data.datasets import masked_rows
 from clipspectra.jobs import job, model_arguments, progress
 
@@ -17,11 +17,11 @@ if __name__ == "__main__":
         from clipspectra.segmentation import images as segmentation
         from clipspectra.segmentation.maps import target_classes
         from clipspectra.towers import models
-        from clipspectra.towers.devices import enough_memory
+        from clipspectra.towers.devices import explain_out_of_memory
         from clipspectra.towers.families import adapt
 
         wildcards, resources, params = snakemake.wildcards, snakemake.resources, snakemake.params
-        first_method, squashed, seed = params.methods[0], params.geometry == "squashed", int(wildcards.seed)
+        squashed, seed = params.geometry == "squashed", int(wildcards.seed)
         table, root = masked_rows(load_table(snakemake.input.images)), Path(snakemake.input.manifest).parent
         arrays, metadata = load_arrays(snakemake.input.classes, "class")
         loaded = models.load(**model_arguments(snakemake), device=resources.device)
@@ -29,39 +29,35 @@ if __name__ == "__main__":
         labels = target_classes(params.target, table, metadata, wildcards.dataset)
         to_mask = mask_transform(loaded.preprocess, loaded.image_size, squashed)
         files = ImageFiles(table, root, loaded.preprocess, to_mask, params.mask_pixels)
-        tables, skipped, pictures = [], [], Path(snakemake.output.pictures) if params.save_images else None
-        if pictures:
-            pictures.mkdir()
 
         def batch_evidence(images, rows, methods):
-            classes = None if labels is None else labels[rows]
-            return segmentation.method_evidence(
-                loaded.model, images, classifier, methods, classes=classes, tower=tower, log=log
-            )
+            options = {"classes": None if labels is None else labels[rows], "tower": tower, "log": log}
+            return segmentation.method_evidence(loaded.model, images, classifier, methods, **options)
 
+        tables, skipped = [], []
         options = {"workers": snakemake.threads - 1, "on_bad_image": params.on_bad_image, "skipped": skipped}
-        with progress(None, "segmentation", total=len(table), unit="image") as bar, enough_memory(resources.batch_size):
+        bar = progress(None, "segmentation", total=len(table), unit="image")
+        with bar, explain_out_of_memory(resources.batch_size):
             for rows, (images, masks) in batches(files, resources.batch_size, **options):
                 masks, evidence = masks.numpy(), batch_evidence(images, rows, params.methods)
-                own = None if squashed else segmentation.own_masks(files, rows, masks.shape[-2:])
-                tables.append(segmentation.score_batch(evidence, tower.grid, masks, rows, own))
-                if pictures:
-                    names = [f"{number:06d}" for number in table["row"].iloc[rows]]
-                    shown = segmentation.example_arrays(files, rows, masks, evidence[first_method], tower.grid)
-                    segmentation.save_pictures(pictures, names, shown)
+                masks_and_boxes = None if squashed else segmentation.own_masks(files, rows, masks.shape[-2:])
+                tables.append(segmentation.score_batch(evidence, tower.grid, masks, rows, masks_and_boxes))
+                if params.save_images:
+                    values = next(iter(evidence.values()))  # of the first method
+                    examples = segmentation.example_arrays(files, rows, masks, values, tower.grid)
+                    segmentation.save_pictures(Path(snakemake.output.pictures), table["row"].iloc[rows], examples)
                 bar.update(len(images))
-        for bad in skipped:
-            log(f"skipped {table['image'].iloc[bad['image']]}: {bad['reason']}")
+        segmentation.log_skipped(skipped, table, log)
         by_image = pd.concat(tables, ignore_index=True)
-        about = {key: wildcards[key] for key in ("model", "dataset", "seed")}
-        about |= {"split": "+".join(sorted(set(table["split"]))), "target": params.target, "geometry": params.geometry}
-        summary = segmentation.summarise(by_image, seed)
-        save_table(snakemake.output.scores, pd.DataFrame(about, index=summary.index).join(summary))
-        by_image.insert(0, "image", table["image"].to_numpy()[by_image["row"]])
-        save_table(snakemake.output.images, by_image.drop(columns="row"))
-        kinds, rows = map(list, zip(*segmentation.choose_examples(by_image, first_method, seed)))
+        source = {key: wildcards[key] for key in ("model", "dataset", "seed")}
+        source |= {"split": split_names(table), "target": params.target, "geometry": params.geometry}
+        save_table(snakemake.output.scores, with_source(segmentation.summarise(by_image, seed), source))
+        names = {"image": table["image"].to_numpy()[by_image["row"]]}
+        save_table(snakemake.output.images, with_source(by_image.drop(columns="row"), names))
+        method = by_image["method"].iloc[0]  # the first that the tower supports
+        kinds, rows = map(list, zip(*segmentation.choose_examples(by_image, method, seed)))
         images, masks = (torch.stack(tensors) for tensors in zip(*(files[row][1] for row in rows)))
-        values = batch_evidence(images, rows, [first_method])[first_method]
+        values = batch_evidence(images, rows, [method])[method]
         examples = segmentation.example_arrays(files, rows, masks.numpy(), values, tower.grid)
-        metadata = about | {"kinds": kinds, "method": first_method, "sha256": loaded.sha256 or "", "code": params.code}
+        metadata = source | {"kinds": kinds, "method": method, "sha256": loaded.sha256 or "", "code": params.code}
         save_arrays(snakemake.output.examples, examples, metadata | versions("torch", "open_clip_torch"))

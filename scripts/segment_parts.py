@@ -3,25 +3,25 @@
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
-from clipspectra.arrays import load_arrays, load_table, save_table
+from clipspectra.arrays import load_arrays, load_table, save_table, with_source
 from clipspectra.data.datasets import masked_rows
 from clipspectra.jobs import job, model_arguments
 
 IMAGES = 200  # spread evenly over the eval images
 
 if __name__ == "__main__":
-    with job(snakemake.log[0]):
+    with job(snakemake.log[0]) as log:
         import torch
 
         from clipspectra.data.geometry import mask_transform
         from clipspectra.data.pictures import ImageFiles, batches
         from clipspectra.explanations.methods import load_explanations
         from clipspectra.segmentation import units
+        from clipspectra.segmentation.images import log_skipped
         from clipspectra.segmentation.maps import target_classes
         from clipspectra.towers import models
-        from clipspectra.towers.devices import enough_memory
+        from clipspectra.towers.devices import explain_out_of_memory
         from clipspectra.towers.families import adapt
 
         wildcards, resources, params = snakemake.wildcards, snakemake.resources, snakemake.params
@@ -34,21 +34,22 @@ if __name__ == "__main__":
         labels = target_classes(params.target, table, metadata, wildcards.dataset)
         to_mask = mask_transform(loaded.preprocess, loaded.image_size, params.geometry == "squashed")
         files = ImageFiles(table, root, loaded.preprocess, to_mask, params.mask_pixels)
-        options = {"workers": snakemake.threads - 1, "on_bad_image": params.on_bad_image, "skipped": []}
         components = {}
         if "components" in snakemake.input.keys():
             components = units.leading_components(load_explanations(snakemake.input.components))
-        evidence, masks = [], []
-        with enough_memory(resources.batch_size):
+        evidence, masks, skipped = [], [], []
+        options = {"workers": snakemake.threads - 1, "on_bad_image": params.on_bad_image, "skipped": skipped}
+        with explain_out_of_memory(resources.batch_size):
             for rows, (images, batch_masks) in batches(files, resources.batch_size, **options):
                 classes = None if labels is None else labels[rows]
                 evidence.append(
                     units.unit_evidence(loaded.model, images, classifier, components, classes=classes, tower=tower)
                 )
                 masks.append(batch_masks.numpy())
+        log_skipped(skipped, table, log)
         evidence = {unit: torch.cat([batch[unit] for batch in evidence]) for unit in evidence[0]}
         tables = units.unit_tables(tower, components)
         alone, together = units.score_units(evidence, tables, np.concatenate(masks), tower.grid)
-        about = {key: wildcards[key] for key in ("model", "dataset", "seed")}
+        source = {key: wildcards[key] for key in ("model", "dataset", "seed")}
         for path, scores in ((snakemake.output.parts, alone), (snakemake.output.together, together)):
-            save_table(path, pd.DataFrame(about, index=scores.index).join(scores))
+            save_table(path, with_source(scores, source))

@@ -15,11 +15,11 @@ ERRORS = ("sum_error", "stored_sum_error", "model_error")
 def exactness(path):
     """(one row of the table of errors, rows of the table of skipped images), from a shard's metadata."""
     arrays, metadata = load_arrays(path, "row")
-    study, skipped = {key: metadata[key] for key in ("model", "dataset", "seed")}, json.loads(metadata["skipped"])
-    row = study | {"shard": Path(path).stem, "images": len(arrays["row"]), "skipped": len(skipped)}
+    source, skipped = {key: metadata[key] for key in ("model", "dataset", "seed")}, json.loads(metadata["skipped"])
+    row = source | {"shard": Path(path).stem, "images": len(arrays["row"]), "skipped": len(skipped)}
     row |= {f"largest_{name}": float(metadata[name]) for name in ERRORS}
     row |= {key: metadata[key] for key in ("precision", "dtype", "sha256", "torch", "open_clip_torch")}
-    return row, [study | image for image in skipped]
+    return row, [source | image for image in skipped]
 
 
 if __name__ == "__main__":

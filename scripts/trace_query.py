@@ -18,7 +18,7 @@ def trace_table(traced, components, texts):
 
     traced: Trace; components: its Components; texts: table of best_texts
     """
-    texts = texts.loc[list(map(tuple, components.where))].reset_index()
+    texts = texts.loc[list(map(tuple, components.units))].reset_index()
     positive = traced.score > 0
     named, opposite = (np.where(positive == top, texts["top"], texts["bottom"]) for top in (True, False))
     columns = {"place": np.arange(len(texts)), "score": traced.score, "strength": texts["strength"]}
@@ -32,7 +32,7 @@ def own_scores(query, components, explanations, basis):
     z, scalars = (query[name][0].astype(np.float64) for name in ("z", "scalars"))
     return [
         component_scores(np.r_[z[head], scalars], basis[head], direction[None], explanations[head].mean)[0]
-        for head, direction in zip(map(tuple, components.where[:, :2]), components.directions)
+        for head, direction in zip(map(tuple, components.units[:, :2]), components.directions)
     ]
 
 
@@ -55,10 +55,10 @@ if __name__ == "__main__":
         components, rng = Components.load(inputs.components), np.random.default_rng(params.seed)
         centred = centred_queries(query, features, mean)[0]
         traced = trace(centred, components, share=entry["share"], most=entry["most"], rng=rng)
-        components = components.rows(traced.order)
+        components = components.select(traced.order)
         table = trace_table(traced, components, best_texts(inputs.names))
         if "z" in query:
-            heads = sorted(set(map(tuple, components.where[:, :2].tolist())))
+            heads = sorted(set(map(tuple, components.units[:, :2].tolist())))
             explanations = load_explanations(inputs.components, heads)
             scores = own_scores(query, components, explanations, load_arrays(inputs.basis, "basis")[0]["basis"])
             table.insert(table.columns.get_loc("score") + 1, "own_score", scores)

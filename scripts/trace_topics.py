@@ -16,7 +16,7 @@ SCORES = ["components", "heads", "cosine", "reachable", "random_cosine"]
 
 def summary(traced, components):
     """Scores of one topic's Trace: how many components and heads it takes, and how well they reconstruct the topic."""
-    heads = set(map(tuple, components.where[traced.order, :2].tolist()))
+    heads = set(map(tuple, components.units[traced.order, :2].tolist()))
     row = {"components": len(traced.order), "heads": len(heads), "cosine": traced.cosine[-1]}
     return row | {"reachable": traced.reachable, "random_cosine": traced.control[:, -1].mean()}
 

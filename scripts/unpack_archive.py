@@ -4,14 +4,15 @@ from pathlib import Path
 
 from clipspectra import InputError
 from clipspectra.arrays import save_table
-from clipspectra.data.archives import SOURCES, TERMS, check_complete
+from clipspectra.data.archives import ACCESS_NOTES, SOURCES, check_complete
 from clipspectra.data.downloads import check_digest
 from clipspectra.jobs import job
 
 if __name__ == "__main__":
     with job(snakemake.log[0]) as log:
-        for key, path in snakemake.params.missing.items():
-            raise InputError(f"Config, {key}: {path} is not there.{TERMS.get(snakemake.params.source, '')}")
+        if snakemake.params.missing:
+            key, path = next(iter(snakemake.params.missing.items()))
+            raise InputError(f"Config, {key}: {path} is not there.{ACCESS_NOTES.get(snakemake.params.source, '')}")
         files = {name: Path(path) for name, path in snakemake.input.items()}
         for name, path in files.items():
             check_digest(path, snakemake.params.digests[name])

@@ -21,7 +21,7 @@ CHUNK = 10000  # images written at a time
 
 
 def store_components(folder, heads, components, texts, width, rng):
-    """Files as explain_heads writes them, and of a text pool; 16 heads a layer, 5 texts at each end."""
+    """Files as explain_heads writes them, and of a text pool; 16 heads per layer, 5 texts at each end."""
     explanations, tables = {}, []
     for number in range(heads):
         frame = np.linalg.qr(rng.normal(size=(width, components)))[0].T
@@ -48,7 +48,7 @@ def answer(folder, query, rng):
     features = load_arrays(folder / "texts.safetensors", "features")[0]["features"]
     components = Components.load(folder / "components.safetensors")
     traced = trace(centred_queries({"features": query}, features, None)[0], components, rng=rng)
-    return traced, best_texts(folder / "components.parquet").loc[list(map(tuple, components.where[traced.order]))]
+    return traced, best_texts(folder / "components.parquet").loc[list(map(tuple, components.units[traced.order]))]
 
 
 def store_images(folder, images, width, rng):

@@ -13,7 +13,8 @@ CHAPTERS = ("towers", "data", "contributions", "explanations", "evaluation", "se
 INTRODUCTION = """# In Python
 
 The core is the package `clipspectra`. `pip install .` in a clone installs it with what it needs, without Snakemake
-(`pip install '.[workflow]'` adds it). Each chapter offers the names below, and imports them when they are first used.
+(`pip install -e '.[workflow]'` adds it, from the clone itself: the workflow refuses to run beside another copy of the
+package). Each chapter offers the names below, and imports them when they are first used.
 Arrays are described by the words of their axes: `[image, layer, head, d_embed]`. Input that cannot be used raises
 `clipspectra.InputError`, whose message names it and says what to do.
 

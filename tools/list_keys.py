@@ -12,16 +12,20 @@ HEADING = "## All keys\n\n"
 def keys(schema, path=""):
     """Yield (key, what it is, default) of all keys below a schema; <name> stands for a name of one's own."""
     required = set(schema.get("required", [])) | set(schema.get("then", {}).get("required", []))
-    for name, of in schema.get("properties", {}).items():
+    for name, subschema in schema.get("properties", {}).items():
         key, default = f"{path}{name}", "required" if name in required else ""
-        inner, items = of.get("additionalProperties"), of.get("items")
-        inside = [*keys(of, f"{key}."), *(keys(inner, f"{key}.<name>.") if isinstance(inner, dict) else [])]
+        inner, items = subschema.get("additionalProperties"), subschema.get("items")
+        inside = [*keys(subschema, f"{key}."), *(keys(inner, f"{key}.<name>.") if isinstance(inner, dict) else [])]
         inside += keys(items, f"{key}[].") if isinstance(items, dict) else []
-        if "default" in of and not (inside and of["default"] == {}):
-            default = "null" if of["default"] is None else yaml.safe_dump(of["default"], default_flow_style=True)
-            default = "all" if of["default"] == of.get("items", {}).get("enum", "") else default
+        value = subschema.get("default")
+        if "default" in subschema and not (inside and value == {}):
+            default = "null" if value is None else yaml.safe_dump(value, default_flow_style=True)
+            default = "all" if value == subschema.get("items", {}).get("enum", "") else default
             default = default.removesuffix("\n...\n").strip().replace("\n", " ")
-        yield key, f"{of.get('description', '')}{choices(of)}", default
+        yield key, f"{subschema.get('description', '')}{choices(subschema)}", default
+        for entry, suffix in ((inner, ".<name>"), (items, "[]")):
+            if isinstance(entry, dict) and "description" in entry and "properties" in entry:
+                yield key + suffix, entry["description"], ""
         yield from inside
 
 

@@ -119,15 +119,23 @@ def save_latex(path, table):
 
 
 def over_seeds(table, scores, means=()):
-    """One row for each combination of the other columns: mean and sample sd over seeds of scores, the mean of means."""
-    keys = [column for column in table.columns if column not in {"seed", *scores, *means}]
+    """One row for each combination of the other columns: mean and sample sd over seeds of scores, the mean of means.
+
+    The number of images, where a seed may lack unreadable ones, is a mean too and keeps its place.
+    """
+    keys = [column for column in table.columns if column not in {"seed", "images", *scores, *means}]
     grouped = table.groupby(keys, sort=False, dropna=False)
     summary = {"seeds": grouped["seed"].agg(lambda seeds: ", ".join(map(str, sorted(set(seeds)))))}
     for score in scores:
         summary[score] = grouped[score].mean()
         summary[f"{score}_sd"] = grouped[score].std().fillna(0)
     summary |= {name: grouped[name].mean() for name in means}
-    return pd.DataFrame(summary).reset_index()
+    summary = pd.DataFrame(summary).reset_index()
+    if "images" in table.columns and "images" not in means:
+        images = grouped["images"].mean().to_numpy()
+        place = sum(column in keys for column in table.columns[: table.columns.get_loc("images")])
+        summary.insert(place, "images", images.astype(int) if (images % 1 == 0).all() else images)
+    return summary
 
 
 def with_source(table, source):
@@ -135,13 +143,18 @@ def with_source(table, source):
     return table.assign(**source)[[*source, *(column for column in table.columns if column not in source)]]
 
 
+def split_names(images):
+    """The splits of a table of images in one word, such as "test+train"."""
+    return "+".join(sorted(set(images["split"])))
+
+
 def load_table(path, numbers=()):
     """Read a table that save_table wrote. Names stay text, a class "007" or "NA" too; `numbers` may be blank."""
     if str(path).endswith(".parquet"):
         return pd.read_parquet(path)
-    texts = NAMES
     with open(path, encoding="utf-8") as file:
         header = next(csv.reader(file))
+    texts = [*NAMES, *(column for column in header if column.startswith(("high_", "low_")))]  # values of factors
     if {"image", "label", "class", "split"} <= set(header):  # of a manifest, whose factors are texts too
         texts = [column for column in header if column not in ("label", "row")]
     return pd.read_csv(

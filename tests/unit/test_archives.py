@@ -90,6 +90,10 @@ def test_pascal_voc(tmp_path):
     assert (mask == 1).sum() == 20 * 20 + 7 * 10
     with pytest.raises(InputError, match="waterbirds.tar.gz is not the archive of Pascal VOC 2012"):
         pascal_voc({"archive": archives_small.waterbirds(tmp_path)}, tmp_path / "other")
+    with tarfile.open(tmp_path / "voc.tar", "a") as tar:
+        add(tar, "VOCdevkit/VOC2012/ImageSets/Segmentation/train.txt", b"2007_000009")
+    with pytest.raises(InputError, match="lacks VOCdevkit/.*/2007_000009.jpg, which VOCdevkit/.*/train.txt lists"):
+        pascal_voc({"archive": tmp_path / "voc.tar"}, tmp_path / "again" / "images")
 
 
 def test_waterbirds(tmp_path):

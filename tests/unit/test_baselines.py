@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from towers_small import pictures, small
 
 from clipspectra.segmentation.baselines import BASELINES, traced_forward
-from clipspectra.segmentation.maps import component_evidence, patch_evidence, variants
+from clipspectra.segmentation.maps import component_evidence, last_layer_maps, patch_evidence
 from clipspectra.towers.families import Unsupported, adapt
 
 BRIGHT = 6  # of 16 patches
@@ -110,7 +110,7 @@ def test_components_and_heads_add_up(name):
     assert torch.equal(classes, top1)
     rest = evidence - heads.sum((1, 2))
     torch.testing.assert_close(rest, rest[:, :1].expand_as(rest), atol=1e-11, rtol=0)
-    last, magnitude = variants(heads).values()
+    last, magnitude = last_layer_maps(heads).values()
     assert (magnitude >= last.abs() - 1e-12).all()
 
 

@@ -18,7 +18,7 @@ from clipspectra.concepts.outcomes import (
     Outcome,
     PreparedIntervention,
     predictions,
-    random_pool,
+    random_candidates,
     select_units,
     unit_counts,
 )
@@ -97,14 +97,14 @@ def test_the_rule_counts_what_holds_the_share():
 
 def test_random_units_are_drawn_from_those_not_held_at_their_mean(study):
     before = Intervention().edited({"do": "remove", "all_but_last": 1}, [], study.stored)
-    assert random_pool({"heads": []}, before, study.table) == [(2, head) for head in range(4)]
-    pool = random_pool({"components": []}, before, study.table)
-    assert {unit[0] for unit in pool} == {2}
-    assert len(pool) == ((study.table["layer"] == 2) & (study.table["share_of_head"] >= 0.01)).sum()
-    assert random_pool({"mlps": True}, before, study.table) == []
+    assert random_candidates({"heads": []}, before, study.table) == [(2, head) for head in range(4)]
+    candidates = random_candidates({"components": []}, before, study.table)
+    assert {unit[0] for unit in candidates} == {2}
+    assert len(candidates) == ((study.table["layer"] == 2) & (study.table["share_of_head"] >= 0.01)).sum()
+    assert random_candidates({"mlps": True}, before, study.table) == []
     edit = {"do": "remove", "heads": [[2, 1], [0, 3]]}
-    units, wanted, table = select_units(edit, study.table, study.stored, study.told, [], None, CLASSIFIER)
-    assert (units, wanted, len(table)) == ([(2, 1), (0, 3)], 2, 2)
+    units, chosen_count, table = select_units(edit, study.table, study.stored, study.told, [], None, CLASSIFIER)
+    assert (units, chosen_count, len(table)) == ([(2, 1), (0, 3)], 2, 2)
 
 
 def test_accuracy_by_group_and_the_worst():

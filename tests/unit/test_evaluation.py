@@ -6,7 +6,7 @@ import pytest
 
 from clipspectra.evaluation.accuracy import ablations, component_scores, eta_squared, in_top_k, mean_ablated, zero_shot
 from clipspectra.figures.heads import clearest_components, head_factors
-from clipspectra.segmentation.maps import stretch
+from clipspectra.segmentation.maps import min_max_normalise
 from clipspectra.segmentation.scoring import predictions, scores
 
 rng = np.random.default_rng(0)
@@ -84,6 +84,13 @@ def test_head_factors_are_eta_squared_of_the_whole_head():
     assert clearest_components(table, ["x"], least_share=0).iloc[0]["eta2"] == pytest.approx(eta.max())
 
 
+def test_components_of_little_variance_are_shown_where_there_are_no_others():
+    table = pd.DataFrame({"layer": [-1, 0, 0], "head": [-1, 0, 0], "component": [0, 0, 1], "share": [0.9, 0.02, 0.04]})
+    table["eta2_x"] = [0.9, 0.5, 0.7]
+    assert clearest_components(table, [])["share"].tolist() == [0.04]
+    assert clearest_components(table, ["x"])["eta2"].tolist() == [0.7]
+
+
 def test_segmentation_scores_on_a_known_case():
     import torch
 
@@ -99,7 +106,7 @@ def test_segmentation_scores_on_a_known_case():
     void = mask.copy()
     void[0, 0] = 255  # not labelled: the miss no longer counts
     assert scores(half, void).pixel_accuracy == 1
-    flat = stretch(torch.full((1, 4, 4), 0.3)).numpy()
+    flat = min_max_normalise(torch.full((1, 4, 4), 0.3)).numpy()
     assert not predictions(flat).any()
     assert np.isfinite(scores(flat, mask).mean_ap)
     with pytest.raises(ValueError, match="they must be equal"):

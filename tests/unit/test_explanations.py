@@ -6,7 +6,7 @@ import pytest
 import torch
 from towers_small import SMALL, small
 
-from clipspectra.arrays import save_arrays, save_latex
+from clipspectra.arrays import load_table, over_seeds, save_arrays, save_latex, save_table
 from clipspectra.contributions.exact import head_basis, value_grams
 from clipspectra.contributions.moments import Moments
 from clipspectra.contributions.stored import StoredActivations
@@ -220,6 +220,17 @@ def test_label_hits_against_chance():
     assert "of the whole embedding" not in table.index
 
 
+def test_factor_values_that_look_like_numbers_stay_text(tmp_path):
+    """They are found again in the table of factors that evaluate_labels reads."""
+    vocabulary = {"lens": {"007": ["wide"], "1.50": ["long"]}}
+    factors = pd.DataFrame({"layer": 0, "head": 0, "component": range(2), "eta2_lens": 0.9})
+    factors = factors.assign(high_lens=["007", "1.50"], low_lens=["1.50", "007"])
+    save_table(tmp_path / "factors.csv", factors)
+    texts = factors[["layer", "head", "component"]].assign(pole="top", place=0, text=["a wide lens", "a wide lens"])
+    table = hit_rates(texts, load_table(tmp_path / "factors.csv"), vocabulary, rng=rng, draws=9)
+    assert table["value_hits"].tolist() == [50, 50]
+
+
 def test_stability_of_the_same_and_of_turned_components():
     features = unit(TEXTS - TEXTS.mean(0))
     explanation = explain_components(DATA, TEXTS, threshold=1.0)
@@ -248,3 +259,12 @@ def test_latex_has_mean_and_sd(tmp_path):
     text = (tmp_path / "t.tex").read_text()
     assert r"a\_b & 71.23 $\pm$ 0.50 & 3" in text
     assert "sd" not in text
+
+
+def test_seeds_that_skipped_images_are_averaged():
+    table = pd.DataFrame({"model": "m", "seed": [0, 1], "images": [200, 199], "group": "all", "top1": [60.0, 70.0]})
+    row = over_seeds(table, ["top1"])
+    assert row.columns.tolist() == ["model", "images", "group", "seeds", "top1", "top1_sd"]
+    assert row[["images", "seeds", "top1"]].to_numpy().tolist() == [[199.5, "0, 1", 65]]
+    assert over_seeds(table.assign(images=200), ["top1"])["images"].dtype == int
+    assert over_seeds(table, ["top1"], ["images"]).columns.tolist()[-1] == "images"

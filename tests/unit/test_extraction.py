@@ -110,7 +110,7 @@ def test_the_error_of_autocast_is_recorded(table, tmp_path, request):
     arrays, (proof,), _ = extracted(loaded, table, tmp_path)
     assert arrays["z"].dtype == np.float32
     assert 1e-4 < proof["sum_error"] < devices.LARGEST_ERROR["bf16"]
-    with pytest.raises(InputError, match="'fp8' is no precision; use one of fp32, tf32, fp16, bf16"):
+    with pytest.raises(InputError, match="'fp8' is not a precision; use one of fp32, tf32, fp16, bf16"):
         models.load(*(request.config.rootpath / part for part in MODEL), precision="fp8")
 
 
@@ -151,25 +151,26 @@ def test_activations_that_are_not_finite_and_wrong_sums_are_refused(table, tmp_p
 
 
 def test_too_little_memory_names_the_batch_to_try():
-    with pytest.raises(InputError, match="batches of 100 images; set batch_size to 50"), devices.enough_memory(100):
+    sentence = "batches of 100 images; set batch_size to 50"
+    with pytest.raises(InputError, match=sentence), devices.explain_out_of_memory(100):
         torch.empty(2**55)
-    with pytest.raises(InputError, match="take a smaller model"), devices.enough_memory(1):
+    with pytest.raises(InputError, match="take a smaller model"), devices.explain_out_of_memory(1):
         raise torch.OutOfMemoryError
-    with pytest.raises(RuntimeError, match="something else"), devices.enough_memory(1):
+    with pytest.raises(RuntimeError, match="something else"), devices.explain_out_of_memory(1):
         raise RuntimeError("something else")
 
 
 def test_two_jobs_take_two_gpus(request):
     """Processes that run at the same time lock different GPUs."""
     uuids = [f"test-{os.getpid()}-{number}" for number in range(2)]
-    code = f"from clipspectra.towers.devices import free_gpu; print(free_gpu({uuids}), flush=True); input()"
+    code = f"from clipspectra.towers.devices import lock_free_gpu; print(lock_free_gpu({uuids}), flush=True); input()"
     options = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     environment = {"PYTHONPATH": str(request.config.rootpath / "scripts"), "PATH": ""}
     jobs = [subprocess.Popen([sys.executable, "-c", code], env=environment, **options) for _ in range(2)]
     assert sorted(job.stdout.readline() for job in jobs) == ["0\n", "1\n"]
     for job in jobs:
         job.communicate("\n")
-    assert devices.free_gpu(uuids) == 0
+    assert devices.lock_free_gpu(uuids) == 0
 
 
 def test_memory_holds_only_the_tokens_that_are_read(loaded):

@@ -81,7 +81,7 @@ def test_a_mask_of_another_size_is_named(tmp_path):
     _, error = ImageFiles(table, tmp_path, preprocess, mask_transform(preprocess, SIZE))[0]
     assert isinstance(error, InputError)
     assert "mask.png has 9 × 9 pixels" in str(error)
-    assert "has 80 × 40; they must be of one size" in str(error)
+    assert "has 80 × 40; they must have the same size" in str(error)
 
 
 def test_unseen_pixels_do_not_count():

@@ -13,6 +13,7 @@ import torch
 from open_clip.transformer import QuickGELU
 from PIL import Image
 
+from choose_images import count_images
 from clipspectra import InputError
 from clipspectra.arrays import atomic_write, load_table, save_table
 from clipspectra.data import texts
@@ -148,6 +149,8 @@ def test_rows_of_a_seed():
     assert set(choose_rows(table, roles, seed=2)["image"]) != set(chosen["image"])
     with pytest.raises(InputError, match="No images are left for role 'eval'"):
         choose_rows(table, roles | {"eval": {"split": "val", "per_class": 3}}, seed=1)
+    table.loc[table["class"] == "cat", "split"] = "val"  # of no role, but among the classes
+    assert count_images(choose_rows(table, roles, seed=1), table["class"])["cat"].tolist() == [0, 0]
 
 
 def test_roles_share_a_split_without_overlap():
@@ -174,7 +177,7 @@ def test_manifests(tmp_path):
     with pytest.raises(InputError, match="lacks the columns label"):
         read_manifest(tmp_path / "short.csv")
     save_table(tmp_path / "words.csv", manifest(3).assign(label=["a", "b", "c"]))
-    with pytest.raises(InputError, match="labels that are no whole numbers"):
+    with pytest.raises(InputError, match="labels that are not whole numbers"):
         read_manifest(tmp_path / "words.csv")
     save_table(tmp_path / "double.csv", pd.concat([manifest(3), manifest(1)]))
     with pytest.raises(InputError, match="000.png twice"):
@@ -213,7 +216,7 @@ def test_masks_with_other_values_are_refused(tmp_path):
     path = tmp_path / "mask.png"
     for mask in (np.full((4, 4), 255), np.full((4, 4), 7), np.zeros((4, 4, 3))):
         Image.fromarray(mask.astype(np.uint8)).save(path)
-        with pytest.raises(InputError, match="mask.png must hold one number a pixel: 0 for background"):
+        with pytest.raises(InputError, match="mask.png must hold one number per pixel: 0 for background"):
             open_mask(path)
     mask = np.array([[0, 1], [255, 0]], np.uint8)
     Image.fromarray(mask).save(path)
@@ -239,6 +242,8 @@ def test_a_generated_pool(tmp_path):
     path.write_text('templates: ["{animal} in {colour}", a photo]\nwords: {animal: [a cat, an owl], colour: [red, 7]}')
     expected = ["a cat in red", "a cat in 7", "an owl in red", "an owl in 7", "a photo"]
     assert texts.generated_pool(path) == (expected, {"blank": 0, "double": 0})
+    path.write_text('templates: ["a {n} and a {n}"]\nwords: {n: [cat, dog]}')
+    assert texts.generated_pool(path) == (["a cat and a cat", "a dog and a dog"], {"blank": 0, "double": 0})
     path.write_text('templates: ["{beast}"]\nwords: {animal: [a cat]}')
     with pytest.raises(InputError, match=r"The template '\{beast\}' of .* needs the words 'beast'"):
         texts.generated_pool(path)

@@ -56,8 +56,8 @@ def table(path, *lines, encoding="utf-8"):
         ([HEADER + ",class", *(row + ",x" for row in ROWS)], {}, "has two columns 'class'"),
         ([HEADER, "a.png,0,cat ,,train,", ROWS[1]], {}, "line 2, has class 'cat ', which begins or ends with an inv"),
         ([HEADER, ROWS[0], "b.png,1,dog,,test\u00a0,"], {}, r"line 3, has split 'test\\xa0', which begins or ends"),
-        ([HEADER, ROWS[0], "b.png,one,dog,,test,"], {}, "no whole numbers, the first in line 3: 'one'"),
-        ([HEADER, ROWS[0], "b.png,1.5,dog,,test,"], {}, "no whole numbers, the first in line 3: '1.5'"),
+        ([HEADER, ROWS[0], "b.png,one,dog,,test,"], {}, "not whole numbers, the first in line 3: 'one'"),
+        ([HEADER, ROWS[0], "b.png,1.5,dog,,test,"], {}, "not whole numbers, the first in line 3: '1.5'"),
         ([HEADER, ROWS[0], "b.png,1,cat,,test,"], {}, "gives class 'cat' more than one label: 0, 1"),
         ([HEADER, ROWS[0], "b.png,1,,,test,"], {}, "has no class in 1 rows, the first in line 3"),
         ([HEADER, ROWS[0], ",1,dog,,test,"], {}, "names no image in line 3"),
@@ -263,7 +263,7 @@ def test_values_and_files_that_are_not_texts_are_refused(tmp_path):
     [
         ("templates: ['a {n}']\nwords: {n: cat}", "'words', a list for each name"),
         ("templates: 'a {n}'\nwords: {n: [cat]}", "needs 'templates', a list"),
-        ("templates: ['{}']\nwords: {n: [cat]}", "needs the words ''"),
+        ("templates: ['{}']\nwords: {n: [cat]}", "has .. without a name; write .name."),
         ("templates: ['a {n']\nwords: {n: [cat]}", "cannot be filled"),
         ("templates: ['{n:5d}']\nwords: {n: [cat]}", "cannot be filled"),
         ("templates: ['{n}']\nwords: {n: [[a], cat]}", "must be texts; .* is not"),
@@ -339,9 +339,9 @@ def test_keys_of_a_config_are_texts_as_written_and_nothing_is_shared(tmp_path):
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("a:\n  b: 1\nc: 2\na:\n  d: 3\n", "line 4: the key 'a' stands there twice, first in line 1"),
-        ("a:\n  no: 1\n", 'line 2: YAML takes the key no for no text; write it in quotes, "no"'),
-        ("a: {on: 1}\n", 'line 1: YAML takes the key on for no text; write it in quotes, "on"'),
+        ("a:\n  b: 1\nc: 2\na:\n  d: 3\n", "line 4: the key 'a' is given twice, first in line 1"),
+        ("a:\n  no: 1\n", 'line 2: YAML does not read the key no as text; write it in quotes, "no"'),
+        ("a: {on: 1}\n", 'line 1: YAML does not read the key on as text; write it in quotes, "on"'),
         ("a:\n\tb: 1\n", "line 2: .*Indent with spaces, not with tabs"),
         ("a: [1, 2\nb: 3\n", "line 2: "),
         ("? [a, b]\n: 1\n", "line 1: a list cannot be a key"),

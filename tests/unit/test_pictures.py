@@ -113,7 +113,7 @@ def test_masks_follow_their_pictures(orientation, shape, tmp_path):
             with pytest.raises(InputError, match=f"orientation {orientation}.*set mask_pixels of the dataset to"):
                 upright_mask(path, picture, size)
     Image.fromarray(mask[:, :-4]).save(path)
-    with pytest.raises(InputError, match=f"turned by EXIF .orientation {orientation}.; they must be of one size"):
+    with pytest.raises(InputError, match=f"turned by EXIF .orientation {orientation}.; they must have the same size"):
         upright_mask(path, picture, size)
 
 

@@ -28,10 +28,10 @@ def study(tmp_path_factory):
 
 
 def test_components_are_those_of_the_heads(study):
-    where, directions = study.components.where, study.components.directions
-    assert {tuple(place) for place in where[:, :2]} == {place for place in study.told if place[0] >= 0}
-    assert (where == np.array(sorted(map(tuple, where)))).all()
-    for place, direction in zip(where, directions):
+    units, directions = study.components.units, study.components.directions
+    assert {tuple(place) for place in units[:, :2]} == {place for place in study.told if place[0] >= 0}
+    assert (units == np.array(sorted(map(tuple, units)))).all()
+    for place, direction in zip(units, directions):
         np.testing.assert_allclose(direction, study.told[tuple(place[:2])].components[place[2]], atol=1e-7)
 
 

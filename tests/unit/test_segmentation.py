@@ -62,6 +62,17 @@ def test_baselines_that_a_tower_does_not_support_are_left_out():
     assert list(evidence) == ["decomposition"]
     assert log[0] == "rollout is left out: rollout needs a class token, and it has none"
     assert log[1].startswith("LeGrad is left out: its attention cannot be traced")
+    with pytest.raises(InputError, match=r"none of the segmentation\.methods \(rollout, LeGrad\)"):
+        segmentation.method_evidence(model, pictures(model, 1), random_classifier(model), methods[1:], **options)
+
+
+def test_unreadable_pictures_are_logged_and_some_must_remain():
+    table, log = pd.DataFrame({"image": ["a.png", "b.png"]}), []
+    skipped = [{"image": row, "reason": "truncated"} for row in range(2)]
+    segmentation.log_skipped(skipped[1:], table, log.append)
+    assert log == ["skipped b.png: truncated"]
+    with pytest.raises(InputError, match=r"None of the 2 eval images can be read; the first, a\.png: truncated\."):
+        segmentation.log_skipped(skipped, table, log.append)
 
 
 def test_scores_of_a_batch_at_both_resolutions():
@@ -124,8 +135,8 @@ def test_pictures_are_written_as_the_model_sees_them(tmp_path):
         "maps": (1, 32, 32),
         "predictions": (1, 32, 32),
     }
-    segmentation.save_pictures(tmp_path, ["000007"], examples)
-    written = {path.stem[7:]: np.array(Image.open(path)) for path in tmp_path.glob("000007-*.png")}
+    segmentation.save_pictures(tmp_path / "pictures", [7], examples)
+    written = {path.stem[7:]: np.array(Image.open(path)) for path in tmp_path.glob("pictures/000007-*.png")}
     assert set(written) == {"image", "mask", "map", "prediction", "overlay"}
     assert (written["image"] == [200, 100, 0]).all()
     assert np.array_equal(written["mask"] == 255, masks[0] == 1)

@@ -137,14 +137,14 @@ def test_a_path_with_a_blank_is_refused_at_once(clone, tmp_path):
     command = [python, "-m", "snakemake", "--dry-run"]
     result = subprocess.run(command, cwd=place, env=environment(), capture_output=True, text=True, check=False)
     assert result.returncode != 0
-    assert f"The path of Python, {python}, has a blank or another mark" in result.stdout + result.stderr
+    assert f"The path of Python, {python}, has a blank or another character" in result.stdout + result.stderr
 
 
 @pytest.mark.parametrize(
     ("lines", "sentence"),
     [
-        ("queries: {}\nqueries: {}\n", r"line \d+: the key 'queries' stands there twice"),
-        ("demo_training: {no: {steps: 3}}\n", r"line \d+: YAML takes the key no for no text; write it in quotes"),
+        ("queries: {}\nqueries: {}\n", r"line \d+: the key 'queries' is given twice"),
+        ("demo_training: {no: {steps: 3}}\n", r"line \d+: YAML does not read the key no as text; write it in quotes"),
         ("cache: 7\n", r"Config, cache: 7 is not of type .*needs quotes \(line \d+ of .*study.yaml"),
     ],
 )

@@ -207,7 +207,7 @@ def test_what_cannot_be_edited_or_asked_is_named(study):
         "There is no layer 3, head 0, component 99: that head has",
         "5000 components are asked for, but only",
         "images of cifar-10 have no group, the first images/",
-        "Warning: The model has never learnt 'zebra'; the texts with it say little to it.",
+        "Warning: The model has never learnt 'zebra'; texts with these words mean little to it.",
         "The picture raw/nowhere.png is not there, and results/data/waterbirds/manifest.csv has no image of that name.",
     ):
         assert sentence in result.stdout
@@ -223,14 +223,14 @@ def test_what_cannot_be_edited_or_asked_is_named(study):
         (
             "queries",
             {"model": "demo", "dataset": "waterbirds"},
-            "meant here: a model, a dataset, and one of text, image",
+            "expected: a model, a dataset, and one of text, image",
         ),
         ("queries", {"model": "nobody", "dataset": "waterbirds", "text": "a"}, "own.model: there is no model 'nobody'"),
         ("queries", {"model": "demo", "dataset": "nowhere", "text": "a"}, "no dataset with fit images 'nowhere'"),
         (
             "neighbours",
             {"model": "demo", "dataset": "waterbirds", "layer": 1, "head": 0},
-            "meant here: a model, a dataset",
+            "expected: a model, a dataset",
         ),
         (
             "interventions",
@@ -247,7 +247,7 @@ def test_what_cannot_be_edited_or_asked_is_named(study):
         (
             "interventions",
             {"dataset": "waterbirds", "about": {"hue": ["x"]}, "edits": [{"do": "remove", "mlps": True}]},
-            "interventions.own.about: there is no prompt 'hue'; there is class",
+            "interventions.own.about: there is no prompt 'hue'; known: class",
         ),
     ],
 )

@@ -10,8 +10,8 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "retrieval": ["Components", "trace"],
-        "carriers": ["concept_directions", "concept_shares"],
+        "retrieval": ["Components", "Trace", "trace"],
+        "carriers": ["component_table", "concept_directions", "concept_shares"],
         "interventions": ["Edits", "Intervention"],
     },
 )

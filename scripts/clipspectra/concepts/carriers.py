@@ -56,22 +56,23 @@ def concept_shares(table, stored, explanations, directions, classifier, ranking=
     """
     classes = classifier.T - classifier.mean(1)
     readout = {"evidence": directions, "sway": classes}[ranking]
-    mean, fit = explanations[EMBEDDING, EMBEDDING].mean.astype(np.float64), stored.by_chunk(stored.fit)
-    evidence, total = [], 0.0  # [image, text] chunk by chunk, and [text, readout]
-    for chunk, inside in zip(stored.embeddings(), fit):
-        centred = chunk[inside] - mean
+    mean, fit_masks = explanations[EMBEDDING, EMBEDDING].mean.astype(np.float64), stored.by_chunk(stored.fit)
+    evidence, covariance = [], 0.0  # [image, text] chunk by chunk, and [text, readout]
+    for chunk, is_fit in zip(stored.embeddings(), fit_masks):
+        centred = chunk[is_fit] - mean
         evidence.append(centred @ directions.T)
-        total = total + evidence[-1].T @ (centred @ readout.T)
-    size = max((total**2).sum(), np.finfo(float).tiny)
+        covariance = covariance + evidence[-1].T @ (centred @ readout.T)
+    squared_norm = max((covariance**2).sum(), np.finfo(float).tiny)
     columns = {"share": [], "concept": [], "classes": []}
     for layer in progress(stored.layers, "concept shares", unit="layer"):
-        chunks = zip(stored.reduced(layer), fit, evidence)
-        sums = sum(np.einsum("ihk,it->hkt", q[inside], texts) for q, inside, texts in chunks)
+        chunks = zip(stored.reduced(layer), fit_masks, evidence)
+        sums = sum(np.einsum("ihk,it->hkt", q[is_fit], texts) for q, is_fit, texts in chunks)
         for head in range(stored.heads):
             components = explanations[layer, head].components.astype(np.float64)
             centre = np.outer(components @ explanations[layer, head].mean, sum(texts.sum(0) for texts in evidence))
-            with_text = components @ (stored.basis[layer, head] @ sums[head]) - centre  # [component, text]
-            columns["share"].append(np.einsum("ct,cr,tr->c", with_text, components @ readout.T, total) / size)
+            covariances = components @ (stored.basis[layer, head] @ sums[head]) - centre  # [component, text]
+            shares = np.einsum("ct,cr,tr->c", covariances, components @ readout.T, covariance) / squared_norm
+            columns["share"].append(shares)
             columns["concept"].append(((components @ directions.T) ** 2).mean(1))
             columns["classes"].append(((components @ classes.T) ** 2).mean(1))
     return table.assign(**{name: np.concatenate(arrays) for name, arrays in columns.items()})
@@ -85,13 +86,13 @@ def concept_components(table):
 
 
 def number_for_share(table, share, number=None):
-    """How many of the `carriers` together hold `share` of their sum; or `number`, if it is given.
+    """How many of the concept's components (`concept_components`) together hold `share`; or `number`, if it is given.
 
-    Raises InputError if there are no carriers, or fewer than `number`.
+    Raises InputError if the concept has none, or fewer than `number`.
     """
     if table.empty:
         raise InputError(
-            "No component carries the concept more than the classes: describe it by other texts, or list components."
+            "No component carries the concept more than the classes: describe it with other texts, or list components."
         )
     if number is None:
         return int(np.searchsorted(table["held"], share * (1 - 1e-12))) + 1

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from clipspectra import InputError
+from clipspectra.evaluation.accuracy import component_scores
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ class Edits:
     def __init__(self, stored, explanations, readout=None):
         self.stored, self.explanations = stored, explanations
         self.readout = np.eye(stored.basis.shape[2]) if readout is None else np.asarray(readout, np.float64)
-        self._projected = {}  # {(layer, head): basis, mean and both times the readout}
+        self._projected = {}  # {(layer, head): (basis, mean, basis.T @ readout, mean @ readout)}
 
     def run(self, interventions):
         """Yield (slice of a chunk's images, number, readout of the edited embeddings [image, out], not normalised).
@@ -189,8 +190,7 @@ class Edits:
         if factors.components:
             directions = self.explanations[head].components[list(factors.components)].astype(np.float64)
             scale = np.array(list(factors.components.values())) - factors.rest
-            scores = q @ (directions @ basis).T - directions @ mean  # [image, component]
-            total = total + (scores * scale) @ (directions @ self.readout)
+            total = total + (component_scores(q, basis, directions, mean) * scale) @ (directions @ self.readout)
         return total
 
     def _deviations(self, interventions):

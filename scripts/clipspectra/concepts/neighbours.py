@@ -29,7 +29,7 @@ def picture_row(view, query):
 
 
 def name_table(names):
-    """A table with the columns of the images', for texts or a picture: names without class and group."""
+    """Texts, or a picture, as a table with the columns of the images' table; class and group are blank."""
     return pd.DataFrame({"name": names, "class": "", "group": ""})
 
 

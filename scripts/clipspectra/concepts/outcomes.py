@@ -29,7 +29,7 @@ def unit_counts(most):
 
 
 def select_units(edit, components, stored, explanations, features, pool_mean, classifier):
-    """(units in order, how many of them are wanted, table of them) for one edit of the config.
+    """(units in order, how many of them are chosen, table of them) for one edit of the config.
 
     components: component_table of all heads; features: of the concept's texts, if the edit has one [text, d_embed]
     """
@@ -51,7 +51,7 @@ def select_units(edit, components, stored, explanations, features, pool_mean, cl
     return units, len(units), table.merge(components, how="left") if "components" in edit else table
 
 
-def random_pool(edit, before, components):
+def random_candidates(edit, before, components):
     """Units of the last edit's kind to draw random ones from: all but those already held at their mean.
 
     Components with little of their head's variance are left out, as they would be no match. components: component_table
@@ -70,16 +70,16 @@ def random_pool(edit, before, components):
 class PreparedIntervention:
     """An intervention of the config with its units selected.
 
-    before: all edits but the last; edit, units, wanted: the last one, its units in order and how many are wanted
-    pool: units to draw random ones from, empty if the last edit has no units; edits: the number of edits
+    before: all edits but the last; edit, units, chosen_count: the last one, its units in order and how many are chosen
+    candidates: units to draw random ones from, empty if the last edit has no units; edits: the number of edits
     table: the units of every edit in order, with the scores that selected them
     """
 
     before: Intervention
     edit: dict
     units: list
-    wanted: int
-    pool: list
+    chosen_count: int
+    candidates: list
     edits: int
     table: pd.DataFrame
 
@@ -95,19 +95,20 @@ def prepare(edits, stored, explanations, features, pool_mean, classifier):
     order of the edits [text, d_embed]; pool_mean: of the text pool [d_embed]; classifier: [d_embed, class]
     """
     components, before, tables = component_table(stored, explanations), Intervention(), []
-    remaining = iter(features)
+    concept_features = iter(features)
     for index, edit in enumerate(edits):
-        concept = np.array([next(remaining) for _ in edit.get("concept", [])])
-        units, wanted, table = select_units(edit, components, stored, explanations, concept, pool_mean, classifier)
+        texts = np.array([next(concept_features) for _ in edit.get("concept", [])])
+        units, chosen_count, table = select_units(edit, components, stored, explanations, texts, pool_mean, classifier)
         places = np.arange(len(table))
-        chosen = np.where((places < wanted) | (not units), "yes", "no")
+        chosen = np.where((places < chosen_count) | (not units), "yes", "no")
         tables.append(table.assign(edit=index, do=edit["do"], place=places, chosen=chosen))
         if index < len(edits) - 1:
-            before = before.edited(edit, units[:wanted], stored)
+            before = before.edited(edit, units[:chosen_count], stored)
     table = pd.concat(tables, ignore_index=True)
     front = ["edit", "do", "place", "chosen"]
     table = table[[*front, *table.columns.drop(front)]]
-    return PreparedIntervention(before, edit, units, wanted, random_pool(edit, before, components), len(edits), table)
+    candidates = random_candidates(edit, before, components)
+    return PreparedIntervention(before, edit, units, chosen_count, candidates, len(edits), table)
 
 
 @dataclass
@@ -127,27 +128,27 @@ class Outcome:
 
 
 def evaluate(prepared, stored, explanations, classifier, labels, rng):
-    """Outcome of a PreparedIntervention, with none to twice the wanted number of its units.
+    """Outcome of a PreparedIntervention, with none to twice the chosen number of its units.
 
     classifier: [d_embed, class]; labels: index of the correct class [image]; rng: of the random units
     """
-    steps = [number for number in unit_counts(max(2 * prepared.wanted, 16)) if number <= len(prepared.units)]
-    numbers, pool = sorted({*steps, prepared.wanted}), prepared.pool
-    draws = [[pool[row] for row in rng.permutation(len(pool))] for _ in range(DRAWS if pool else 0)]
+    steps = [number for number in unit_counts(max(2 * prepared.chosen_count, 16)) if number <= len(prepared.units)]
+    numbers, candidates = sorted({*steps, prepared.chosen_count}), prepared.candidates
+    draws = [[candidates[row] for row in rng.permutation(len(candidates))] for _ in range(DRAWS if candidates else 0)]
     orders = [prepared.units, *draws]
     # One flat list of interventions, each close to the one before it, so that one pass over the images serves all.
-    plan = [(order, number) for order, units in enumerate(orders) for number in numbers if number <= len(units)]
-    interventions = [prepared.intervention(orders[order][:number], stored) for order, number in plan]
+    planned_runs = [(order, number) for order, units in enumerate(orders) for number in numbers if number <= len(units)]
+    interventions = [prepared.intervention(orders[order][:number], stored) for order, number in planned_runs]
     interventions = [Intervention(), prepared.before, *interventions]
     correct = np.zeros((len(interventions), len(labels)), bool)
     runs, length = Edits(stored, explanations, classifier).run(interventions), len(stored.chunks) * len(interventions)
     for rows, number, logits in progress(runs, "interventions", total=length, unit="edit"):
         correct[number, rows] = logits.argmax(1) == labels[rows]
-    planned = dict(zip(plan, correct[2:]))
+    planned = dict(zip(planned_runs, correct[2:]))
     draws = {
         number: np.stack([planned[order, number] for order in range(1, len(orders))])
         for number in numbers
-        if pool and number <= len(pool)
+        if candidates and number <= len(candidates)
     }
     return Outcome(correct[0], correct[1], {number: planned[0, number] for number in numbers}, draws, steps)
 

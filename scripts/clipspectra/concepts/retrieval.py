@@ -5,7 +5,7 @@ score on a component is its projection. The first k components reconstruct it as
 reconstruct_top_embedding of the reference implementation does; components of different heads overlap, so only the
 direction of that sum counts: its cosine with the query.
 
-Search is exact: every image is compared, a chunk at a time, and one number an image is kept.
+Search is exact: every image is compared, a chunk at a time, and one number per image is kept.
 """
 
 from dataclasses import dataclass
@@ -24,10 +24,10 @@ BLOCK = 64  # components added at a time
 class Components:
     """The components of all heads of a model.
 
-    where: layer, head and number of each, [component, 3]; directions: of unit length, float32 [component, d_embed]
+    units: layer, head and number of each, [component, 3]; directions: of unit length, float32 [component, d_embed]
     """
 
-    where: np.ndarray
+    units: np.ndarray
     directions: np.ndarray
 
     @classmethod
@@ -39,12 +39,12 @@ class Components:
             heads = [(layer, head) for layer, head in heads if layer != EMBEDDING]
             directions = [file.get_tensor(f"components.{layer}.{head}") for layer, head in heads]
         counts = map(len, directions)
-        where = [(layer, head, number) for (layer, head), count in zip(heads, counts) for number in range(count)]
-        return cls(np.array(where, int).reshape(-1, 3), np.concatenate(directions))
+        units = [(layer, head, number) for (layer, head), count in zip(heads, counts) for number in range(count)]
+        return cls(np.array(units, int).reshape(-1, 3), np.concatenate(directions))
 
-    def rows(self, rows):
+    def select(self, rows):
         """The components at these places."""
-        return Components(self.where[rows], self.directions[rows])
+        return Components(self.units[rows], self.directions[rows])
 
 
 def centred_queries(query, features, mean):
@@ -93,17 +93,17 @@ def trace(query, components, *, share=0.9, most=200, draws=20, rng):
     """
     query = np.asarray(query, np.float64)
     score = (components.directions @ query.astype(np.float32)).astype(np.float64)
-    length = np.linalg.norm(query)
-    everything = score.astype(np.float32) @ components.directions
-    reachable = float(everything @ query / max(np.linalg.norm(everything) * length, np.finfo(float).tiny))
+    query_norm = np.linalg.norm(query)
+    reconstruction = score.astype(np.float32) @ components.directions
+    reachable = float(reconstruction @ query / max(np.linalg.norm(reconstruction) * query_norm, np.finfo(float).tiny))
     if not reachable > 0:
         raise InputError("The query is the mean of all texts or images, so that no component can carry it; change it.")
     order = np.argsort(-np.abs(score), kind="stable")[:most]
-    cosine, rebuilt = [], np.zeros(len(query))
+    cosine, partial_sum = [], np.zeros(len(query))
     while len(cosine) < len(order) and not (cosine and max(cosine) >= share * reachable):
         rows = order[len(cosine) : len(cosine) + BLOCK]
-        more, rebuilt = rebuilt_cosines(query, score[rows], components.directions[rows], rebuilt)
-        cosine += more.tolist()
+        block_cosines, partial_sum = rebuilt_cosines(query, score[rows], components.directions[rows], partial_sum)
+        cosine += block_cosines.tolist()
     enough = np.flatnonzero(np.array(cosine) >= share * reachable)
     count = enough[0] + 1 if len(enough) else len(cosine)
     control = np.zeros((draws, count))
@@ -126,10 +126,10 @@ def ends(values, count):
     Spread as in the reference implementation: from the highest to the lowest by rank, denser at both ends, the ranks
     being (1 - cos) / 2 of equal steps. With fewer items than count, all of them.
     """
-    falling = np.argsort(-values, kind="stable")
+    descending = np.argsort(-values, kind="stable")
     count = min(count, len(values))
     ranks = (0.5 * (1 - np.cos(np.pi * np.linspace(0, 1, count))) * (len(values) - 1)).astype(int)
-    return {"top": falling[:count], "spread": falling[ranks], "bottom": falling[::-1][:count]}
+    return {"top": descending[:count], "spread": descending[ranks], "bottom": descending[::-1][:count]}
 
 
 class View:

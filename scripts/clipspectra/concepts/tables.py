@@ -3,7 +3,7 @@
 import numpy as np
 
 from clipspectra import InputError
-from clipspectra.arrays import with_source
+from clipspectra.arrays import split_names, with_source
 from clipspectra.evaluation.accuracy import accuracy_change, group_masks
 
 BAND = (2.5, 97.5)  # percentiles of the random draws
@@ -54,8 +54,8 @@ def accuracy(correct, groups):
     correct: bool […, image]; groups: {name: bool [image]}, with "all"
     """
     percent = {name: 100 * correct[..., inside].mean(-1) for name, inside in groups.items()}
-    several = [percent[name] for name in groups if name != "all"]
-    return percent | ({"worst": np.min(several, axis=0)} if several else {})
+    group_percents = [percent[name] for name in groups if name != "all"]
+    return percent | ({"worst": np.min(group_percents, axis=0)} if group_percents else {})
 
 
 def beside_random(units, correct, draws, groups):
@@ -63,9 +63,9 @@ def beside_random(units, correct, draws, groups):
 
     correct: bool [image]; draws: {number of units: bool [draw, image]}; groups: {name: bool [image]}
     """
-    random = accuracy(draws[units], groups) if units in draws else {}
+    random_accuracy = accuracy(draws[units], groups) if units in draws else {}
     for group, percent in accuracy(correct, groups).items():
-        drawn = random.get(group, np.array([np.nan]))  # blank where there are none
+        drawn = random_accuracy.get(group, np.array([np.nan]))  # blank where there are none
         row = {"units": units, "group": group, "accuracy": percent, "random": drawn.mean()}
         yield row | dict(zip(("random_low", "random_high"), np.percentile(drawn, BAND)))
 
@@ -83,19 +83,19 @@ def settings(prepared, outcome, groups):
 
     The best number is that of the worst group (or of all) on validation images, by their labels.
     """
-    shown = {"as it is": (0, outcome.unedited)}
+    correct_by_setting = {"as it is": (0, outcome.unedited)}
     if prepared.edits > 1:
-        shown["before the last edit"] = 0, outcome.before
-    shown["edited"] = prepared.wanted, outcome.chosen[prepared.wanted]
+        correct_by_setting["before the last edit"] = 0, outcome.before
+    correct_by_setting["edited"] = prepared.chosen_count, outcome.chosen[prepared.chosen_count]
     if "validation" in groups and len(outcome.chosen) > 1:
-        worst = {  # accuracy puts the worst group last
+        validation_accuracy = {  # accuracy puts the worst group last
             number: list(accuracy(correct, groups["validation"]).values())[-1]
             for number, correct in outcome.chosen.items()
         }
-        best = max(worst, key=worst.get)
-        shown["best number, by validation labels"] = best, outcome.chosen[best]
+        best = max(validation_accuracy, key=validation_accuracy.get)
+        correct_by_setting["best number, by validation labels"] = best, outcome.chosen[best]
     for role, masks in groups.items():
-        for setting, (units, correct) in shown.items():
+        for setting, (units, correct) in correct_by_setting.items():
             for row in beside_random(units, correct, outcome.draws if units else {}, masks):
                 yield {"role": role, "setting": setting} | row
 
@@ -107,16 +107,16 @@ def value_changes(before, after, labels, scored, values, about):
     scored: the eval images, bool [image]; values: {factor: names in order}; about: {factor: names the edit targets}
     """
     for factor, names in values.items():
-        meant = [names.index(name) for name in about.get(factor, [])]
+        target_indices = [names.index(name) for name in about.get(factor, [])]
         rows = {name: [index] for index, name in enumerate(names)}
-        rows["all others" if meant else "all"] = [index for index in range(len(names)) if index not in meant]
+        rows["all others" if target_indices else "all"] = sorted({*range(len(names))} - {*target_indices})
         for name, indices in rows.items():
             inside = scored & np.isin(labels[factor], indices)
             if not inside.any():
                 continue
             correct = [(value == labels[factor])[inside] for value, _ in (before[factor], after[factor])]
             row = {"role": "eval", "factor": factor, "value": name}
-            row |= {"meant": "yes" if set(indices) <= set(meant) else "no", "images": int(inside.sum())}
+            row |= {"meant": "yes" if set(indices) <= set(target_indices) else "no", "images": int(inside.sum())}
             row |= {"before": 100 * correct[0].mean(), "after": 100 * correct[1].mean()}
             row |= dict(zip(("change", "change_low", "change_high"), accuracy_change(*correct)))
             for when, (value, cosine) in (("before", before[factor]), ("after", after[factor])):
@@ -130,7 +130,7 @@ def with_images(table, source, roles, images, groups):
 
     source: {column: value}; roles: {role: bool [image]}; images: table with their split; groups: of `role_groups`
     """
-    splits = {role: "+".join(sorted(set(images["split"][inside]))) for role, inside in roles.items()}
+    splits = {role: split_names(images[inside]) for role, inside in roles.items()}
     table = table.assign(split=table["role"].map(splits))
     if "group" in table.columns:
         sizes = {(role, name): inside.sum() for role, masks in groups.items() for name, inside in masks.items()}

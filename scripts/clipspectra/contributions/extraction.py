@@ -9,7 +9,7 @@ from clipspectra.arrays import ArrayStream
 from clipspectra.contributions.exact import activations, head_basis, heads_sum, sum_error
 from clipspectra.data.pictures import ImageFiles, batches
 from clipspectra.jobs import progress
-from clipspectra.towers.devices import LARGEST_ERROR, enough_memory
+from clipspectra.towers.devices import LARGEST_ERROR, explain_out_of_memory
 from clipspectra.towers.families import adapt
 
 CHECKED = 8  # images of the first batch that also go through the bare model
@@ -38,7 +38,7 @@ def extract(loaded, table, root, folder, *, batch_size, workers, layers="all", d
     stream, skipped = ArrayStream(folder), []
     proof = {"first_layer": first, "sum_error": 0.0, "stored_sum_error": 0.0, "model_error": None}
     files = ImageFiles(table, root, loaded.preprocess)
-    with progress(None, "activations", total=len(table), unit="image") as bar, enough_memory(batch_size):
+    with progress(None, "activations", total=len(table), unit="image") as bar, explain_out_of_memory(batch_size):
         for rows, (images,) in batches(files, batch_size, workers=workers, on_bad_image=on_bad_image, skipped=skipped):
             images = images.to(device, non_blocking=True)
             with loaded.autocast():

@@ -19,7 +19,7 @@ from clipspectra import InputError
 from clipspectra.data.own_tables import read_own_table
 from clipspectra.jobs import progress
 
-COLUMNS = {"group": "", "split": "all", "mask": ""}
+DEFAULT_COLUMNS = {"group": "", "split": "all", "mask": ""}
 
 
 def imagenet(files, folder):
@@ -31,11 +31,11 @@ def imagenet(files, folder):
     kit = "ILSVRC2012_devkit_t12/data"
     with open_tar(files["devkit"]) as tar:
         names = set(tar.getnames())
-        truth, meta = f"{kit}/ILSVRC2012_validation_ground_truth.txt", f"{kit}/meta.mat"
-        for name in (truth, meta):
+        labels_file, meta = f"{kit}/ILSVRC2012_validation_ground_truth.txt", f"{kit}/meta.mat"
+        for name in (labels_file, meta):
             if name not in names:
                 raise InputError(f"{files['devkit']} is not the devkit of ILSVRC2012: it lacks {name}.")
-        ids = [int(line) for line in tar.extractfile(truth).read().split()]
+        ids = [int(line) for line in tar.extractfile(labels_file).read().split()]
         synsets = loadmat(tar.extractfile(meta), squeeze_me=True)["synsets"]
     wnids = {int(synset[0]): str(synset[1]) for synset in synsets if int(synset[4]) == 0}  # leaves only
     label_by_wnid = {wnid: label for label, wnid in enumerate(sorted(wnids.values()))}
@@ -48,7 +48,8 @@ def imagenet(files, folder):
         )
     classes = [wnids[number] for number in ids]
     labels = [label_by_wnid[wnid] for wnid in classes]
-    return pd.DataFrame({"image": pictures, "label": labels, "class": classes}).assign(**COLUMNS | {"split": "val"})
+    table = pd.DataFrame({"image": pictures, "label": labels, "class": classes})
+    return table.assign(**DEFAULT_COLUMNS | {"split": "val"})
 
 
 def imagenet_segmentation(files, folder):
@@ -79,7 +80,8 @@ def imagenet_segmentation(files, folder):
         if getattr(error, "errno", None):
             raise  # an error of this machine, such as a full disk
         raise InputError(f"{path} is not gtsegs_ijcv.mat, or it is damaged: {error}.") from error
-    return pd.DataFrame(rows).assign(**COLUMNS | {"label": 0, "class": "", "mask": [row["mask"] for row in rows]})
+    masks = [row["mask"] for row in rows]
+    return pd.DataFrame(rows).assign(**DEFAULT_COLUMNS | {"label": 0, "class": "", "mask": masks})
 
 
 def waterbirds(files, folder):
@@ -89,7 +91,8 @@ def waterbirds(files, folder):
         names = extract_files(tar, path, folder)
     tables = [name for name in names if name.endswith("/metadata.csv")]
     if len(tables) != 1:
-        raise InputError(f"{path} is not the archive of Waterbirds: it has {len(tables)} files metadata.csv, not one.")
+        problem = f"it has {len(tables)} files named metadata.csv, not one"
+        raise InputError(f"{path} is not the archive of Waterbirds: {problem}.")
     metadata, root = f"metadata.csv of {path}", tables[0].removesuffix("metadata.csv")
     table = read_own_table((folder.parent / tables[0]).read_bytes(), metadata)
     missing = [column for column in ("img_filename", *WATERBIRDS) if column not in table.columns]
@@ -118,15 +121,16 @@ WATERBIRDS = {
 
 def _decode(column, codes, name):
     """The words for a column's codes. Raises InputError naming the first value that is neither."""
-    known = codes | {f"{code}.0": word for code, word in codes.items()} | {word: word for word in codes.values()}
+    word_by_value = {word: word for word in codes.values()} | codes
+    word_by_value |= {f"{code}.0": word for code, word in codes.items()}
     column = column.str.strip()
-    unknown = column[~column.isin(list(known))]
+    unknown = column[~column.isin(list(word_by_value))]
     if len(unknown):
         listed = ", ".join(f"{code} ({word})" for code, word in codes.items())
         raise InputError(
             f"{name}, line {unknown.index[0]}, has {column.name} {unknown.iloc[0]!r}; it must be one of {listed}."
         )
-    return column.map(known)
+    return column.map(word_by_value)
 
 
 def cifar(files, folder):
@@ -141,25 +145,25 @@ def cifar(files, folder):
     meta = contents.get("meta", contents.get("batches.meta"))
     if meta is None:
         raise InputError(f"{path} is not the archive of CIFAR for Python: it lacks the file of class names.")
-    fine, rows = "meta" in contents, []
-    classes = _class_names(meta, "fine_label_names" if fine else "label_names", path)
+    is_cifar100, rows = "meta" in contents, []
+    classes = _class_names(meta, "fine_label_names" if is_cifar100 else "label_names", path)
     for name, batch in progress(sorted(contents.items()), "batches", unit="batch"):
         if "data" not in batch:
             continue
         split = "test" if name.startswith("test") else "train"
         (folder / split).mkdir(parents=True, exist_ok=True)
         data = np.asarray(batch["data"])
-        labels = _labels(batch, "fine_labels" if fine else "labels", classes, name, path)
+        labels = _labels(batch, "fine_labels" if is_cifar100 else "labels", classes, name, path)
         if data.shape != (len(labels), 3072) or data.dtype != np.uint8:
             raise InputError(f"{name} of {path} is not a CIFAR batch: it must hold a 32 × 32 px picture per label.")
-        if fine:
+        if is_cifar100:
             superclasses = _class_names(meta, "coarse_label_names", path)
             superclass_labels = _labels(batch, "coarse_labels", superclasses, name, path)
         for number, picture in enumerate(data.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)):
             image = f"{folder.name}/{split}/{name}-{number:05d}.png"
             Image.fromarray(picture).save(folder.parent / image)
             row = {"image": image, "label": labels[number], "class": classes[labels[number]], "split": split}
-            rows.append(row | ({"superclass": superclasses[superclass_labels[number]]} if fine else {}))
+            rows.append(row | ({"superclass": superclasses[superclass_labels[number]]} if is_cifar100 else {}))
     return pd.DataFrame(rows).assign(group="", mask="")
 
 
@@ -199,14 +203,13 @@ def pascal_voc(files, folder):
     (folder / "masks").mkdir()
     for split in ("train", "val"):
         split_file = f"{root}/ImageSets/Segmentation/{split}.txt"
+        listing = split_file.removeprefix("images/")
         if split_file not in names:
-            raise InputError(
-                f"{path} is not the archive of Pascal VOC 2012: it lacks {split_file.removeprefix('images/')}."
-            )
+            raise InputError(f"{path} is not the archive of Pascal VOC 2012: it lacks {listing}.")
         for name in progress((folder.parent / split_file).read_text().split(), split, unit="picture"):
             absent = {f"{root}/SegmentationClass/{name}.png", f"{root}/JPEGImages/{name}.jpg"} - names
             if absent:
-                raise InputError(f"{path} lacks {sorted(absent)[0].removeprefix('images/')}, which {split_file} lists.")
+                raise InputError(f"{path} lacks {sorted(absent)[0].removeprefix('images/')}, which {listing} lists.")
             # palette indices are the classes
             classes = np.array(Image.open(folder.parent / f"{root}/SegmentationClass/{name}.png"))
             counts = np.bincount(classes[(classes > 0) & (classes < 255)], minlength=21)[1:]
@@ -233,7 +236,7 @@ SOURCES = {
 }
 
 # Where to get an archive that is not free to download.
-TERMS = {
+ACCESS_NOTES = {
     "imagenet": " ImageNet is for non-commercial research only: request access at https://image-net.org and download "
     "ILSVRC2012_img_val.tar and ILSVRC2012_devkit_t12.tar.gz."
 }

@@ -5,6 +5,7 @@ Columns: image and mask (paths relative to the manifest's folder), label (whole 
 """
 
 import hashlib
+import json
 import mimetypes
 import os
 import re
@@ -19,28 +20,29 @@ import pandas as pd
 from PIL import Image
 
 from clipspectra import InputError
+from clipspectra.arrays import load_arrays
 from clipspectra.data.files import as_stored, is_visible, visible_files
 from clipspectra.data.own_tables import invisible_blank, read_own_table
 
-REQUIRED = ["image", "label", "class", "group", "split", "mask"]
+REQUIRED_COLUMNS = ["image", "label", "class", "group", "split", "mask"]
 # Names of splits, such as train, val2017, seg_test and test_set.
-SPLIT = re.compile(
+SPLIT_NAME = re.compile(
     r"([a-z]+[_-])?(train|training|val|valid|validation|dev|test|testing|eval|holdout)"
     r"([_-]?(set|split|data|images)|\d+)?",
     re.IGNORECASE,
 )
 # Formats that Pillow knows by name and cannot decode by itself.
-UNREADABLE = {"BUFR", "GRIB", "HDF5", "MPEG", "WMF", "EPS", "PDF"}
+UNDECODABLE_FORMATS = {"BUFR", "GRIB", "HDF5", "MPEG", "WMF", "EPS", "PDF"}
 
 
 def read_manifest(path):
     """A manifest as a pandas table, checked. Raises InputError that names the line, the column and the value.
 
-    Refused: missing columns, labels that are no whole numbers, labels and classes that are not one to one, classes that
-    only some rows have, an image named twice, values with invisible blanks at their ends.
+    Refused: missing columns, labels that are not whole numbers, labels and classes that are not one to one, classes
+    that only some rows have, an image named twice, values with invisible blanks at their ends.
     """
     table = read_own_table(path)
-    missing = [column for column in REQUIRED if column not in table.columns]
+    missing = [column for column in REQUIRED_COLUMNS if column not in table.columns]
     if missing:
         raise InputError(
             f"The manifest {path} lacks the columns {', '.join(missing)}; it has {', '.join(table.columns)}. Values of "
@@ -61,7 +63,7 @@ def read_manifest(path):
     for line, label in table["label"].items():
         if not re.fullmatch(r"[+-]?\d+(\.0*)?", label.strip()):
             raise InputError(
-                f"The manifest {path} has labels that are no whole numbers, the first in line {line}: {label!r}."
+                f"The manifest {path} has labels that are not whole numbers, the first in line {line}: {label!r}."
             )
     table["label"] = table["label"].map(lambda label: int(label.strip().split(".")[0]))
     pairs = table[["label", "class"]].drop_duplicates()
@@ -122,7 +124,7 @@ def _is_text(name):
 
 
 def left_out(folder):
-    """What a folder's manifest leaves out: (files that are pictures by their ending, {ending: count} of all files).
+    """(pictures, by their ending, that a manifest leaves out; {ending: count} of all files that it leaves out).
 
     These are pictures that Pillow cannot read, and pictures that lie beside the class folders.
     """
@@ -139,7 +141,7 @@ def is_picture(path):
     """Whether Pillow reads files of this ending."""
     Image.init()
     kind = Image.registered_extensions().get(Path(path).suffix.lower())
-    return kind in Image.OPEN and kind not in UNREADABLE
+    return kind in Image.OPEN and kind not in UNDECODABLE_FORMATS
 
 
 def _files_by_class(folder):
@@ -155,7 +157,7 @@ def _refuse_splits(folder, pictures):
         for name, paths in pictures.items()
     }
     direct = any(path.parent == folder / name for name, paths in pictures.items() for path in paths)
-    splits = [name for name in pictures if SPLIT.fullmatch(name)]
+    splits = [name for name in pictures if SPLIT_NAME.fullmatch(name)]
     same = not direct and len(set(map(frozenset, subfolders.values()))) == 1
     if same or len(splits) > 1:
         names = splits if len(splits) > 1 else list(pictures)
@@ -201,23 +203,25 @@ def choose_rows(manifest, roles, seed):
         members = members.iloc[np.random.default_rng([seed, *str(name).encode()]).permutation(len(members))]
         # Named splits first: a role without a split draws from all remaining images.
         for split in sorted(set(splits.values()), key=lambda split: (split is None, split)):
-            left = members if split is None else members[members["split"] == split]
+            remaining = members if split is None else members[members["split"] == split]
             quotas = {role: roles[role]["per_class"] for role in sorted(roles) if splits[role] == split}
-            rest = len(left) - sum(quota for quota in quotas.values() if quota != "all")
+            rest = len(remaining) - sum(quota for quota in quotas.values() if quota != "all")
             rest = max(rest, 0) // max(list(quotas.values()).count("all"), 1)
             quotas = {role: rest if quota == "all" else quota for role, quota in quotas.items()}
             total = sum(quotas.values())
             for role, quota in quotas.items():
-                count = quota if total <= len(left) else quota * len(left) // total
+                count = quota if total <= len(remaining) else quota * len(remaining) // total
                 total -= quota
-                chosen.append(left[:count].assign(role=role))
-                members = members.drop(left.index[:count])
-                left = left[count:]
+                chosen.append(remaining[:count].assign(role=role))
+                members = members.drop(remaining.index[:count])
+                remaining = remaining[count:]
     result = pd.concat(chosen)
     for role in roles:
         if role not in set(result["role"]):
+            where = f" with the split '{splits[role]}'" if splits[role] else ""
             raise InputError(
-                f"No images are left for role '{role}' (split '{splits[role]}', of {len(table)} rows in the manifest)."
+                f"No images are left for role '{role}', of {len(table)} rows of the manifest{where}; take fewer for "
+                "the others under roles."
             )
     return result.sort_values(["role", "row"], ascending=[False, True], ignore_index=True)
 
@@ -264,13 +268,19 @@ def class_indices(table, column, values, dataset):
     return np.array([indices[value] for value in table[column]], dtype=int)
 
 
+def class_labels(path, images, dataset):
+    """(classifier [d_embed, class], index of each image's class [image]) from the file of a dataset's classifiers."""
+    classes, metadata = load_arrays(path, "class")
+    return classes["class"], class_indices(images, "class", json.loads(metadata["values"])["class"], dataset)
+
+
 def shared_images(chosen, root):
     """Images of a seed that are, byte for byte, an image of another role: table of image, role, same_as, its_role.
 
     Files are compared by size, then by their first and last bytes, then whole, so that few are read.
     """
     groups = {(): [(role, Path(root) / name) for role, name in zip(chosen["role"], chosen["image"])]}
-    for fingerprint in (_size, _ends, _digest):
+    for fingerprint in (_size, _first_and_last_bytes, _digest):
         finer = defaultdict(list)
         for key, members in groups.items():
             for role, path in members:
@@ -292,7 +302,7 @@ def _size(path):
     return path.stat().st_size
 
 
-def _ends(path):
+def _first_and_last_bytes(path):
     with open(path, "rb") as file:
         start = file.read(2048)
         file.seek(max(path.stat().st_size - 2048, 0))

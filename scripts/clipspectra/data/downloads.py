@@ -39,9 +39,7 @@ def fetch(url, target, expected):
                 raise InputError(
                     f"{url} cannot be fetched: the server answers {status} {error.response.reason}."
                 ) from error
-        except (requests.RequestException, OSError) as error:
-            if isinstance(error, OSError) and not isinstance(error, requests.RequestException):
-                raise  # an error of this machine, such as a full disk
+        except requests.RequestException as error:
             if attempt == TRIES:
                 raise InputError(
                     f"{url} cannot be fetched: {type(error).__name__}. Run again to resume where it stopped, or "

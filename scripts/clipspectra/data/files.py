@@ -14,7 +14,7 @@ SYSTEM_NAMES = {
 
 
 def visible_files(folder, parents=()):
-    """Files below a folder, links followed, sorted; without files or folders that are hidden or not the user's.
+    """Files below a folder, sorted, following links; hidden files and those of systems and programs are left out.
 
     parents: real paths of the folders above it, where links back end. Raises OSError for a folder that cannot be read.
     """

@@ -8,7 +8,7 @@ import pandas as pd
 
 from clipspectra import InputError
 
-UTF8 = "save it as UTF-8 (in Excel: 'CSV UTF-8', with commas)"
+SAVE_AS_UTF8 = "save it as UTF-8 (in Excel: 'CSV UTF-8', with commas)"
 SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars", ",": "commas"}
 # Blanks of all kinds and widths, and marks of zero width.
 INVISIBLE = "".join(map(chr, [*range(9, 14), *range(28, 33), 0x85, 0xA0, *range(0x2000, 0x2010), 0x2028, 0x2029]))
@@ -25,7 +25,7 @@ def read_own_table(source, name=None, separator=","):
     """
     name = name or source
     raw = source if isinstance(source, bytes) else Path(source).read_bytes()
-    reader = csv.reader(io.StringIO(decoded(raw, name), newline=""), delimiter=separator, strict=True)
+    reader = csv.reader(io.StringIO(decode_utf8(raw, name), newline=""), delimiter=separator, strict=True)
     rows, lines = [], []
     try:
         for row in reader:
@@ -70,12 +70,12 @@ def invisible_blank(column):
     return None
 
 
-def decoded(raw, name):
+def decode_utf8(raw, name):
     """The text of a file that must be UTF-8. Raises InputError that says what the file seems to be instead."""
     if raw.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
-        raise InputError(f"{name} is an Excel workbook; {UTF8}.")
+        raise InputError(f"{name} is an Excel workbook; {SAVE_AS_UTF8}.")
     if raw.startswith((b"\xff\xfe", b"\xfe\xff")) or raw[:1000].count(b"\0") > len(raw[:1000]) // 4:
-        raise InputError(f"{name} is not UTF-8 but UTF-16; {UTF8}.")
+        raise InputError(f"{name} is not UTF-8 but UTF-16; {SAVE_AS_UTF8}.")
     if raw.startswith(b"\x1f\x8b"):
         raise InputError(f"{name} is a gzip archive; unpack it first.")
     if b"\0" in raw:
@@ -85,4 +85,5 @@ def decoded(raw, name):
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
-        raise InputError(f"{name}, line {line}, is not UTF-8 (it may be Latin-1 or Windows-1252); {UTF8}.") from error
+        problem = f"line {line}, is not UTF-8 (it may be Latin-1 or Windows-1252)"
+        raise InputError(f"{name}, {problem}; {SAVE_AS_UTF8}.") from error

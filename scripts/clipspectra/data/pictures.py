@@ -26,7 +26,7 @@ TURNS = {  # EXIF orientation -> the transposition that undoes it
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-PATIENCE = 600  # seconds to wait for a batch before giving up on the disk or the workers
+BATCH_TIMEOUT = 600  # seconds to wait for a batch before giving up on the disk or the workers
 
 
 class BadPicture(InputError):
@@ -83,7 +83,7 @@ class ImageFiles:
         return upright_mask(self.masks[row], self.images[row], size, self.mask_pixels)
 
 
-def batches(files, batch_size, *, workers, on_bad_image="fail", skipped=None, patience=PATIENCE):
+def batches(files, batch_size, *, workers, on_bad_image="fail", skipped=None, patience=BATCH_TIMEOUT):
     """Batches of ImageFiles, decoded in worker processes: (rows, stacked tensors), at most batch_size long.
 
     on_bad_image: "fail" raises the InputError of a picture that cannot be read; "skip" leaves it out and adds
@@ -96,7 +96,7 @@ def batches(files, batch_size, *, workers, on_bad_image="fail", skipped=None, pa
     from torch.utils.data import DataLoader
 
     options = {"timeout": patience, "worker_init_fn": _end_with_parent} if workers else {}
-    decode, finish = _split_preprocess(files.preprocess) if workers else (files.preprocess, None)
+    decode, normalise_images = _split_preprocess(files.preprocess) if workers else (files.preprocess, None)
     rows = range(len(files))
     collate = partial(_collate, files, decode)
     loader = iter(DataLoader(rows, batch_size, num_workers=workers, collate_fn=collate, **options))
@@ -109,7 +109,7 @@ def batches(files, batch_size, *, workers, on_bad_image="fail", skipped=None, pa
                 skipped.append({"image": row, "reason": error.cause})
             if rows:
                 images, *masks = map(torch.from_numpy, arrays)
-                yield rows, (finish(images) if finish else images, *masks)
+                yield rows, (normalise_images(images) if normalise_images else images, *masks)
     finally:
         del loader  # an error keeps this frame alive: end the workers now, not at garbage collection
 
@@ -141,8 +141,8 @@ def _collate(files, decode, rows):
     """(rows, stacked arrays, [(row, error)]) of a batch's rows, which are read here, in the worker."""
     items = [files.item(row, decode) for row in rows]
     errors = [(row, content) for row, content in items if isinstance(content, InputError)]
-    good = [(row, content) for row, content in items if not isinstance(content, InputError)]
-    rows, tensors = zip(*good) if good else ((), ())
+    readable = [(row, content) for row, content in items if not isinstance(content, InputError)]
+    rows, tensors = zip(*readable) if readable else ((), ())
     return list(rows), tuple(np.stack([tensor.numpy() for tensor in stack]) for stack in zip(*tensors)), errors
 
 
@@ -183,8 +183,8 @@ def _check_mask(picture, path):
     values = np.array(picture)
     if values.ndim != 2 or not np.isin(values, (0, 1, 255)).all() or (255 in values and 1 not in values):
         raise InputError(
-            f"The mask {path} must hold one number a pixel: 0 for background, 1 for foreground, 255 for not labelled; "
-            f"it holds {np.unique(values)[:5].tolist()} in shape {list(values.shape)}."
+            f"The mask {path} must hold one number per pixel: 0 for background, 1 for foreground, 255 for not labelled"
+            f"; it holds {np.unique(values)[:5].tolist()} in shape {list(values.shape)}."
         )
     return Image.fromarray(values.astype(np.uint8))
 
@@ -214,7 +214,7 @@ def upright_mask(path, image, size, mask_pixels=None):
         turns = f", turned by EXIF (orientation {turn})" if turn in TURNS else ""
         raise InputError(
             f"The mask {path} has {mask.width} × {mask.height} pixels, its image {image} has {size[0]} × {size[1]}"
-            f"{turns}; they must be of one size."
+            f"{turns}; they must have the same size."
         )
     return mask
 

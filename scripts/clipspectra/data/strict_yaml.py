@@ -1,4 +1,4 @@
-"""YAML read strictly: keys are texts, no key stands twice, anchors share nothing; errors name the line."""
+"""YAML read strictly: keys are texts, no key is given twice, anchors share nothing; errors name the line."""
 
 import json
 import re
@@ -74,13 +74,13 @@ class _Loader(yaml.SafeLoader):
                 raise InputError(f"{self.path}, line {line}: a list cannot be a key.")
             if key.tag in ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:null"):
                 raise InputError(
-                    f"{self.path}, line {line}: YAML takes the key {key.value} for no text; write it in quotes, "
+                    f"{self.path}, line {line}: YAML does not read the key {key.value} as text; write it in quotes, "
                     f'"{key.value}".'
                 )
             if key.value in lines:
                 raise InputError(
-                    f"{self.path}, line {line}: the key '{key.value}' stands there twice, first in line "
-                    f"{lines[key.value]}; the first would be lost. Put them together."
+                    f"{self.path}, line {line}: the key '{key.value}' is given twice, first in line "
+                    f"{lines[key.value]}; the first would be lost. Merge them."
                 )
             lines[key.value] = line
         self.flatten_mapping(node)
@@ -116,7 +116,7 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:float", EXPONENT, list("-+01234
 def _reject_duplicates(pairs, path):
     for number, (key, _) in enumerate(pairs):
         if key in [earlier for earlier, _ in pairs[:number]]:
-            raise InputError(f"{path}: the key '{key}' stands there twice; the first would be lost.")
+            raise InputError(f"{path}: the key '{key}' is given twice; the first would be lost.")
     return dict(pairs)
 
 

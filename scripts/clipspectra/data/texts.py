@@ -15,7 +15,7 @@ import torch.nn.functional as F
 
 from clipspectra import InputError
 from clipspectra.data import strict_yaml
-from clipspectra.data.own_tables import INVISIBLE, decoded, read_own_table
+from clipspectra.data.own_tables import INVISIBLE, decode_utf8, read_own_table
 from clipspectra.jobs import progress
 
 
@@ -29,9 +29,10 @@ def read_pool(path, column=None):
     if kind in (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet"):
         lines = _read_column(path, kind, column)
     elif column is not None:
-        raise InputError(f"The text pool {path} has no columns; 'column' goes with .csv, .tsv and .jsonl.")
+        tables = ".csv, .tsv, .jsonl, .json, .parquet"
+        raise InputError(f"The text pool {path} has no columns; 'column' is only for tables ({tables}).")
     else:
-        lines = io.StringIO(decoded(Path(path).read_bytes(), path), newline=None).read().split("\n")
+        lines = io.StringIO(decode_utf8(Path(path).read_bytes(), path), newline=None).read().split("\n")
         if not lines[-1]:
             lines.pop()  # no line follows the last line end
     return clean_pool(lines, path)
@@ -69,7 +70,7 @@ def _read_column(path, kind, column):
 
 def _read_json(path):
     """A table from JSON lines or a JSON list, of objects or of texts."""
-    text = io.StringIO(decoded(Path(path).read_bytes(), path), newline=None).read()
+    text = io.StringIO(decode_utf8(Path(path).read_bytes(), path), newline=None).read()
     documents, rows = [text] if text.lstrip().startswith("[") else text.split("\n"), []
     for line, document in enumerate(documents):
         try:
@@ -100,7 +101,10 @@ def generated_pool(path):
     words, texts = {name: [*map(_check_text, members)] for name, members in words.items()}, []
     for template in map(_check_text, templates):
         try:
-            names = [name for _, name, *_ in string.Formatter().parse(template) if name is not None]
+            fields = [name for _, name, *_ in string.Formatter().parse(template) if name is not None]
+            if "" in fields:
+                raise InputError(f"The template '{template}' of {path} has {{}} without a name; write {{name}}.")
+            names = list(dict.fromkeys(fields))
             unknown = sorted(set(names) - set(words))
             if unknown:
                 raise InputError(

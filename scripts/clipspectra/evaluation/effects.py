@@ -6,11 +6,11 @@ import pandas as pd
 from clipspectra.evaluation.accuracy import cosine, zero_shot
 from clipspectra.jobs import progress
 
-SUMS = ["norm", "cosine", "margin", "correct_at_mean"]
+MEASURES = ["norm", "cosine", "margin", "correct_at_mean"]
 
 
 def part_effects(part, mean, embedding, classifier, labels):
-    """Direct effects of one part of the embedding, summed over images, in the order of SUMS.
+    """Direct effects of one part of the embedding, summed over images, in the order of MEASURES.
 
     part, embedding: contributions of the part and the normalised embedding, [image, d_embed]; mean: the part's,
     [d_embed]; classifier: [d_embed, class]; labels: correct classes [image]. norm: length of the part; cosine: with the
@@ -32,7 +32,7 @@ def direct_effects(stored, classifier, labels):
     layer, head (-1 for an MLP), norm, cosine, margin_share (% of the embedding's margin), accuracy (% without
     ablation), accuracy_lost (points, with the head or MLP held at its mean).
     """
-    sums, embedding_sums, count = {}, np.zeros(len(SUMS)), stored.scored.sum()
+    sums, embedding_sums, count = {}, np.zeros(len(MEASURES)), stored.scored.sum()
     basis = {layer: stored.basis[layer].astype(np.float64) for layer in stored.layers}
     head_means = {
         layer: np.stack([moments.embedded_mean() for moments in stored.fit_moments(layer)])
@@ -57,7 +57,7 @@ def direct_effects(stored, classifier, labels):
         for index, (kind, layer) in enumerate(stored.names):
             if kind == "mlp":
                 add(("MLP", layer, -1), parts[:, index], means[index])
-    rows = pd.DataFrame(sums, index=SUMS).T.rename_axis(["kind", "layer", "head"]).reset_index()
+    rows = pd.DataFrame(sums, index=MEASURES).T.rename_axis(["kind", "layer", "head"]).reset_index()
     accuracy = 100 * embedding_sums[3] / count  # "ablated" to itself, so not ablated
     table = rows[["kind", "layer", "head"]].assign(norm=rows["norm"] / count, cosine=rows["cosine"] / count)
     table["margin_share"] = 100 * rows["margin"] / embedding_sums[2]

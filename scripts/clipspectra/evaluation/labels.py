@@ -8,8 +8,8 @@ import re
 import numpy as np
 import pandas as pd
 
-WHERE = ["layer", "head", "component"]
-CLEAR = 0.5  # η² above which a component clearly depends on a factor
+UNIT_COLUMNS = ["layer", "head", "component"]
+CLEAR_ETA2 = 0.5  # η² above which a component clearly depends on a factor
 
 
 def names_any(text, phrases):
@@ -27,7 +27,7 @@ def hit_rates(texts, factors, vocabulary, *, rng, draws=1000):
     η²; value_hits: % whose text names the very value with the highest (top pole) or lowest (bottom pole) scores; and
     for both the mean and the 95 % quantile over random permutations (draws) of the texts among the poles.
     """
-    best = texts[texts["place"] == 0].merge(factors, on=WHERE)
+    best = texts[texts["place"] == 0].merge(factors, on=UNIT_COLUMNS)
     names = list(vocabulary)
     eta = best[[f"eta2_{name}" for name in names]].to_numpy()  # [pole, factor]
     strongest = eta.argmax(1)  # factor of each pole
@@ -47,7 +47,7 @@ def hit_rates(texts, factors, vocabulary, *, rng, draws=1000):
     heads = (best["layer"] >= 0).to_numpy()
     masks = {
         "of heads": heads,
-        f"of heads, one factor moves {100 * CLEAR:.0f} % or more": heads & (eta.max(1, initial=0) >= CLEAR),
+        f"of heads, one factor moves {100 * CLEAR_ETA2:.0f} % or more": heads & (eta.max(1, initial=0) >= CLEAR_ETA2),
         "of the whole embedding": ~heads,
     }
     rows = []

@@ -6,20 +6,21 @@ from scipy.optimize import linear_sum_assignment
 
 from clipspectra.explanations.spectral import orthonormal
 
-FIRST = 10  # components of a head that are compared
+COMPARED_COMPONENTS = 10  # components of a head that are compared
 
 
 def compare_components(first, second, first_texts, second_texts, features):
     """Compare two sets of components of one head and their texts: a dict of measures.
 
-    first, second: components [rank, d_embed], of which the first FIRST count; first_texts, second_texts: their best
-    texts, indices into features [rank, 2], top pole and bottom pole; features: centred, unit length [text, d_embed]
+    first, second: components [rank, d_embed], of which the first COMPARED_COMPONENTS count; first_texts, second_texts:
+    their best texts, indices into features [rank, 2], top pole and bottom pole; features: centred, unit length
+    [text, d_embed]
 
     largest_angle, mean_angle: principal angles between the two spans, in degrees; cosine: mean |cosine| of components
     matched one to one; same_text: % of their poles with the same best text; text_cosine: of the best texts of matched
     poles; text_cosine_by_chance: of all pairs of poles
     """
-    count = min(len(first), len(second), FIRST)
+    count = min(len(first), len(second), COMPARED_COMPONENTS)
     first, second, first_texts, second_texts = (rows[:count] for rows in (first, second, first_texts, second_texts))
     angles = np.degrees(subspace_angles(first.T.astype(np.float64), second.T.astype(np.float64)))
     cosines = first @ second.T
@@ -55,7 +56,7 @@ def compare_halves(components, features, rng):
     halves, steps, texts = np.array_split(rng.permutation(len(features)), 2), [], []
     for half in halves:
         scores = features[half] @ components.T  # [text, component]
-        first = scores[:, :FIRST]
+        first = scores[:, :COMPARED_COMPONENTS]
         poles = np.stack([first.argmax(0), first.argmin(0)], axis=1)
         best = np.where(first.max(0) >= -first.min(0), poles[:, 0], poles[:, 1])
         steps.append(orthonormal(scores[best] @ components)[0])

@@ -11,9 +11,9 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "spectral": ["explain_components", "principal_components"],
-        "textspan": ["text_span"],
-        "sparse": ["explain_sparsely"],
+        "spectral": ["ComponentExplanation", "explain_components", "principal_components"],
+        "textspan": ["TextSpan", "text_span"],
+        "sparse": ["SparseCode", "explain_sparsely"],
         "methods": ["HeadExplanation", "explain", "load_explanations"],
     },
 )

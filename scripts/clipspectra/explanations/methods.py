@@ -98,6 +98,8 @@ def explain(method, moments, text_features, *, budget, rng, weights=None, option
     if method == "components":
         return _from_components(explain_components(moments, text_features, **options))
     if method == "weights":
+        if weights is None:
+            raise ValueError("the method 'weights' needs the argument weights, see StoredActivations.weight_moments")
         explanation = _from_components(explain_components(weights, text_features, **options))
         return replace(explanation, mean=moments.embedded_mean())
     if method == "random_texts":

@@ -9,8 +9,8 @@ from matplotlib.ticker import MaxNLocator
 from clipspectra.figures.drawing import new_figure, show_picture
 
 BLUE, ORANGE, GREY, GREEN = "#0072B2", "#D55E00", "#777777", "#009E73"
-SIDES = {"nearest": "nearest", "top": "highest", "spread": "spread\nbetween", "bottom": "lowest"}
-DONE = {"keep": "kept", "remove": "removed", "amplify": "amplified", "invert": "inverted"}
+END_LABELS = {"nearest": "nearest", "top": "highest", "spread": "spread\nbetween", "bottom": "lowest"}
+PAST_TENSE = {"keep": "kept", "remove": "removed", "amplify": "amplified", "invert": "inverted"}
 
 
 def query_title(entry):
@@ -41,9 +41,9 @@ def edit_labels(edit):
     """(name of the units, name of the edited units, rule for their number or "") of an edit of the config."""
     units = "heads" if "heads" in edit else "components"
     if "concept" not in edit:
-        return units, f"{units} {DONE[edit['do']]}", ""
+        return units, f"{units} {PAST_TENSE[edit['do']]}", ""
     rule = f"{100 * edit['share']:g} % of the {edit['rank_by']}" if edit["number"] is None else ""
-    return units, f"the concept's {units} {DONE[edit['do']]}", rule
+    return units, f"the concept's {units} {PAST_TENSE[edit['do']]}", rule
 
 
 def query(table, images, *, picture=None, bars=12, title, footer):
@@ -96,15 +96,15 @@ def neighbours(images, texts, *, picture=None, heading="the picture", title, foo
     images: {end: (pictures, scores)}; texts: {end: (texts, scores)}; picture: whose neighbours they are, or None
     heading: above that picture
     """
-    columns = {"texts, " + SIDES[end].replace("\n", " "): column for end, column in texts.items()}
+    columns = {"texts, " + END_LABELS[end].replace("\n", " "): column for end, column in texts.items()}
     if len(columns) == 1:  # one long list as two short ones
         ((end, (names, scores)),) = columns.items()
         half = (len(names) + 1) // 2
         columns = {end: (names[:half], scores[:half]), " ": (names[half:], scores[half:])}
     lines = max(len(names) for names, _ in columns.values())
     rows = _split_rows(images)
-    wide = max(len(pictures) for _, pictures, _ in rows) + (picture is not None)
-    heights = (0.2 + 6.4 / max(wide, 8)) * len(rows), 0.35 + 0.14 * lines
+    column_count = max(len(pictures) for _, pictures, _ in rows) + (picture is not None)
+    heights = (0.2 + 6.4 / max(column_count, 8)) * len(rows), 0.35 + 0.14 * lines
     figure = new_figure(0.6 + sum(heights), footer)
     figure.suptitle(title, fontsize=10)
     upper, lower = figure.subfigures(2, 1, height_ratios=heights)
@@ -130,18 +130,19 @@ def intervention(table, chosen, *, units, edited, rule, title, footer):
     places = figure.subplot_mosaic([["legend"] * len(groups), groups], height_ratios=[1, 6])
     for group in groups:
         axes, rows = places[group], table[table["group"] == group].sort_values("units")
-        scored, checked = rows[rows["role"] == "eval"], rows[rows["role"] == "validation"]
-        if scored["random"].notna().any():
-            at, label = scored["units"], f"random {units}: mean, 95 % of 20 draws"
-            axes.fill_between(at, scored["random_low"], scored["random_high"], color=GREY, alpha=0.25, linewidth=0)
-            axes.plot(at, scored["random"], ":", color=GREY, linewidth=1.4, label=label)
-        low, high = scored["accuracy"] - scored["accuracy_sd"], scored["accuracy"] + scored["accuracy_sd"]
-        axes.fill_between(scored["units"], low, high, color=BLUE, alpha=0.2, linewidth=0)
+        eval_rows, validation_rows = rows[rows["role"] == "eval"], rows[rows["role"] == "validation"]
+        if eval_rows["random"].notna().any():
+            unit_numbers, label = eval_rows["units"], f"random {units}: mean, 95 % of 20 draws"
+            low, high = eval_rows["random_low"], eval_rows["random_high"]
+            axes.fill_between(unit_numbers, low, high, color=GREY, alpha=0.25, linewidth=0)
+            axes.plot(unit_numbers, eval_rows["random"], ":", color=GREY, linewidth=1.4, label=label)
+        low, high = eval_rows["accuracy"] - eval_rows["accuracy_sd"], eval_rows["accuracy"] + eval_rows["accuracy_sd"]
+        axes.fill_between(eval_rows["units"], low, high, color=BLUE, alpha=0.2, linewidth=0)
         line = {"color": BLUE, "marker": "o", "markersize": 2.5, "linewidth": 1.2}
-        axes.plot(scored["units"], scored["accuracy"], **line, label=f"{edited}, eval images")
-        if len(checked):
+        axes.plot(eval_rows["units"], eval_rows["accuracy"], **line, label=f"{edited}, eval images")
+        if len(validation_rows):
             label = f"{edited}, validation images"
-            axes.plot(checked["units"], checked["accuracy"], "--", color=GREEN, linewidth=1.2, label=label)
+            axes.plot(validation_rows["units"], validation_rows["accuracy"], "--", color=GREEN, lw=1.2, label=label)
         if chosen is not None:
             axes.axvline(chosen, color="black", linewidth=0.8, linestyle="-.", label=f"number: {rule}")
         axes.set(xlabel=f"number of {units}", ylabel=names[group])
@@ -157,10 +158,10 @@ def intervention_values(table, *, most=30, title, footer):
 
     table: of `value_changes`, averaged over seeds; of many values, the `most` with the largest changes are shown.
     """
-    sums = table["value"].isin(["all", "all others"])
-    single = table[~sums]
+    is_sum = table["value"].isin(["all", "all others"])
+    single = table[~is_sum]
     kept = single["change"].abs().sort_values(ascending=False, kind="stable").index[:most]
-    total, table = len(table), table[sums | table.index.isin(kept) | (table["meant"] == "yes")].reset_index(drop=True)
+    total, table = len(table), table[is_sum | table.index.isin(kept) | (table["meant"] == "yes")].reset_index(drop=True)
     if len(table) < total:
         footer += f"\n{len(table)} of {total} rows: the {most} values that change most, and the sums"
     figure = new_figure(1.1 + 0.17 * len(table), footer)
@@ -187,26 +188,27 @@ def _split_rows(images, most=12):
     for end, (pictures, scores) in images.items():
         for start in range(0, max(len(pictures), 1), most):
             part = slice(start, start + most)
-            rows.append((SIDES[end] if start == 0 else "", pictures[part], scores[part]))
+            rows.append((END_LABELS[end] if start == 0 else "", pictures[part], scores[part]))
     return rows
 
 
 def _draw_rows(figure, images, picture, heading="the picture"):
     """Rows of pictures with their scores for each end; in front of the first, the picture they are about."""
     rows = _split_rows(images)
-    wide = max(8, max(len(pictures) for _, pictures, _ in rows) + (picture is not None))
-    for row, (line, (label, pictures, scores)) in enumerate(zip(figure.subplots(len(rows), wide, squeeze=False), rows)):
-        for axes in line:
+    column_count = max(8, max(len(pictures) for _, pictures, _ in rows) + (picture is not None))
+    grid = figure.subplots(len(rows), column_count, squeeze=False)
+    for row, (row_axes, (label, pictures, scores)) in enumerate(zip(grid, rows)):
+        for axes in row_axes:
             axes.set_axis_off()
         if picture is not None and row == 0:
-            line[0].set_axis_on()
-            show_picture(line[0], picture, frame="black")
-            line[0].set_title(heading, fontsize=6.5, pad=2)
-        for axes, image, score in zip(line[picture is not None :], pictures, scores):
+            row_axes[0].set_axis_on()
+            show_picture(row_axes[0], picture, frame="black")
+            row_axes[0].set_title(heading, fontsize=6.5, pad=2)
+        for axes, image, score in zip(row_axes[picture is not None :], pictures, scores):
             axes.set_axis_on()
             show_picture(axes, image)
             axes.set_title(f"{score:+.3f}", fontsize=6.5, pad=2)
-        line[int(picture is not None)].set_ylabel(label, fontsize=7.5)
+        row_axes[int(picture is not None)].set_ylabel(label, fontsize=7.5)
 
 
 def _short(text, width=34):

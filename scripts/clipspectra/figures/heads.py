@@ -7,7 +7,7 @@ from clipspectra.figures.drawing import OKABE_ITO, new_figure, show_picture
 
 
 def picture_caption(row, factors):
-    """A picture's factor values, two a line, or its class if the dataset has no factors."""
+    """A picture's factor values, two per line, or its class if the dataset has no factors."""
     words = [str(row[factor]) for factor in factors] or [str(row["class"])]
     return "\n".join(" ".join(words[start : start + 2]) for start in range(0, len(words), 2))
 
@@ -48,17 +48,12 @@ def heads_map(table, factors, *, first=3, title, footer):
     table = table[table["layer"] >= 0]
     variance = by_head(table, lambda rows: 100 * rows.loc[rows["component"] < first, "share"].sum())
     grid, start = variance.shape, table["layer"].min()
-    small = grid[1] <= 6
-    figure = new_figure(1.4 + max(1.8, 0.42 * grid[0] if small else 0.14 * grid[0]), footer)
+    figure = new_figure(heads_height(grid), footer)
     figure.suptitle(title, fontsize=10)
     left, right = figure.subplots(1, 2) if factors else (figure.subplots(), None)
-    image = left.imshow(variance, cmap="cividis", vmin=0, vmax=100, aspect="auto")
-    figure.colorbar(image, ax=left, label="% of the head's variance", shrink=0.9)
+    options = {"cmap": "cividis", "vmin": 0, "vmax": 100}
+    draw_heads(left, variance, start, is_dark=variance <= 55, label="% of the head's variance", **options)
     left.set_title(f"Variance in the first {first} components")
-    label_heads(left, grid, start)
-    if small:
-        for (layer, head), value in np.ndenumerate(variance):
-            left.text(head, layer, f"{value:.0f}", ha="center", va="center", color="black" if value > 55 else "white")
     if factors:
         shares = np.stack(list(head_factors(table, factors).values()))
         strongest = shares.argmax(0)
@@ -71,12 +66,12 @@ def heads_map(table, factors, *, first=3, title, footer):
                     (head - 0.5, layer - 0.5), 1, 1, facecolor=colour, alpha=0.15 + 0.85 * share, edgecolor="white"
                 )
             )
-            if small:
+            if has_numbers(grid):
                 right.text(
                     head, layer, f"{factors[index]}\n{100 * share:.0f} %", ha="center", va="center", fontsize=7.5
                 )
         label_heads(right, grid, start)
-        if not small:
+        if not has_numbers(grid):
             colours = [OKABE_ITO[index % len(OKABE_ITO)] for index in range(len(factors))]
             handles = [Rectangle((0, 0), 1, 1, facecolor=colour) for colour in colours]
             right.legend(handles, factors, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3, frameon=False)
@@ -91,21 +86,35 @@ def effects_map(table, *, title, footer):
         "margin_share": ("Share of the right class's margin", "% of the margin"),
     }
     grids = {name: by_head(table, lambda rows, name=name: rows[name].iloc[0]) for name in panels}
-    grid, start = grids["margin_share"].shape, table["layer"].min()
-    small = grid[1] <= 6
-    figure = new_figure(1.4 + max(1.8, 0.42 * grid[0] if small else 0.14 * grid[0]), footer)
+    figure = new_figure(heads_height(grids["margin_share"].shape), footer)
     figure.suptitle(title, fontsize=10)
     for axes, (name, (heading, unit)) in zip(figure.subplots(1, 2), panels.items()):
         limit = max(np.abs(grids[name]).max(), 1e-9)
-        image = axes.imshow(grids[name], cmap="PuOr_r", vmin=-limit, vmax=limit, aspect="auto")
-        figure.colorbar(image, ax=axes, label=unit, shrink=0.9)
+        options = {"digits": 1, "cmap": "PuOr_r", "vmin": -limit, "vmax": limit}
+        is_dark = np.abs(grids[name]) > 0.75 * limit
+        draw_heads(axes, grids[name], table["layer"].min(), is_dark=is_dark, label=unit, **options)
         axes.set_title(heading)
-        label_heads(axes, grid, start)
-        if small:
-            for (layer, head), value in np.ndenumerate(grids[name]):
-                colour = "white" if abs(value) > 0.75 * limit else "black"
-                axes.text(head, layer, f"{value:.1f}", ha="center", va="center", color=colour)
     return figure
+
+
+def has_numbers(grid):
+    """Whether the cells of heads, (layers, heads), have room for numbers."""
+    return grid[1] <= 6
+
+
+def heads_height(grid, least=1.8):
+    """Height of a figure of heads, (layers, heads)."""
+    return 1.4 + max(least, (0.42 if has_numbers(grid) else 0.14) * grid[0])
+
+
+def draw_heads(axes, values, start, *, is_dark, label, digits=0, **options):
+    """Values [layer, head] as colours, numbers in white where is_dark, and a colour bar; start: the first layer."""
+    image = axes.imshow(values, aspect="auto", **options)
+    axes.figure.colorbar(image, ax=axes, label=label, shrink=0.9)
+    label_heads(axes, values.shape, start)
+    for (layer, head), value in np.ndenumerate(values) if has_numbers(values.shape) else ():
+        colour = "white" if is_dark[layer, head] else "black"
+        axes.text(head, layer, f"{value:.{digits}f}", ha="center", va="center", color=colour)
 
 
 def label_heads(axes, grid, start):
@@ -116,11 +125,14 @@ def label_heads(axes, grid, start):
 
 
 def clearest_components(table, factors, *, count=5, least_share=0.05):
-    """Rows of the components to show first: those with the largest η² of one factor, at most two a factor.
+    """Rows of the components to show first: those with the largest η² of one factor, at most two per factor.
 
-    Without factors: those with the largest share of their head's variance, one a head.
+    Without factors: those with the largest share of their head's variance, one per head. Components with less than
+    `least_share` of it are left out, unless all have less.
     """
-    candidates = table[(table["share"] >= least_share) & (table["layer"] >= 0)].copy()
+    candidates = table[table["layer"] >= 0]
+    large = candidates["share"] >= least_share
+    candidates = candidates[large | ~large.any()].copy()
     if not factors:
         return candidates.sort_values("share", ascending=False).drop_duplicates(["layer", "head"]).head(count)
     eta = candidates[[f"eta2_{factor}" for factor in factors]].to_numpy()
@@ -132,7 +144,7 @@ def clearest_components(table, factors, *, count=5, least_share=0.05):
 
 
 def cards(entries, *, title, footer):
-    """One card a component: texts and images of its top pole (left) and its bottom pole (right).
+    """One card per component: texts and images of its top pole (left) and its bottom pole (right).
 
     entries: dicts with "heading", and for "top" and "bottom" a dict of "texts" (three are shown) and "pictures" (four).
     """

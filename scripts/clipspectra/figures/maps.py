@@ -5,7 +5,7 @@ import textwrap
 import numpy as np
 
 from clipspectra.figures.drawing import new_figure, show_picture
-from clipspectra.figures.heads import by_head, label_heads
+from clipspectra.figures.heads import by_head, draw_heads, heads_height
 
 
 def segmentation_examples(pictures, masks, maps, predictions, kinds, table, *, title, footer):
@@ -79,19 +79,12 @@ def _wrapped(text, width):
 def segmentation_parts(heads, together, *, title, footer):
     """Layers by heads: mean average precision of each head alone; and the scores of the best units together."""
     values = by_head(heads, lambda rows: rows["mean_ap"].iloc[0])
-    grid, small = values.shape, values.shape[1] <= 6
-    figure = new_figure(1.4 + max(2.2, 0.42 * grid[0] if small else 0.14 * grid[0]), footer)
+    figure = new_figure(heads_height(values.shape, least=2.2), footer)
     figure.suptitle(title, fontsize=10)
     left, right = figure.subplots(1, 2)
-    image = left.imshow(values, cmap="cividis", aspect="auto")
-    figure.colorbar(image, ax=left, label="mean AP of the head alone (%)", shrink=0.9)
+    options = {"label": "mean AP of the head alone (%)", "cmap": "cividis"}
+    draw_heads(left, values, heads["layer"].min(), is_dark=~(values > (values.min() + values.max()) / 2), **options)
     left.set_title("Each head alone")
-    label_heads(left, grid, heads["layer"].min())
-    if small:
-        middle = (values.min() + values.max()) / 2
-        for (layer, head), value in np.ndenumerate(values):
-            colour = "black" if value > middle else "white"
-            left.text(head, layer, f"{value:.0f}", ha="center", va="center", color=colour)
     lines = {"mean_ap": ("mean AP", "#009E73"), "pixel_accuracy": ("pixel accuracy", "#D55E00")}
     lines["mean_iou"] = ("mean IoU", "#0072B2")
     for unit, style in (("heads", "-"), ("components", "--")):

@@ -118,12 +118,12 @@ def _linear_gate(activation):
 
 
 @torch.enable_grad()
-def _score(trace, texts):
+def _summed_similarity(trace, texts):
     """Sum over images of the similarity of image and text; each image's gradient comes from its own term alone."""
     return (trace.embedding * texts).sum()
 
 
-def raw_attention(model, images, texts, tower):
+def last_layer_attention(model, images, texts, tower):
     """The class token's attention to each patch in the last layer, mean over heads.
 
     For ResNets, the attention of their pool; for other towers without a class token, the mean over the tokens read.
@@ -162,7 +162,7 @@ def grad_cam(model, images, texts, tower):
     heads weighted by their mean gradient."""
     trace = traced_forward(model, images, tower)
     last = trace.attention[-1]
-    (gradient,) = torch.autograd.grad(_score(trace, texts), last)
+    (gradient,) = torch.autograd.grad(_summed_similarity(trace, texts), last)
     weight = gradient[:, :, 0, tower.prefix :].mean(-1, keepdim=True)
     return (weight * last.detach()[:, :, 0, tower.prefix :]).mean(1).clamp(min=0)
 
@@ -170,7 +170,7 @@ def grad_cam(model, images, texts, tower):
 def gradient_relevance(model, images, texts, tower):
     """Chefer, Gur and Wolf 2021, generic attention explainability: by layer, R = R + mean over heads of (dA * A)+ R."""
     trace = traced_forward(model, images, tower)
-    gradients = torch.autograd.grad(_score(trace, texts), trace.attention)
+    gradients = torch.autograd.grad(_summed_similarity(trace, texts), trace.attention)
     relevance = torch.eye(gradients[0].shape[-1]).to(images)
     for attention, gradient in zip(trace.attention, gradients):
         relevance = relevance + (gradient * attention.detach()).clamp(min=0).mean(1) @ relevance
@@ -196,14 +196,14 @@ def full_lrp(model, images, texts, tower):
     """Layer-wise relevance propagation to the token embeddings, with rules for attention and LayerNorm that conserve
     relevance (Ali et al. 2022): gradient times input of the tower, linearised at this image."""
     trace = traced_forward(model, images, tower, linear=True)
-    (gradient,) = torch.autograd.grad(_score(trace, texts), trace.start)
+    (gradient,) = torch.autograd.grad(_summed_similarity(trace, texts), trace.start)
     return (gradient * trace.start.detach()).sum(-1)[:, tower.prefix :]
 
 
 def partial_lrp(model, images, texts, tower):
     """LRP to the last layer's attention only (Voita et al. 2019), from the class token to each patch."""
     trace = traced_forward(model, images, tower, linear=True)
-    (gradient,) = torch.autograd.grad(_score(trace, texts), trace.attention[-1])
+    (gradient,) = torch.autograd.grad(_summed_similarity(trace, texts), trace.attention[-1])
     return (gradient * trace.attention[-1].detach()).sum(1)[:, 0, tower.prefix :]
 
 
@@ -242,7 +242,7 @@ def all_background(model, images, texts, tower):
 
 
 BASELINES = {
-    "last-layer attention": raw_attention,
+    "last-layer attention": last_layer_attention,
     "rollout": rollout,
     "partial LRP": partial_lrp,
     "full LRP": full_lrp,

@@ -7,9 +7,10 @@ import torch.nn.functional as F
 from matplotlib import colormaps
 from PIL import Image
 
+from clipspectra import InputError
 from clipspectra.data.geometry import model_view, model_view_box
 from clipspectra.segmentation.baselines import BASELINES
-from clipspectra.segmentation.maps import VARIANTS, at_own_resolution, patch_evidence, upsample, variants
+from clipspectra.segmentation.maps import VARIANTS, at_own_resolution, last_layer_maps, patch_evidence, upsample
 from clipspectra.segmentation.scoring import VOID, Scores, predictions, scores
 from clipspectra.towers.families import Unsupported
 
@@ -21,14 +22,15 @@ def method_evidence(model, images, classifier, methods, *, classes, tower, log):
     """{method: patch values [image, patch]} of the decomposition, its variants and the baselines, in float32.
 
     images: [image, 3, height, width]; classifier: [d_embed, class]; classes: of the images, [image], or None for their
-    top-1 class. A baseline that cannot be computed for the tower is left out, with a line in the log.
+    top-1 class. A baseline that cannot be computed for the tower is left out, with a line in the log; the others keep
+    the order of `methods`. Raises InputError if none can be computed.
     """
     images, classes = images.to(classifier.device), None if classes is None else classes.to(classifier.device)
     evidence, classes = patch_evidence(model, images, classifier, classes=classes, tower=tower)
     values = {"decomposition": evidence}
     if set(methods) & set(VARIANTS):
         head_evidence, _ = patch_evidence(model, images, classifier, classes=classes, by_head=True, tower=tower)
-        values |= variants(head_evidence)
+        values |= last_layer_maps(head_evidence)
     texts = F.normalize(classifier.T[classes], dim=-1)
     for name in (name for name in methods if name in BASELINES):
         batches = zip(images.split(GRADIENT_BATCH), texts.split(GRADIENT_BATCH))
@@ -36,7 +38,19 @@ def method_evidence(model, images, classifier, methods, *, classes, tower, log):
             values[name] = torch.cat([BASELINES[name](model, *batch, tower) for batch in batches])
         except Unsupported as error:
             log(f"{name} is left out: {error.reason}")
+    if not values.keys() & set(methods):
+        names = ", ".join(methods)
+        raise InputError(f"This model supports none of the segmentation.methods ({names}); add decomposition.")
     return {name: values[name].float() for name in methods if name in values}
+
+
+def log_skipped(skipped, table, log):
+    """Write the pictures that `batches` skipped to the log. Raises InputError if they are all images of the table."""
+    for picture in skipped:
+        log(f"skipped {table['image'].iloc[picture['image']]}: {picture['reason']}")
+    if len(skipped) == len(table):
+        first, reason = table["image"].iloc[0], skipped[0]["reason"]
+        raise InputError(f"None of the {len(table)} eval images can be read; the first, {first}: {reason}.")
 
 
 def own_masks(files, rows, shape):
@@ -48,17 +62,17 @@ def own_masks(files, rows, shape):
     return [None if mask.shape == shape else (mask, model_view_box(mask.shape, files.preprocess)) for mask in masks]
 
 
-def score_batch(evidence, grid, masks, rows, own):
-    """Table of every method's scores on a batch, one row an image and resolution ("model" or the picture's "own").
+def score_batch(evidence, grid, masks, rows, masks_and_boxes):
+    """Table of every method's scores on a batch, one row per image and resolution ("model" or the picture's "own").
 
     evidence: {method: [image, patch]}; masks: [image, height, width] as the model sees them; rows: of the images, for
-    the column `row`; own: their own_masks, or None for no scores at the pictures' resolution
+    the column `row`; masks_and_boxes: their own_masks, or None for no scores at the pictures' resolution
     """
     tables = []
     for method, values in evidence.items():
         maps = upsample(values, grid, masks.shape[-2:]).cpu().numpy()
         tables.append(scores(maps, masks).table.assign(resolution="model", method=method, row=rows))
-        for patches, mask_and_box, row in zip(values, own or (), rows):
+        for patches, mask_and_box, row in zip(values, masks_and_boxes or (), rows):
             if mask_and_box is not None:
                 mask, box = mask_and_box
                 picture_map = at_own_resolution(patches, grid, box, mask.shape).numpy()[None]
@@ -105,12 +119,16 @@ def example_arrays(files, rows, masks, values, grid):
     return arrays | {name: arrays[name].astype(np.uint8) for name in ("masks", "predictions")}
 
 
-def save_pictures(folder, names, examples):
-    """Write each picture of example_arrays, its mask, map and prediction, and the map laid over it, as PNG."""
+def save_pictures(folder, numbers, examples):
+    """Write each picture of example_arrays, its mask, map and prediction, and the map laid over it, as PNG.
+
+    numbers: of the pictures, which their files are named after
+    """
+    folder.mkdir(exist_ok=True)
     arrays = (examples[kind] for kind in ("pictures", "masks", "maps", "predictions"))
-    for name, picture, mask, heat, prediction in zip(names, *arrays):
-        coloured = (255 * colormaps["cividis"](heat)[..., :3]).astype(np.uint8)
-        pixels = {"image": picture, "mask": (mask == 1).astype(np.uint8) * 255, "map": coloured}
-        pixels |= {"prediction": prediction * 255, "overlay": picture // 2 + coloured // 2}
+    for number, picture, mask, values, prediction in zip(numbers, *arrays):
+        heatmap = (255 * colormaps["cividis"](values)[..., :3]).astype(np.uint8)
+        pixels = {"image": picture, "mask": (mask == 1).astype(np.uint8) * 255, "map": heatmap}
+        pixels |= {"prediction": prediction * 255, "overlay": picture // 2 + heatmap // 2}
         for kind, array in pixels.items():
-            Image.fromarray(array).save(folder / f"{name}-{kind}.png")
+            Image.fromarray(array).save(folder / f"{number:06d}-{kind}.png")

@@ -30,7 +30,7 @@ def patch_evidence(model, images, classifier, *, classes=None, minus_mean=True, 
 
     classes: the class of each image, [image], its top-1 class if None; by_head: the evidence of each head alone,
     [image, layer, head, patch], without the constants, which are equal for all patches. The class's direction is mapped
-    into each head's coordinates once an image, so that nothing of size [pos, head, d_model] is formed.
+    into each head's coordinates once per image, so that nothing of size [pos, head, d_model] is formed.
     """
     tower = tower or adapt(model.visual)
     attention_states, ends, embedding = _forward(model, images, tower)
@@ -50,7 +50,7 @@ def patch_evidence(model, images, classifier, *, classes=None, minus_mean=True, 
             evidence, biases = evidence + torch.einsum("igphk,ighk->ip", coordinates, directions), biases + bias
     if by_head:
         return torch.stack(head_evidence, dim=1)[..., tower.prefix :], classes
-    # Biases, means and betas contribute the same to every token: one number an image.
+    # Biases, means and betas contribute the same to every token: one number per image.
     layers = len(tower.layers)
     constants = torch.cat([project @ biases, shared.T * layers / (2 * layers + 1)])  # [scalar, d_embed]
     evidence = evidence + (direction @ constants.T * scalars).sum(1, keepdim=True) / evidence.shape[1]
@@ -71,13 +71,12 @@ def component_evidence(model, images, classifier, components, *, classes=None, t
     evidence, project = {}, tower.reading[0]
     for number, (write, _) in enumerate(tower.writing):
         coordinates = _source_coordinates(tower, number, attention_states, weights)
-        heads, k = coordinates.shape[-2:]
-        for head in range(heads):
+        for head, head_write in enumerate(write.chunk(coordinates.shape[-2], dim=1)):
             if (number, head) in components:
                 vectors = components[number, head].to(direction)  # [component, d_embed]
-                directions = torch.einsum("ce,gem,mk->gck", vectors, project, write[:, head * k : (head + 1) * k])
-                scores = torch.einsum("igpk,gck->icp", coordinates[:, :, :, head], directions)
-                evidence[number, head] = ((direction @ vectors.T)[..., None] * scores)[..., tower.prefix :]
+                directions = torch.einsum("ce,gem,mk->gck", vectors, project, head_write)
+                projections = torch.einsum("igpk,gck->icp", coordinates[:, :, :, head], directions)
+                evidence[number, head] = ((direction @ vectors.T)[..., None] * projections)[..., tower.prefix :]
     return evidence
 
 
@@ -114,7 +113,7 @@ def _source_coordinates(tower, number, attention_states, weights):
 VARIANTS = ("decomposition, last layer", "decomposition, last layer, |heads|")
 
 
-def variants(head_evidence):
+def last_layer_maps(head_evidence):
     """{name in VARIANTS: values [image, patch]} from the evidence of each head alone, [image, layer, head, patch].
 
     The last layer's evidence; and the sum of its heads' absolute evidence, because a head with evidence against the
@@ -127,7 +126,7 @@ def variants(head_evidence):
 def upsample(values, grid, size):
     """Patch values [image, patch] as maps [image, height, width] in [0, 1]; negative values count as 0."""
     maps = F.interpolate(values.reshape(-1, 1, *grid), size=size, mode="bilinear", align_corners=False)[:, 0]
-    return stretch(maps.clamp(min=0))
+    return min_max_normalise(maps.clamp(min=0))
 
 
 def at_own_resolution(values, grid, box, size):
@@ -142,8 +141,8 @@ def at_own_resolution(values, grid, box, size):
         axes.append(2 * position - 1)
         visible.append((position >= 0) & (position <= 1))
     points = torch.stack(torch.meshgrid(axes[1], axes[0], indexing="xy"), dim=-1)  # x, y of each pixel
-    cells = values.detach().cpu().double().reshape(1, 1, *grid)
-    maps = F.grid_sample(cells, points[None], mode="bilinear", padding_mode="border", align_corners=False)[0, 0]
+    patch_grid = values.detach().cpu().double().reshape(1, 1, *grid)
+    maps = F.grid_sample(patch_grid, points[None], mode="bilinear", padding_mode="border", align_corners=False)[0, 0]
     inside = visible[0][:, None] & visible[1]
     maps = maps.clamp(min=0)
     low, high = maps[inside].min(), maps[inside].max()
@@ -151,7 +150,7 @@ def at_own_resolution(values, grid, box, size):
     return torch.where(inside, maps, float("nan")).float()
 
 
-def stretch(maps):
+def min_max_normalise(maps):
     """Each map [image, height, width] scaled linearly to [0, 1]; a flat map becomes 0."""
     low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
     return (maps - low) / torch.where(high > low, high - low, 1)

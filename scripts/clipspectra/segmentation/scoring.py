@@ -12,7 +12,7 @@ VOID = 255  # mask value of unlabelled pixels, which do not count
 
 
 class Scores(NamedTuple):
-    """Segmentation scores over a dataset, in [0, 1]; `table` has one row an image."""
+    """Segmentation scores over a dataset, in [0, 1]; `table` has one row per image."""
 
     pixel_accuracy: float
     mean_iou: float

@@ -5,7 +5,7 @@ import pandas as pd
 import torch
 
 from clipspectra.jobs import progress
-from clipspectra.segmentation.maps import component_evidence, patch_evidence, stretch, upsample
+from clipspectra.segmentation.maps import component_evidence, min_max_normalise, patch_evidence, upsample
 from clipspectra.segmentation.scoring import on_the_grid, scores
 
 COMPONENTS = 3  # the first of each head
@@ -65,7 +65,7 @@ def score_alone(evidence, grid, masks, unit):
 
     evidence: [image, unit, patch]; masks: [image, row, column] of the grid; unit: "heads" or "components"
     """
-    maps = (stretch(values.reshape(-1, *grid).clamp(min=0)).numpy() for values in evidence.transpose(0, 1))
+    maps = (min_max_normalise(values.reshape(-1, *grid).clamp(min=0)).numpy() for values in evidence.transpose(0, 1))
     return np.stack(
         [
             scores(unit_map, masks).table["average_precision"].to_numpy()

@@ -14,6 +14,7 @@ from clipspectra import InputError
 from clipspectra.towers.checkpoints import read_json
 from clipspectra.towers.layouts import is_siglip, is_transformers
 from clipspectra.towers.model_files import OPEN_CLIP_CONFIG, TRANSFORMERS_CONFIG, VOCABULARIES
+from clipspectra.towers.tower import image_size
 from clipspectra.towers.transformers_configs import (
     clip_config,
     config_sizes,
@@ -27,8 +28,8 @@ from clipspectra.towers.transformers_configs import (
 
 # Ranks of the sources that specify how a model is used; the first takes precedence.
 CONFIG, LIKE, FILES, LAYOUT, PUBLISHED, DEFAULT = range(6)
-KEYS = ("mean", "std", "interpolation", "resize_mode")
-ALL_KEYS = (*KEYS, "fill_color")  # of the border that resize_mode "longest" adds
+PREPROCESSING_KEYS = ("mean", "std", "interpolation", "resize_mode")
+ALL_PREPROCESSING_KEYS = (*PREPROCESSING_KEYS, "fill_color")  # of the border that resize_mode "longest" adds
 INTERPOLATIONS, RESIZE_MODES = ("bicubic", "bilinear"), ("shortest", "longest", "squash")
 # Keys of a model config that do not change what a loaded model computes.
 IGNORED_KEYS = {
@@ -76,7 +77,7 @@ class Description:
             if len(channels) != 3 or not all(isinstance(channel, int | float) for channel in channels):
                 raise InputError(f"{source} has {key} {values[key]}; it must be three numbers.")
             if not all(0 <= channel <= 1 and (channel or key == "mean") for channel in channels):
-                raise InputError(f"{source} has {key} {values[key]}; channels range from 0 to 1, and so must these.")
+                raise InputError(f"{source} has {key} {values[key]}; each must be between 0 and 1, and std above 0.")
             values[key] = tuple(map(float, channels))
         for key, known in {"interpolation": INTERPOLATIONS, "resize_mode": RESIZE_MODES}.items():
             if values.get(key, known[0]) not in known:
@@ -92,7 +93,7 @@ class Description:
             raise InputError(f"'{tag}', set as 'like', is not a tag of {self.name}; its tags: {tags}.")
         self.claim(rank, f"the tag {tag}", _tag_values(config))
 
-    def take_beside(self, path):
+    def take_configs_beside(self, path):
         """Take the claims of configs beside a weights file. Raises InputError where they describe another model."""
         self.from_file = True
         folder = Path(path).parent
@@ -128,7 +129,7 @@ class Description:
     def take_layout(self, checkpoint):
         """Take what a checkpoint's layout fixes: OpenAI's models and transformers' SigLIPs each have one activation."""
         if checkpoint.openai:
-            default = {key: getattr(PreprocessCfg(), key) for key in KEYS}
+            default = {key: getattr(PreprocessCfg(), key) for key in PREPROCESSING_KEYS}
             self.claim(LAYOUT, "OpenAI's own layout", default | {"activation": "quick_gelu"})
         elif is_transformers(checkpoint.tensors) and is_siglip(checkpoint.tensors):
             self.claim(LAYOUT, "transformers' SigLIP", {"activation": "gelu_tanh"})
@@ -141,10 +142,11 @@ class Description:
         default = self.config_activation
         if self.from_file and self.published:
             self._claim_published()
-        self.claim(DEFAULT, "open_clip's default", {key: getattr(PreprocessCfg(), key) for key in ALL_KEYS})
+        defaults = {key: getattr(PreprocessCfg(), key) for key in ALL_PREPROCESSING_KEYS}
+        self.claim(DEFAULT, "open_clip's default", defaults)
         self.claim(DEFAULT, self.source, {"activation": default})
         claims, ranks = sorted(self.claims, key=lambda claim: claim[0]), {}
-        for key in (*ALL_KEYS, "activation"):
+        for key in (*ALL_PREPROCESSING_KEYS, "activation"):
             ranks[key], self.sources[key], self.used[key] = next(
                 (rank, source, values[key]) for rank, source, values in claims if key in values
             )
@@ -154,17 +156,17 @@ class Description:
                 f"{self.sources['activation']}, beside the weights, has the activation {activation}; "
                 f"{self.source} has {default}. Set quick_gelu: {str(activation == 'quick_gelu').lower()} to use it."
             )
-        sibling = f"{self.name}-quickgelu"
+        quickgelu_name = f"{self.name}-quickgelu"
         if self.from_file and self.published and ranks["activation"] == PUBLISHED:
             self.notes.append(
                 "no file beside these weights specifies their activation; QuickGELU is used, which all published "
                 f"weights of {self.name} need. If these were trained without it, set quick_gelu: false."
             )
         undecided = ranks["activation"] == DEFAULT and all(rank != LIKE for rank, *_ in claims)  # a tag has its own
-        if self.from_file and self.published and undecided and sibling in open_clip.list_models():
+        if self.from_file and self.published and undecided and quickgelu_name in open_clip.list_models():
             self.notes.append(
                 f"nothing specifies whether these weights need QuickGELU; {default} is used. OpenAI's, MetaCLIP's and "
-                f"DFN's weights need it: set quick_gelu, or set architecture to {sibling}."
+                f"DFN's weights need it: set quick_gelu, or set architecture to {quickgelu_name}."
             )
         if activation == "quick_gelu" != default and self.config["vision_cfg"].get("timm_model_name"):
             raise InputError(f"{self.name} has an image tower of timm, which does not support QuickGELU.")
@@ -181,12 +183,14 @@ class Description:
         published = [_tag_values(open_clip.get_pretrained_cfg(self.name, tag)) for tag in tags]
         if published and all(values["activation"] for values in published) and not self.config.get("quick_gelu"):
             self.claim(PUBLISHED, f"all published weights of {self.name}", {"activation": "quick_gelu"})
-        published = [{key: values[key] for key in KEYS if values[key] is not None} for values in published]
+        published = [
+            {key: values[key] for key in PREPROCESSING_KEYS if values[key] is not None} for values in published
+        ]
         first = next(iter(published), {})
         if all(values == first for values in published):
             self.claim(PUBLISHED, f"all published weights of {self.name}", first)
-        elif not set(KEYS) <= {key for _, _, values in self.claims for key in values}:
-            differing = [key for key in KEYS if len({values.get(key) for values in published}) > 1]
+        elif not set(PREPROCESSING_KEYS) <= {key for _, _, values in self.claims for key in values}:
+            differing = [key for key in PREPROCESSING_KEYS if len({values.get(key) for values in published}) > 1]
             self.notes.append(
                 f"published weights of {self.name} differ in {' and '.join(differing)}, and nothing specifies which "
                 "these weights need; open_clip's default is used. Set 'like' to a tag, or set the values."
@@ -206,8 +210,7 @@ class Description:
         """Raise InputError if a config of transformers beside the weights describes another model than the one built,
         or if a timm tower takes another image size than the preprocessing produces."""
         patch_embed = getattr(getattr(model.visual, "trunk", None), "patch_embed", None)
-        tower_size, size = getattr(patch_embed, "img_size", None), model.visual.image_size
-        size = tuple(size) if isinstance(size, tuple | list) else (size, size)
+        tower_size, size = getattr(patch_embed, "img_size", None), image_size(model.visual)
         if tower_size is not None and tuple(tower_size) != size and getattr(patch_embed, "strict_img_size", True):
             raise InputError(f"{self.source} has images of {size[0]} px, but its timm tower takes {tower_size[0]} px.")
         if self.sizes is None:
@@ -229,13 +232,13 @@ class Description:
         """The settings used, as one row of a table: texts and numbers."""
         text = self.config["text_cfg"]
         names = {key: ", ".join(map(str, self.used[key])) for key in ("mean", "std")}
-        sources = dict.fromkeys(self.sources[key] for key in KEYS)
+        sources = dict.fromkeys(self.sources[key] for key in PREPROCESSING_KEYS)
         tokenizer = text.get("hf_tokenizer_name") or "open_clip's BPE"
         tokenizer = Path(tokenizer).name if Path(tokenizer).is_dir() else tokenizer  # without the path on this machine
         return {
             "architecture": self.name,
             "image_size": f"{image_size[0]} × {image_size[1]}",
-            **{key: names.get(key, self.used[key]) for key in KEYS},
+            **{key: names.get(key, self.used[key]) for key in PREPROCESSING_KEYS},
             "preprocessing_from": "; ".join(Path(source).name for source in sources),
             "activation": self.used["activation"],
             "activation_from": Path(self.sources["activation"]).name,
@@ -267,15 +270,16 @@ def describe_json(path):
     preprocessing = content.get("preprocess_cfg") or {}
     if not all(isinstance(section, dict) for section in (config["vision_cfg"], config["text_cfg"], preprocessing)):
         raise InputError(f"{path} is not an open_clip model config: vision_cfg and text_cfg must be objects with keys.")
-    unknown = sorted(set(preprocessing) - {*ALL_KEYS, "size", "mode"})
+    unknown = sorted(set(preprocessing) - {*ALL_PREPROCESSING_KEYS, "size", "mode"})
     if unknown:
-        raise InputError(f"{path} has preprocess_cfg.{unknown[0]}, which is not known; use {', '.join(ALL_KEYS)}.")
+        known = ", ".join(ALL_PREPROCESSING_KEYS)
+        raise InputError(f"{path} has preprocess_cfg.{unknown[0]}, which is not known; use {known}.")
     if not isinstance(config.get("quick_gelu", False), bool):
         raise InputError(f"{path} has quick_gelu {config['quick_gelu']!r}; it must be true or false.")
     if preprocessing.get("mode", "RGB") != "RGB":
         raise InputError(f"{path} converts images to {preprocessing['mode']}; only RGB is supported.")
     result = Description(Path(path).stem, config, str(path))
-    result.claim(FILES, str(path), {key: preprocessing.get(key) for key in ALL_KEYS})
+    result.claim(FILES, str(path), {key: preprocessing.get(key) for key in ALL_PREPROCESSING_KEYS})
     return result
 
 
@@ -320,7 +324,8 @@ def _activations(tower):
 
 def _tag_values(config):
     """Preprocessing and activation of a published tag, None where it does not specify them."""
-    return {key: config.get(key) for key in KEYS} | {"activation": "quick_gelu" if config.get("quick_gelu") else None}
+    activation = "quick_gelu" if config.get("quick_gelu") else None
+    return {key: config.get(key) for key in PREPROCESSING_KEYS} | {"activation": activation}
 
 
 def _comparable_config(config):

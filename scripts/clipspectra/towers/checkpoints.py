@@ -23,14 +23,14 @@ WRAPPERS = re.compile(
     r"(?:(?<=\.)|^)(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_forward_module)\."
 )
 # Where a CLIP's image tower begins, in open_clip's and OpenAI's names and in those of transformers.
-TOWER = re.compile(
+IMAGE_TOWER_NAME = re.compile(
     r"(?:(?<=\.)|^)(?:vision_model\.(?:embeddings|encoder|head|p(?:re|ost)_layr?e?r?norm)"
     r"|visual\.(?:conv\d|class_emb|positional|proj$|ln_|transformer|trunk|attn_?pool|layer\d|bn\d|head))"
 )
 # What OpenAI's own models keep beside their weights.
 OPENAI_SIZES = {"input_resolution", "context_length", "vocab_size"}
 # Plain data that training scripts keep beside the weights.
-PLAIN = [
+SAFE_GLOBALS = [
     *((np._core.multiarray.scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
     *((np._core.multiarray._reconstruct, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
     *(kind for kind in vars(np.dtypes).values() if isinstance(kind, type)),
@@ -87,9 +87,9 @@ def read_checkpoint(path, state_dict=None):
 
 def _prefixes(tensors, path):
     """The prefix of a model's names, then those of its copies with equal weights, such as a compiled one."""
-    prefixes = sorted({key[: match.start()] for key in tensors if (match := TOWER.search(key))}, key=len)
+    prefixes = sorted({key[: match.start()] for key in tensors if (match := IMAGE_TOWER_NAME.search(key))}, key=len)
     for prefix in prefixes[1:]:
-        keys = [key for key in tensors if key.startswith(prefix) and TOWER.match(key[len(prefix) :])]
+        keys = [key for key in tensors if key.startswith(prefix) and IMAGE_TOWER_NAME.match(key[len(prefix) :])]
         originals = [prefixes[0] + key[len(prefix) :] for key in keys]
         if not all(name in tensors and torch.equal(tensors[name], tensors[key]) for name, key in zip(originals, keys)):
             listed = ", ".join(f"'{prefix}'" for prefix in prefixes)
@@ -116,38 +116,38 @@ def _to_float32(name, tensor, path):
 def _read_content(path):
     """A checkpoint file's content, read as plain data. Raises InputError, saying what it is, for another file."""
     with open(path, "rb") as file:
-        head = file.read(1024)
-    if len(head) > 8 and head[8:9] == b"{" and struct.unpack("<Q", head[:8])[0] < 2**32:
+        first_bytes = file.read(1024)
+    if len(first_bytes) > 8 and first_bytes[8:9] == b"{" and struct.unpack("<Q", first_bytes[:8])[0] < 2**32:
         try:
             return load_file(path)
         except SafetensorError as error:
             raise InputError(f"{path} is damaged or cut off: {error}. Fetch it again.") from error
-    if head[:4] == b"PK\x03\x04":
+    if first_bytes[:4] == b"PK\x03\x04":
         return _read_zip(path)
-    if head[:1] == b"\x80":
+    if first_bytes[:1] == b"\x80":
         return _read_pickle(path)
-    raise InputError(f"{path} is not a checkpoint: {_identify(head)}.")
+    raise InputError(f"{path} is not a checkpoint: {_identify(first_bytes)}.")
 
 
-def _identify(head):
+def _identify(first_bytes):
     """In words, what a file without weights is, by its first bytes, and what to do."""
-    text = head.lstrip().lower()
-    if not head.strip(b"\0"):
+    text = first_bytes.lstrip().lower()
+    if not first_bytes.strip(b"\0"):
         return "it is empty or holds zeros; fetch it again"
-    if head.startswith(b"version https://git-lfs") or b"/annex/objects/" in head[:200]:
+    if first_bytes.startswith(b"version https://git-lfs") or b"/annex/objects/" in first_bytes[:200]:
         return "it is a pointer of Git LFS or git-annex that stands for the file; fetch the file itself (git lfs pull)"
     if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
         return "it is a web page, most likely of a download that needs a login; fetch the file itself"
     kinds = {b"\x89HDF": "HDF5, as Keras writes it", b"GGUF": "GGUF", b"\x1f\x8b": "a gzip archive; unpack it first"}
     kinds |= {b"BZh": "a bzip2 archive; unpack it first", b"\xfd7zXZ": "an xz archive; unpack it first"}
     for start, kind in kinds.items():
-        if head.startswith(start):
+        if first_bytes.startswith(start):
             return f"it is {kind}"
-    if head[257:262] == b"ustar":
+    if first_bytes[257:262] == b"ustar":
         return "it is a tar archive; unpack it first"
     if text.startswith((b"{", b"[")):
         return "it is JSON; for sharded weights, give the file that ends in .index.json"
-    printable = all(byte >= 32 or byte in b"\t\r\n" for byte in head)
+    printable = all(byte >= 32 or byte in b"\t\r\n" for byte in first_bytes)
     return "it is text" if printable else "its first bytes match no known format"
 
 
@@ -168,7 +168,8 @@ def _read_zip(path):
 def _read_pickle(path):
     """The content of a torch.save file: tensors, numbers, texts and numpy scalars; nothing else is unpickled."""
     try:
-        with torch.serialization.safe_globals(PLAIN), open(path, "rb") as file:  # recognised by content, not name
+        # an open file: recognised by content, not name
+        with torch.serialization.safe_globals(SAFE_GLOBALS), open(path, "rb") as file:
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         classes = re.findall(r"(?:GLOBAL|class|function|global) [`']?([A-Za-z_][\w.]*\.[\w.]+)", str(error))
@@ -180,11 +181,10 @@ def _read_pickle(path):
             "run code. Save only its state_dict()."
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise InputError(f"{path} is damaged or cut off: {reason}. Fetch it again.") from error
+        raise InputError(f"{path} is damaged or cut off: {short_reason(error, 200)}. Fetch it again.") from error
 
 
-class _ScriptData(pickle.Unpickler):
+class _TorchScriptUnpickler(pickle.Unpickler):
     """Reads the attributes of TorchScript modules as plain data; their code is neither compiled nor run."""
 
     def __init__(self, archive, root):
@@ -221,7 +221,7 @@ def _read_torchscript(path):
         for name, value in module.attributes.items():
             if isinstance(value, torch.Tensor):
                 tensors[prefix + name] = value
-            elif isinstance(value, _ScriptData.Module):
+            elif isinstance(value, _TorchScriptUnpickler.Module):
                 walk(value, f"{prefix}{name}.")
             elif name in OPENAI_SIZES and isinstance(value, int):
                 tensors[prefix + name] = torch.tensor(value)
@@ -230,21 +230,22 @@ def _read_torchscript(path):
     try:
         with zipfile.ZipFile(path) as archive:
             root = next(name for name in archive.namelist() if name.endswith("/data.pkl")).removesuffix("/data.pkl")
-            walk(_ScriptData(archive, root).load(), "")
-            order = archive.open(f"{root}/byteorder").read() if f"{root}/byteorder" in archive.namelist() else b"little"
+            walk(_TorchScriptUnpickler(archive, root).load(), "")
+            has_byte_order = f"{root}/byteorder" in archive.namelist()
+            byte_order = archive.read(f"{root}/byteorder") if has_byte_order else b"little"
     except InputError as error:
         raise InputError(f"{path} is a TorchScript archive that cannot be read: {error}.") from error
     except (pickle.UnpicklingError, zipfile.BadZipFile, KeyError, ValueError, StopIteration, EOFError) as error:
         raise InputError(f"{path} is a TorchScript archive that is damaged: {error}. Fetch it again.") from error
-    if order != b"little":
+    if byte_order != b"little":
         raise InputError(f"{path} is a TorchScript archive from a machine with another byte order.")
     return tensors
 
 
 def _choose_weights(content, state_dict, path):
     """(tensors of the chosen set of weights, names of the other sets) in a checkpoint's content."""
-    sets = dict(_weight_sets(content))
-    models = {name: keys for name, keys in sets.items() if any(TOWER.search(WRAPPERS.sub("", key)) for key in keys)}
+    sets, has_tower = dict(_weight_sets(content)), lambda key: IMAGE_TOWER_NAME.search(WRAPPERS.sub("", key))
+    models = {name: keys for name, keys in sets.items() if any(map(has_tower, keys))}
     sets = sets if state_dict in sets else models or sets  # heads and optimizers are no models
     if not sets:
         keys = ", ".join(map(str, list(content)[:8])) or "none"
@@ -278,6 +279,11 @@ def _weight_sets(content, name=""):
 
 def _is_numbers(value):
     return isinstance(value, np.ndarray) and value.dtype.kind in "fiub"
+
+
+def short_reason(error, length=300):
+    """An error's message in one line, cut off at a length; its type where it has no message."""
+    return " ".join(str(error).split())[:length] or type(error).__name__
 
 
 def read_json(path):

@@ -16,7 +16,7 @@ _HALF = {"fp16": torch.float16, "bf16": torch.bfloat16}
 _gpu_locks = []  # of this process
 
 
-def choose(name):
+def choose_device(name):
     """The torch device of a name; "auto" is the best one available, and a GPU that no other job of this user has taken.
 
     Raises InputError for an unknown device and for one that is not available.
@@ -25,7 +25,7 @@ def choose(name):
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
         if name == "cuda" and torch.cuda.device_count() > 1:
             uuids = [torch.cuda.get_device_properties(index).uuid for index in range(torch.cuda.device_count())]
-            name = f"cuda:{free_gpu(uuids)}"
+            name = f"cuda:{lock_free_gpu(uuids)}"
     try:
         device = torch.device(name)
     except RuntimeError as error:
@@ -36,7 +36,7 @@ def choose(name):
     return device
 
 
-def free_gpu(uuids):
+def lock_free_gpu(uuids):
     """Index of the first GPU that no process of this user has locked; locked until this process ends.
 
     Snakemake does not assign GPUs to jobs. If all are taken, the process number decides.
@@ -56,7 +56,7 @@ def free_gpu(uuids):
 def set_precision(precision):
     """Allow TF32 for "tf32" only, in matrix products and convolutions. Raises InputError for an unknown precision."""
     if precision not in LARGEST_ERROR:
-        raise InputError(f"'{precision}' is no precision; use one of {', '.join(LARGEST_ERROR)}.")
+        raise InputError(f"'{precision}' is not a precision; use one of {', '.join(LARGEST_ERROR)}.")
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
 
 
@@ -66,7 +66,7 @@ def autocast(device, precision):
 
 
 @contextmanager
-def enough_memory(batch_size):
+def explain_out_of_memory(batch_size):
     """Turn an out-of-memory error into an InputError that says which batch size to try."""
     try:
         yield

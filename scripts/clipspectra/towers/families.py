@@ -64,7 +64,7 @@ def adapt(visual):
     adapters = {VisionTransformer: _open_clip_tower, TimmModel: _timm_tower, ModifiedResNet: _resnet_tower}
     adapter = adapters.get(type(visual))
     if adapter is None:
-        raise Unsupported(f"{type(visual).__module__}.{type(visual).__name__} is no image tower of open_clip")
+        raise Unsupported(f"{type(visual).__module__}.{type(visual).__name__} is not an image tower of open_clip")
     tower = adapter(visual)
     if tower.dtype not in (torch.float32, torch.float64):
         raise Unsupported(f"its weights are {tower.dtype}, which rounds the sums; load it with precision 'fp32'")
@@ -90,7 +90,7 @@ def _open_clip_tower(visual):
     post, weight = _layernorm(visual.ln_post), visual.proj.T
     if visual.attn_pool is not None:
         if visual.attn_pool_contrastive is not None or visual.pool_type != "tok":
-            raise Unsupported("it chains attentional pools, which open_clip marks as unfinished")
+            raise Unsupported("it has two attentional pools in a row, which open_clip marks as unfinished")
         pool, values, offset = visual.attn_pool, *_multihead_values(visual.attn_pool.attn)
         readout = Readout(pool.attn, _layernorm(pool.ln_k), post, weight, values=values, offset=offset)
         family = "ViT, attentional pool"
@@ -155,12 +155,13 @@ def _timm_tower(visual):
     """timm's VisionTransformer, Eva and VisionTransformerRelPos under open_clip's TimmModel."""
     trunk = visual.trunk
     if not isinstance(trunk, TimmVisionTransformer | Eva | VisionTransformerRelPos):
-        raise Unsupported(_reason(type(trunk).__name__))
-    last = [module for module in visual.head if not isinstance(module, nn.Dropout)]
-    last = [module for module in (trunk.head, *last) if not isinstance(module, nn.Identity)]
-    if len(last) > 1 or not all(type(module) is nn.Linear for module in last):
-        raise Unsupported(f"it ends in {', then '.join(type(module).__name__ for module in last)}, which is not linear")
-    weight, bias = (last[0].weight, last[0].bias) if last else (None, None)
+        raise Unsupported(_unsupported_reason(type(trunk).__name__))
+    final_modules = [module for module in visual.head if not isinstance(module, nn.Dropout)]
+    final_modules = [module for module in (trunk.head, *final_modules) if not isinstance(module, nn.Identity)]
+    if len(final_modules) > 1 or not all(type(module) is nn.Linear for module in final_modules):
+        names = ", then ".join(type(module).__name__ for module in final_modules)
+        raise Unsupported(f"it ends in {names}, which is not linear")
+    weight, bias = (final_modules[0].weight, final_modules[0].bias) if final_modules else (None, None)
     before, after = _layernorm(trunk.norm), _layernorm(trunk.fc_norm)
     prefix, pool = trunk.num_prefix_tokens, getattr(trunk, "attn_pool", None)
     readout = Readout("class", before, after, weight, bias)
@@ -212,7 +213,7 @@ def _require_fused_attention(attention):
         raise Unsupported("timm's fused attention is switched off (TIMM_FUSED_ATTN), and only it shows the heads")
 
 
-def _reason(trunk):
+def _unsupported_reason(trunk):
     """Why a timm tower without a single residual stream has no decomposition by heads."""
     reasons = {
         "ConvNeXt": "ConvNeXt is convolutional and has no attention heads",

@@ -128,14 +128,15 @@ def _observe_transformer(hooks, tower, ends, on_layer, on_mlp, only_read):
         if on_mlp is not None:
             hooks.after(layer.mlp, partial(on_mlp, number))
 
-    def keep(name, tokens=...):
+    def recorder(name, tokens=...):
         return lambda tensor: setattr(ends, name, tensor[:, tokens])
 
-    hooks.before(tower.start, keep("start", readout.tokens))
+    hooks.before(tower.start, recorder("start", readout.tokens))
     if readout.before is not None:
-        hooks.before(readout.before, keep("state", readout.tokens))
+        hooks.before(readout.before, recorder("state", readout.tokens))
     if readout.after is not None:
-        hooks.before(readout.after, keep("pooled") if readout.values is None else _keep_first_query(keep("pooled")))
+        record = recorder("pooled")
+        hooks.before(readout.after, record if readout.values is None else _keep_first_query(record))
     if readout.pool_mlp is not None:
         hooks.after(readout.pool_mlp, lambda output: setattr(ends, "pool_mlp", output[:, 0]))
     if isinstance(readout.pool, nn.Module):
@@ -179,22 +180,23 @@ def _observe_attention(hooks, attention, on_state, layer=None):
             on_state(AttentionState(*calls[0], calls[0][-1]))
         return output
 
-    def report(heads, written=None):
+    def report_state(heads, written=None):
         query, key, value, mask, raw = calls[0]
         if layer.head_gain is not None:
             value, raw = (tensor * layer.head_gain[:, None, None] for tensor in (value, raw))
         on_state(AttentionState(query, key, value, mask, raw, heads, written))
 
-    def by_head(flat):
-        return flat.unflatten(-1, (layer.heads, -1)).transpose(1, 2)  # [image, head, pos, d_head]
-
     hooks.replace(attention, forward)
     if layer is not None and layer.post is None:
-        hooks.before(layer.out, lambda flat: report(by_head(flat)))
+        hooks.before(layer.out, lambda flat: report_state(_by_head(flat, layer.heads)))
     elif layer is not None:
         inputs = []  # of W_O, until its output is known
-        hooks.before(layer.out, lambda flat: inputs.append(by_head(flat)))
-        hooks.before(layer.post, lambda written: report(inputs.pop(), written))
+        hooks.before(layer.out, lambda flat: inputs.append(_by_head(flat, layer.heads)))
+        hooks.before(layer.post, lambda written: report_state(inputs.pop(), written))
+
+
+def _by_head(flat, heads):
+    return flat.unflatten(-1, (heads, -1)).transpose(1, 2)  # [image, head, pos, d_head]
 
 
 class _AttentionCalls(TorchFunctionMode):
@@ -240,34 +242,32 @@ def _explicit_forward(attention, on_state):
 def _observe_resnet(hooks, tower, ends, on_layer, on_mlp):
     """Replace the attention pool's forward: its input is split by the sources that add up in the last stage."""
     pool, blocks = tower.visual.attnpool, list(tower.visual.layer4)
-    maps = {}
+    feature_maps = {}
 
-    def keep(name):
-        return lambda output: maps.__setitem__(name, output.clone())  # later modules work in place
+    def recorder(name):
+        return lambda output: feature_maps.__setitem__(name, output.clone())  # later modules work in place
 
     for number, block in enumerate(blocks):
-        hooks.after(block.bn3, keep(("branch", number)))
-        hooks.after(block, keep(("output", number)))
-    hooks.after(blocks[0].downsample, keep("shortcut"))
+        hooks.after(block.bn3, recorder(("branch", number)))
+        hooks.after(block, recorder(("output", number)))
+    hooks.after(blocks[0].downsample, recorder("shortcut"))
 
     def tokens(feature_map):  # [image, channel, row, column] -> [image, pos, channel], their mean first
         flat = feature_map.flatten(2).transpose(1, 2)
         return torch.cat([flat.mean(1, keepdim=True), flat], dim=1)
 
-    def by_head(flat):
-        return flat.unflatten(-1, (pool.num_heads, -1)).transpose(1, 2)
-
     def forward(feature_map):
         gate, sources = 1.0, []
         for number in reversed(range(len(blocks))):
-            gate = gate * (maps["output", number] > 0)
-            sources.insert(0, tokens(maps["branch", number] * gate))
-        sources.insert(0, tokens(maps["shortcut"] * gate) + pool.positional_embedding)
+            gate = gate * (feature_maps["output", number] > 0)
+            sources.insert(0, tokens(feature_maps["branch", number] * gate))
+        sources.insert(0, tokens(feature_maps["shortcut"] * gate) + pool.positional_embedding)
         x = tokens(feature_map) + pool.positional_embedding
-        query, key = by_head(pool.q_proj(x[:, :1])), by_head(pool.k_proj(x))
+        query, key = _by_head(pool.q_proj(x[:, :1]), pool.num_heads), _by_head(pool.k_proj(x), pool.num_heads)
         total = 0.0
         for number, source in enumerate(sources):
-            value = by_head(F.linear(source, pool.v_proj.weight, pool.v_proj.bias / len(sources)))
+            flat = F.linear(source, pool.v_proj.weight, pool.v_proj.bias / len(sources))
+            value = _by_head(flat, pool.num_heads)
             z = F.scaled_dot_product_attention(query, key, value)
             total = total + z
             if on_layer is not None:
@@ -275,7 +275,7 @@ def _observe_resnet(hooks, tower, ends, on_layer, on_mlp):
             if on_mlp is not None:  # a ResNet has none
                 on_mlp(number, x.new_zeros(len(x), 1, tower.width))
         ends.start = x.new_zeros(len(x), 1, tower.width)
-        maps.clear()
+        feature_maps.clear()
         return pool.c_proj(total.transpose(1, 2).flatten(2)[:, 0])
 
     hooks.replace(pool, forward)

@@ -12,9 +12,10 @@ from open_clip.convert import convert_state_dict
 from open_clip.model import resize_pos_embed, resize_text_pos_embed
 
 from clipspectra import InputError
+from clipspectra.towers.tower import image_size
 
 # Transformers' names -> open_clip's, applied in order: blocks of both towers, CLIP's image tower, SigLIP's.
-BLOCKS = [
+SHARED_NAMES = [
     (r"^text_model\.embeddings\.token_embedding\.weight$", "token_embedding.weight"),
     (r"^text_model\.embeddings\.position_embedding\.weight$", "positional_embedding"),
     (r"^text_model\.encoder\.layers\.(\d+)\.", r"transformer.resblocks.\1."),
@@ -132,7 +133,7 @@ def _from_transformers(tensors):
     siglip = is_siglip(tensors)
     result = {}
     for name, tensor in tensors.items():
-        for pattern, replacement in [*(SIGLIP_TOWER if siglip else CLIP_TOWER), *BLOCKS]:
+        for pattern, replacement in [*(SIGLIP_TOWER if siglip else CLIP_TOWER), *SHARED_NAMES]:
             name = re.sub(pattern, replacement, name)
         if name in ("visual.proj", "text_projection", "text_projection.weight") and not siglip:
             tensor = tensor.T.contiguous()
@@ -181,7 +182,8 @@ def _check_sizes(model, tensors, expected, path, name, resize):
         if key in TEXT_POSITIONS:
             trained, taken = (f"texts of {len(weights[key])} tokens" for weights in (tensors, expected))
         else:
-            trained, taken = (_images_of(model, weights[key], expected[key]) for weights in (tensors, expected))
+            embeddings = tensors[key], expected[key]
+            trained, taken = (_describe_image_size(model, embedding, expected[key]) for embedding in embeddings)
         resizable = key in RESIZED
         if not (resize and resizable):
             advice = ", or set resize_positions: true to interpolate them" if resizable else ""
@@ -193,10 +195,10 @@ def _check_sizes(model, tensors, expected, path, name, resize):
     resize_text_pos_embed(tensors, model)
 
 
-def _images_of(model, embedding, expected):
+def _describe_image_size(model, embedding, expected):
     """In words, the size of images with these position embeddings; `expected` are the model's."""
-    visual, count, embedding = model.visual, expected.flatten(0, -2).shape[0], embedding.flatten(0, -2)
-    size = visual.image_size if isinstance(visual.image_size, tuple | list) else (visual.image_size,) * 2
+    visual, size = model.visual, image_size(model.visual)
+    count, embedding = expected.flatten(0, -2).shape[0], embedding.flatten(0, -2)
     patch_embed = getattr(getattr(visual, "trunk", None), "patch_embed", visual)
     rows, columns = getattr(patch_embed, "grid_size", None) or (math.isqrt(count - 1),) * 2
     patches = len(embedding) - (count - rows * columns)

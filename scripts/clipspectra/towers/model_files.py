@@ -43,10 +43,10 @@ def shards_of(path):
         return [path]
     try:
         names = sorted(set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()))
+        if not all(isinstance(name, str) for name in names):
+            raise TypeError
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise InputError(f"{path} is not an index of shards: it lacks a weight_map of file names.") from error
-    if not all(isinstance(name, str) for name in names):
-        raise InputError(f"{path} is not an index of shards: it lacks a weight_map of file names.")
     if any(Path(name).name != name for name in names):
         raise InputError(f"{path} names shards outside its folder; such an index is not trusted.")
     absent = [name for name in names if not (path.parent / name).is_file()]

@@ -23,16 +23,17 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from clipspectra import InputError
 from clipspectra.towers import devices
 from clipspectra.towers.architectures import (
-    ALL_KEYS,
+    ALL_PREPROCESSING_KEYS,
     CONFIG,
     LIKE,
     describe_folder,
     describe_json,
     describe_name,
 )
-from clipspectra.towers.checkpoints import read_checkpoint
+from clipspectra.towers.checkpoints import read_checkpoint, short_reason
 from clipspectra.towers.layouts import load_weights
 from clipspectra.towers.model_files import VOCABULARIES, shards_of, weights_in
+from clipspectra.towers.tower import image_size
 
 
 @dataclass
@@ -98,7 +99,7 @@ def load(
     be fetched or do not fit, a missing package, or a device that is not available.
     """
     architecture, pretrained = str(architecture), None if pretrained is None else str(pretrained)
-    device = devices.choose(device)
+    device = devices.choose_device(device)
     devices.set_precision(precision)
     description, weights = _describe_and_fetch(architecture, pretrained, revision, cache)
     if like is not None:
@@ -128,9 +129,8 @@ def load(
     for note in description.notes:
         warnings.warn(f"{pretrained or architecture}: {note}", stacklevel=2)
     model = model.to(device).eval().requires_grad_(False)
-    size = model.visual.image_size
-    size = tuple(size) if isinstance(size, tuple | list) else (size, size)
-    preprocessing = PreprocessCfg(size=size, **{key: description.used[key] for key in ALL_KEYS})
+    size = image_size(model.visual)
+    preprocessing = PreprocessCfg(size=size, **{key: description.used[key] for key in ALL_PREPROCESSING_KEYS})
     used = {"weights": Path(weights or "random").name, "sha256": digest or ""}
     used |= {"left_out": ", ".join(checkpoint.left_out) if checkpoint else ""}
     used = description.table(size) | used
@@ -189,7 +189,7 @@ def _describe_and_fetch(architecture, pretrained, revision, cache):
     if not path.is_file():
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(description.name)) or "none"
         raise InputError(f"'{pretrained}' is neither a file nor a tag of {description.name}; its tags: {tags}.")
-    description.take_beside(path)
+    description.take_configs_beside(path)
     return description, path
 
 
@@ -213,8 +213,7 @@ def _fetch_snapshot(repository, revision, cache, subject, patterns=("*.json", "*
 
 
 def _fetch_error(subject, revision, error):
-    reason = " ".join(str(error).split())[:200] or type(error).__name__
-    at_revision = f" at revision {revision}" if revision else ""
+    at_revision, reason = f" at revision {revision}" if revision else "", short_reason(error, 200)
     return InputError(f"{subject}{at_revision} cannot be fetched, and the cache lacks a copy: {reason}")
 
 
@@ -250,8 +249,8 @@ def _build_tokenizer(description, cache):
     except Exception as error:
         if name and not local and not isinstance(error, TypeError):
             raise _fetch_error(subject, None, error) from error
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise InputError(f"{subject} cannot be built from its files and tokenizer_kwargs: {reason}") from error
+        message = f"{subject} cannot be built from its files and tokenizer_kwargs: {short_reason(error)}"
+        raise InputError(message) from error
 
 
 def _build_model(description, cache):
@@ -271,8 +270,7 @@ def _build_model(description, cache):
     try:
         return model_class(**config)
     except Exception as error:
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise InputError(f"open_clip cannot build {description.name}: {reason}") from error
+        raise InputError(f"open_clip cannot build {description.name}: {short_reason(error)}") from error
 
 
 def _load_big_vision(model, path):
@@ -284,13 +282,14 @@ def _load_big_vision(model, path):
     try:
         load_big_vision_weights(model, str(path))
     except Exception as error:
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise InputError(f"The weights {path} are no SigLIP of big_vision for this architecture: {reason}") from error
+        message = f"The weights {path} are not a SigLIP of big_vision of this architecture: {short_reason(error)}"
+        raise InputError(message) from error
     with np.load(path) as arrays:
         stored_size = sum(arrays[name].size for name in arrays.files if "opt/" not in name)
     parameters = list(model.parameters())
     block_size = sum(parameter.numel() for parameter in model.text.transformer.resblocks[0].parameters())
     if abs(stored_size - sum(parameter.numel() for parameter in parameters)) >= block_size // 2:
-        raise InputError(f"The weights {path} hold {stored_size} numbers: more or fewer blocks than the model.")
+        problem = "so they have more or fewer blocks than the model"
+        raise InputError(f"The weights {path} hold {stored_size} numbers, {problem}.")
     if not all(torch.isfinite(parameter).all() for parameter in parameters):
         raise InputError(f"The weights {path} are not all finite numbers.")

@@ -194,8 +194,13 @@ class Tower:
     @property
     def image_size(self):
         """(height, width) of the images it takes."""
-        size = self.visual.image_size
-        return tuple(size) if isinstance(size, tuple | list) else (size, size)
+        return image_size(self.visual)
+
+
+def image_size(visual):
+    """(height, width) of the images that an open_clip model's `visual` takes."""
+    size = visual.image_size
+    return tuple(size) if isinstance(size, tuple | list) else (size, size)
 
 
 def float64(tensor):

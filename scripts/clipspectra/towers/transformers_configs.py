@@ -11,6 +11,7 @@ from open_clip.model import CLIPTextCfg, _build_vision_tower
 from clipspectra import InputError
 from clipspectra.towers.checkpoints import read_json
 from clipspectra.towers.model_files import PREPROCESSOR_CONFIG, PROCESSOR_CONFIG, TRANSFORMERS_CONFIG
+from clipspectra.towers.tower import image_size
 
 # Activations: names in transformers -> names here.
 ACTIVATIONS = {"quick_gelu": "quick_gelu", "gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh"}
@@ -107,7 +108,7 @@ def config_sizes(config):
 
 
 def model_sizes(model):
-    """The same for an open_clip model; {} where its image tower is not a ViT."""
+    """{quantity: number} of an open_clip model, with the keys of config_sizes; {} if its image tower is not a ViT."""
     visual, result = model.visual, {}
     trunk = getattr(visual, "trunk", None)
     image_blocks = getattr(trunk, "blocks", None) or getattr(getattr(visual, "transformer", None), "resblocks", None)
@@ -122,8 +123,7 @@ def model_sizes(model):
             f"as the width of the {tower} tower": norm.normalized_shape[0],
             f"as layer_norm_eps of the {tower} tower": norm.eps,
         }
-    size = visual.image_size
-    return result | {"px as the image size": size[0] if isinstance(size, tuple | list) else size}
+    return result | {"px as the image size": image_size(visual)[0]}
 
 
 def siglip_config(folder, config):
@@ -142,7 +142,7 @@ def siglip_config(folder, config):
         if shape == (vision["hidden_size"], vision["num_hidden_layers"], vision["patch_size"]):
             return name, candidate
     raise InputError(
-        f"{Path(folder) / TRANSFORMERS_CONFIG} is a SigLIP of sizes for which open_clip has no architecture: "
+        f"{Path(folder) / TRANSFORMERS_CONFIG} describes a SigLIP whose sizes no architecture of open_clip has: "
         f"{vision['hidden_size']} wide, {vision['num_hidden_layers']} layers, {vision['image_size']} px."
     )
 
@@ -177,7 +177,9 @@ def read_preprocessing(config, model_type, image_size, path):
     name = config.get("image_processor_type") or config.get("feature_extractor_type") or model_type
     kind = re.sub("(image_?processor|featureextractor).*", "", name.lower())
     if kind not in _PROCESSORS:
-        raise InputError(f"{path} is of a {name}, which is unsupported; set mean, std, interpolation and resize_mode.")
+        raise InputError(
+            f"{path} is the config of a {name}, which is not supported; set mean, std, interpolation and resize_mode."
+        )
     config = _PROCESSORS[kind] | {key: value for key, value in config.items() if value is not None}
     square = {"height": image_size, "width": image_size}
     size, crop = config.get("size", image_size), config.get("crop_size", image_size)

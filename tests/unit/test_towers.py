@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from open_clip.model import CLIP, CLIPTextCfg
+from timm.models.vision_transformer import ParallelThingsBlock, ResPostBlock
 from torch import nn
 from towers_small import SMALL, TEXT, pictures, small
 
@@ -169,6 +170,22 @@ def test_the_table_of_models_is_correct(architecture):
         model = CLIP(config["embed_dim"], config["vision_cfg"], CLIPTextCfg(**TEXT)).eval()
     with pytest.raises(InputError, match=re.escape(row["reason"])):
         contributions(model, torch.zeros(1, 3, 8, 8))
+
+
+@pytest.mark.parametrize("block", [ResPostBlock, ParallelThingsBlock])
+def test_blocks_of_timm_in_another_order_are_refused(block, monkeypatch):
+    architecture, changes = SMALL["timm, average"]
+    monkeypatch.setitem(SMALL, "other", (architecture, changes | {"block_fn": block}))
+    with pytest.raises(InputError, match=f"no adapter knows its blocks, {block.__name__}"):
+        adapt(small("other").visual)
+
+
+def test_a_subclass_of_a_timm_tower_is_refused():
+    """Such as DeiT's distilled one, which averages two tokens at the end."""
+    visual = small("timm, average").visual
+    visual.trunk.__class__ = type("Distilled", (type(visual.trunk),), {})
+    with pytest.raises(InputError, match="no adapter knows timm's Distilled"):
+        adapt(visual)
 
 
 def test_resnet_in_float64():

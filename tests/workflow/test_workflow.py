@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -57,6 +58,15 @@ def test_the_demo_gives_tables_and_figures(finished):
     found = labels.loc["components", "of heads, one factor moves 50 % or more"]
     assert found["factor_hits"] > 1.5 * found["factor_hits_by_chance"]
     assert not [path for path in results.glob("tables/*") if str(finished.directory) in path.read_text()]
+
+
+def test_tables_have_the_columns_that_the_docs_describe(finished):
+    section = (finished.directory / "docs" / "outputs.md").read_text().split("## Columns")[1]
+    rows = [line.split("|")[1:3] for line in section.splitlines() if line.startswith("| `")]
+    assert len(rows) > 10
+    for file, columns in rows:
+        header = set(pd.read_csv(finished.directory / file.strip(" `"), nrows=0).columns)
+        assert set(re.findall("`([^`]+)`", columns)) <= header, file
 
 
 def test_exports_have_the_references_keys(finished):

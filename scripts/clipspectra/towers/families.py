@@ -18,14 +18,18 @@ from open_clip.transformer import (
 )
 from timm.layers import AttentionPoolLatent
 from timm.layers.attention import Attention, AttentionRope
-from timm.models.eva import Eva, EvaAttention, EvaBlockPostNorm
+from timm.models.eva import Eva, EvaAttention, EvaBlock, EvaBlockPostNorm
+from timm.models.vision_transformer import Block
 from timm.models.vision_transformer import VisionTransformer as TimmVisionTransformer
-from timm.models.vision_transformer_relpos import RelPosAttention, VisionTransformerRelPos
+from timm.models.vision_transformer_relpos import RelPosAttention, RelPosBlock, VisionTransformerRelPos
 from torch import nn
 
 from clipspectra import InputError
 from clipspectra.towers.tower import Layer, Readout, Tower, float64
 
+TIMM_TRUNKS = (TimmVisionTransformer, Eva, VisionTransformerRelPos)
+# Subclasses and other blocks may norm, add up or pool in another order.
+TIMM_BLOCKS = (Block, EvaBlock, EvaBlockPostNorm, RelPosBlock)
 TIMM_ATTENTION = (Attention, AttentionRope, EvaAttention, RelPosAttention)
 
 
@@ -154,7 +158,7 @@ def _pool_values(out, weight, bias, heads):
 def _timm_tower(visual):
     """timm's VisionTransformer, Eva and VisionTransformerRelPos under open_clip's TimmModel."""
     trunk = visual.trunk
-    if not isinstance(trunk, TimmVisionTransformer | Eva | VisionTransformerRelPos):
+    if type(trunk) not in TIMM_TRUNKS:
         raise Unsupported(_unsupported_reason(type(trunk).__name__))
     final_modules = [module for module in visual.head if not isinstance(module, nn.Dropout)]
     final_modules = [module for module in (trunk.head, *final_modules) if not isinstance(module, nn.Identity)]
@@ -192,8 +196,8 @@ def _timm_tower(visual):
 def _timm_layer(block):
     """A block of timm's ViTs, with layer scale as a module or as gamma_1, pre-norm or post-norm."""
     attention = getattr(block, "attn", None)
-    if not isinstance(attention, TIMM_ATTENTION):
-        raise Unsupported(f"its blocks are {type(block).__name__}, whose attention is not known")
+    if type(block) not in TIMM_BLOCKS or type(attention) not in TIMM_ATTENTION:
+        raise Unsupported(f"no adapter knows its blocks, {type(block).__name__} with {type(attention).__name__}")
     _require_fused_attention(attention)
     if getattr(attention, "gate", None) is not None:
         raise Unsupported("its attention is gated")

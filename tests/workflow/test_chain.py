@@ -6,15 +6,15 @@ import archives_small
 import pandas as pd
 import pytest
 import yaml
+from conftest import Clone
 
 
 def md5(path):
     return {"path": str(path), "md5": hashlib.md5(path.read_bytes()).hexdigest()}
 
 
-@pytest.fixture
-def study(clone):
-    """A clone with a config of all archives; its own words as text pool."""
+def with_archives(clone):
+    """The clone with a config of all archives; its own words as text pool."""
     raw = clone.directory / "raw"
     raw.mkdir()
     pictures, kit, _ = archives_small.imagenet(raw)
@@ -48,6 +48,21 @@ def study(clone):
     }
     (clone.directory / "config" / "study.yaml").write_text(yaml.safe_dump(config))
     return clone
+
+
+@pytest.fixture
+def study(clone):
+    return with_archives(clone)
+
+
+@pytest.fixture(scope="module")
+def birds(tmp_path_factory):
+    """A study of Waterbirds and CIFAR-10 whose heads are explained; each test brings entries of its own."""
+    study = with_archives(Clone(tmp_path_factory.mktemp("birds") / "clone"))
+    configure(study, {})
+    result = study.snakemake("explanations", "--configfile", "config/study.yaml")
+    assert result.returncode == 0, result.stdout
+    return study
 
 
 TABLES = [f"results/tables/{name}.csv" for name in ("accuracy", "recovery", "segmentation", "texts")]
@@ -113,30 +128,30 @@ def test_a_study_of_segmentation_alone(study):
 BACKGROUND = {"concept": ["a photo of a blue digit", "a photo of a red digit"]}
 
 
-def configure(study, interventions, **queries):
-    """The study with one dataset that has groups and one that has none, and these interventions."""
+def configure(study, interventions, queries=(), neighbours=()):
+    """The study with one dataset that has groups and one that has none, and these entries."""
     path = study.directory / "config" / "study.yaml"
     config = yaml.safe_load(path.read_text())
     config["datasets"] = {name: config["datasets"][name] for name in ("waterbirds", "cifar-10")}
-    birds = config["datasets"]["waterbirds"]
-    birds["roles"] = birds["roles"] | {"validation": {"split": "val", "per_class": "all"}}
-    config |= {"interventions": interventions, "queries": queries}
+    waterbirds = config["datasets"]["waterbirds"]
+    waterbirds["roles"] = waterbirds["roles"] | {"validation": {"split": "val", "per_class": "all"}}
+    config |= {"interventions": interventions, "queries": dict(queries), "neighbours": dict(neighbours)}
     path.write_text(yaml.safe_dump(config))
 
 
-def test_interventions_on_waterbirds(study):
+def test_interventions_on_waterbirds(birds):
     """Published heads with the other ablations, and components found by texts, by group and beside random ones."""
-    birds = {"dataset": "waterbirds", "groups": True}
+    by_group = {"dataset": "waterbirds", "groups": True}
     others = [{"do": "remove", "all_but_last": 2}, {"do": "remove", "mlps": True}]
-    found = birds | {"edits": [{"do": "remove", "share": 0.5, **BACKGROUND}]}
-    published = birds | {"edits": [*others, {"do": "remove", "heads": [[3, 1], [2, 0], [3, 0]]}]}
+    found = by_group | {"edits": [{"do": "remove", "share": 0.5, **BACKGROUND}]}
+    published = by_group | {"edits": [*others, {"do": "remove", "heads": [[3, 1], [2, 0], [3, 0]]}]}
     others_alone = {"dataset": "waterbirds", "edits": others}
-    configure(study, {"published": published, "found": found, "others": others_alone})
+    configure(birds, {"published": published, "found": found, "others": others_alone})
     made = [f"results/figures/interventions/{name}/demo-values.png" for name in ("found", "others")]
     made.append("results/figures/interventions/published/demo.png")
-    result = study.snakemake("interventions", *made, "--configfile", "config/study.yaml")
+    result = birds.snakemake("interventions", *made, "--configfile", "config/study.yaml")
     assert result.returncode == 0, result.stdout
-    tables = study.directory / "results" / "tables"
+    tables = birds.directory / "results" / "tables"
     every = pd.read_csv(tables / "interventions.csv")
     table = every[every["intervention"] != "others"]
     assert set(every.loc[every["intervention"] == "others", "group"]) == {"all"}
@@ -156,7 +171,7 @@ def test_interventions_on_waterbirds(study):
     }
     edited = table[(table["setting"] == "edited") & (table["intervention"] == "published")]
     assert set(edited["units"]) == {3}
-    made = study.directory / "results" / "interventions"
+    made = birds.directory / "results" / "interventions"
     units = pd.read_csv(made / "found/demo/seed-0/units.csv")
     chosen = units[units["chosen"] == "yes"]
     assert chosen["held"].iloc[-1] >= 0.5 > ([0, *chosen["held"]][-2])
@@ -165,42 +180,37 @@ def test_interventions_on_waterbirds(study):
     assert set(pd.read_csv(tables / "intervention-values.csv")["value"]) == {"landbird", "waterbird", "all"}
 
 
-def test_a_picture_is_not_its_own_neighbour(study):
+def test_a_picture_is_not_its_own_neighbour(birds):
     """However it is named: as the manifest does, or by its path."""
-    path = study.directory / "config" / "study.yaml"
-    config = yaml.safe_load(path.read_text())
-    config["datasets"] = {"waterbirds": config["datasets"]["waterbirds"]}
-    root, ask = study.directory / "results" / "data" / "waterbirds", {"model": "demo", "dataset": "waterbirds"}
-    manifest = "results/data/waterbirds/manifest.csv"
-    assert study.snakemake(manifest, "--configfile", "config/study.yaml").returncode == 0
-    table = pd.read_csv(study.directory / manifest)
+    root, ask = birds.directory / "results" / "data" / "waterbirds", {"model": "demo", "dataset": "waterbirds"}
+    table = pd.read_csv(root / "manifest.csv")
     name = table.loc[table["split"] == "test", "image"].iloc[0]
-    by_path = {"image": str((root / name).relative_to(study.directory)), "layer": 3, "head": 1, "component": 0}
-    config["neighbours"] = {"by-name": ask | {"image": name, "count": 99}, "by-path": ask | by_path | {"count": 99}}
-    path.write_text(yaml.safe_dump(config))
-    result = study.snakemake("retrieval", "--configfile", "config/study.yaml")
+    by_path = {"image": str((root / name).relative_to(birds.directory)), "layer": 3, "head": 1, "component": 0}
+    neighbours = {"by-name": ask | {"image": name, "count": 99}, "by-path": ask | by_path | {"count": 99}}
+    configure(birds, {}, neighbours=neighbours)
+    result = birds.snakemake("retrieval", "--configfile", "config/study.yaml")
     assert result.returncode == 0, result.stdout
-    for neighbours in config["neighbours"]:
-        found = pd.read_csv(study.directory / f"results/neighbours/{neighbours}.csv")
-        nearest = found[found["kind"] == "image"]
+    for entry in neighbours:
+        table = pd.read_csv(birds.directory / f"results/neighbours/{entry}.csv")
+        nearest = table[table["kind"] == "image"]
         assert len(nearest) == 19
         assert name not in set(nearest["name"])
-    own = found.loc[found["kind"] == "picture", "score"].iloc[0]
+    own = table.loc[table["kind"] == "picture", "score"].iloc[0]
     away = (nearest["score"] - own).abs()
     assert (away.diff().dropna() >= -1e-6).all()
 
 
-def test_what_cannot_be_edited_or_asked_is_named(study):
-    birds, few = {"dataset": "waterbirds"}, {"dataset": "cifar-10"}
+def test_what_cannot_be_edited_or_asked_is_named(birds):
+    waterbirds, few = {"dataset": "waterbirds"}, {"dataset": "cifar-10"}
     edits = {
-        "no-layer": birds | {"edits": [{"do": "remove", "heads": [[9, 0]]}]},
-        "no-component": birds | {"edits": [{"do": "invert", "components": [[3, 0, 99]]}]},
-        "too-many": birds | {"edits": [{"do": "remove", "number": 5000, **BACKGROUND}]},
+        "no-layer": waterbirds | {"edits": [{"do": "remove", "heads": [[9, 0]]}]},
+        "no-component": waterbirds | {"edits": [{"do": "invert", "components": [[3, 0, 99]]}]},
+        "too-many": waterbirds | {"edits": [{"do": "remove", "number": 5000, **BACKGROUND}]},
         "no-groups": few | {"groups": True, "edits": [{"do": "remove", "mlps": True}]},
     }
     ask = {"model": "demo", "dataset": "waterbirds"}
-    configure(study, edits, zebra=ask | {"text": "a zebra"}, nowhere=ask | {"image": "raw/nowhere.png"})
-    result = study.snakemake("interventions", "retrieval", "--keep-going", "--configfile", "config/study.yaml")
+    configure(birds, edits, {"zebra": ask | {"text": "a zebra"}, "nowhere": ask | {"image": "raw/nowhere.png"}})
+    result = birds.snakemake("interventions", "retrieval", "--keep-going", "--configfile", "config/study.yaml")
     assert result.returncode != 0
     for sentence in (
         "There is no layer 9, head 0: the stored layers are 0 to 3.",
@@ -211,9 +221,10 @@ def test_what_cannot_be_edited_or_asked_is_named(study):
         "The picture raw/nowhere.png is not there, and results/data/waterbirds/manifest.csv has no image of that name.",
     ):
         assert sentence in result.stdout
-    results = study.directory / "results"
+    results = birds.directory / "results"
     assert (results / "queries" / "zebra.csv").exists()
-    assert [path for path in results.rglob("*.csv") if "interventions" in str(path)] == []
+    made = [path for name in edits for path in (results / "interventions" / name).rglob("*.csv")]
+    assert made == []
 
 
 @pytest.mark.parametrize(

@@ -218,10 +218,12 @@ def choose_rows(manifest, roles, seed):
     result = pd.concat(chosen)
     for role in roles:
         if role not in set(result["role"]):
-            where = f" with the split '{splits[role]}'" if splits[role] else ""
+            split = splits[role]
+            if split and not (table["split"] == split).any():
+                raise InputError(f"No images are left for role '{role}': the manifest has no rows of split '{split}'.")
             raise InputError(
-                f"No images are left for role '{role}', of {len(table)} rows of the manifest{where}; take fewer for "
-                "the others under roles."
+                f"No images are left for role '{role}' after the others, of {len(table)} rows of the manifest; take fewer "
+                "for the others under roles."
             )
     return result.sort_values(["role", "row"], ascending=[False, True], ignore_index=True)
 

@@ -220,10 +220,10 @@ def choose_rows(manifest, roles, seed):
         if role not in set(result["role"]):
             split = splits[role]
             if split and not (table["split"] == split).any():
-                raise InputError(f"No images are left for role '{role}': the manifest has no rows of split '{split}'.")
+                raise InputError(f"No images are left for role '{role}': no row has the split '{split}'.")
             raise InputError(
-                f"No images are left for role '{role}' after the others, of {len(table)} rows of the manifest; take fewer "
-                "for the others under roles."
+                f"No images are left for role '{role}' after the others, of {len(table)} rows of the manifest; take "
+                "fewer for the others under roles."
             )
     return result.sort_values(["role", "row"], ascending=[False, True], ignore_index=True)
 

@@ -30,7 +30,8 @@ class Clone:
         digits["roles"] = {"fit": {"split": "train", "per_class": 6}, "eval": {"split": "test", "per_class": 6}}
         self.configure(
             datasets={"digits": digits},
-            shards=2,
+            shards=1,
+            neighbours={name: self.config["neighbours"][name] for name in ("like-the-example", "a-component")},
             evaluation={
                 "methods": ["components", "textspan", "sparse", "weights", "random_texts"],
                 "budgets": [0, 2, 9],

@@ -98,7 +98,8 @@ def test_what_is_replaced_under_its_old_name_is_noticed(clone):
         "dir": {"architecture": "local-dir:folder"},
     }
     options = study(clone, models, datasets={"own": own}, texts={"t": {"file": "pool.txt"}})
-    targets = [f"results/tables/{name}.csv" for name in ("accuracy", "segmentation", "texts")]
+    targets = [f"results/tables/{name}.csv" for name in ("accuracy", "texts")]
+    targets.append("results/segmentation/file/own/seed-0/scores.csv")
     result = clone.snakemake(*targets, *options)
     assert result.returncode == 0, result.stdout
     assert planned(clone, *targets, *options) == {}
@@ -115,7 +116,7 @@ def test_what_is_replaced_under_its_old_name_is_noticed(clone):
     assert of_images <= set(plan)
     assert not {"embed_classes", "embed_texts", "head_basis"} & set(plan)
     plan = replaced(here / "3-mask.png", Image.new("L", (64, 64), 0).save)
-    assert {"segment_images"} == set(plan) - {"segment_parts_and_components", "table_segmentation"}
+    assert {"segment_images"} == set(plan)
     plan = replaced(here / "pool.txt", lambda path: path.write_text("a red digit\nthe sky\ncat hair\n"))
     assert {"embed_texts", "table_texts"} == set(plan)
     for path, save in ((here / "best", torch.save), (here / "folder" / "open_clip_model.safetensors", save_file)):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from clipspectra.arrays import load_arrays, load_table, save_arrays, save_table, split_names, versions, with_source
-from clipspectra.data.datasets import masked_rows
+from clipspectra.data.datasets import class_labels, masked_rows
 from clipspectra.jobs import job, model_arguments, progress
 
 if __name__ == "__main__":
@@ -13,9 +13,8 @@ if __name__ == "__main__":
         import torch
 
         from clipspectra.data.geometry import mask_transform
-        from clipspectra.data.pictures import ImageFiles, batches
+        from clipspectra.data.pictures import ImageFiles, batches, named_skipped
         from clipspectra.segmentation import images as segmentation
-        from clipspectra.segmentation.maps import target_classes
         from clipspectra.towers import models
         from clipspectra.towers.devices import explain_out_of_memory
         from clipspectra.towers.families import adapt
@@ -23,10 +22,12 @@ if __name__ == "__main__":
         wildcards, resources, params = snakemake.wildcards, snakemake.resources, snakemake.params
         squashed, seed = params.geometry == "squashed", int(wildcards.seed)
         table, root = masked_rows(load_table(snakemake.input.images)), Path(snakemake.input.manifest).parent
-        arrays, metadata = load_arrays(snakemake.input.classes, "class")
+        arrays, _ = load_arrays(snakemake.input.classes, "class")
         loaded = models.load(**model_arguments(snakemake), device=resources.device)
         classifier, tower = torch.from_numpy(arrays["class"]).to(loaded.device), adapt(loaded.model.visual)
-        labels = target_classes(params.target, table, metadata, wildcards.dataset)
+        labels = None  # the model's top-1 classes
+        if params.target == "label":
+            labels = torch.from_numpy(class_labels(snakemake.input.classes, table, wildcards.dataset)[1])
         to_mask = mask_transform(loaded.preprocess, loaded.image_size, squashed)
         files = ImageFiles(table, root, loaded.preprocess, to_mask, params.mask_pixels)
 
@@ -47,7 +48,8 @@ if __name__ == "__main__":
                     examples = segmentation.example_arrays(files, rows, masks, values, tower.grid)
                     segmentation.save_pictures(Path(snakemake.output.pictures), table["row"].iloc[rows], examples)
                 bar.update(len(images))
-        segmentation.log_skipped(skipped, table, log)
+        for picture in named_skipped(skipped, table):
+            log(f"skipped {picture['image']}: {picture['reason']}")
         by_image = pd.concat(tables, ignore_index=True)
         source = {key: wildcards[key] for key in ("model", "dataset", "seed")}
         source |= {"split": split_names(table), "target": params.target, "geometry": params.geometry}

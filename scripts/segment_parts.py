@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from clipspectra.arrays import load_arrays, load_table, save_table, with_source
-from clipspectra.data.datasets import masked_rows
+from clipspectra.data.datasets import class_labels, masked_rows
 from clipspectra.jobs import job, model_arguments
 
 IMAGES = 200  # spread evenly over the eval images
@@ -15,11 +15,9 @@ if __name__ == "__main__":
         import torch
 
         from clipspectra.data.geometry import mask_transform
-        from clipspectra.data.pictures import ImageFiles, batches
+        from clipspectra.data.pictures import ImageFiles, batches, named_skipped
         from clipspectra.explanations.methods import load_explanations
         from clipspectra.segmentation import units
-        from clipspectra.segmentation.images import log_skipped
-        from clipspectra.segmentation.maps import target_classes
         from clipspectra.towers import models
         from clipspectra.towers.devices import explain_out_of_memory
         from clipspectra.towers.families import adapt
@@ -28,10 +26,12 @@ if __name__ == "__main__":
         table, root = masked_rows(load_table(snakemake.input.images)), Path(snakemake.input.manifest).parent
         rows = np.linspace(0, len(table) - 1, min(IMAGES, len(table))).round().astype(int)
         table = table.iloc[rows].reset_index(drop=True)
-        arrays, metadata = load_arrays(snakemake.input.classes, "class")
+        arrays, _ = load_arrays(snakemake.input.classes, "class")
         loaded = models.load(**model_arguments(snakemake), device=resources.device)
         classifier, tower = torch.from_numpy(arrays["class"]).to(loaded.device), adapt(loaded.model.visual)
-        labels = target_classes(params.target, table, metadata, wildcards.dataset)
+        labels = None  # the model's top-1 classes
+        if params.target == "label":
+            labels = torch.from_numpy(class_labels(snakemake.input.classes, table, wildcards.dataset)[1])
         to_mask = mask_transform(loaded.preprocess, loaded.image_size, params.geometry == "squashed")
         files = ImageFiles(table, root, loaded.preprocess, to_mask, params.mask_pixels)
         components = {}
@@ -46,7 +46,8 @@ if __name__ == "__main__":
                     units.unit_evidence(loaded.model, images, classifier, components, classes=classes, tower=tower)
                 )
                 masks.append(batch_masks.numpy())
-        log_skipped(skipped, table, log)
+        for picture in named_skipped(skipped, table):
+            log(f"skipped {picture['image']}: {picture['reason']}")
         evidence = {unit: torch.cat([batch[unit] for batch in evidence]) for unit in evidence[0]}
         tables = units.unit_tables(tower, components)
         alone, together = units.score_units(evidence, tables, np.concatenate(masks), tower.grid)

@@ -1,6 +1,5 @@
 """Segmentation of batches and by single units, on small models and on maps whose scores are known."""
 
-import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,10 +12,10 @@ from towers_small import pictures, small
 
 from clipspectra import InputError
 from clipspectra.data.geometry import mask_transform
-from clipspectra.data.pictures import ImageFiles
+from clipspectra.data.pictures import ImageFiles, named_skipped
 from clipspectra.segmentation import images as segmentation
 from clipspectra.segmentation import units
-from clipspectra.segmentation.maps import component_evidence, patch_evidence, target_classes
+from clipspectra.segmentation.maps import component_evidence, patch_evidence
 from clipspectra.towers.families import adapt
 
 SHAPE = (32, 32)
@@ -66,13 +65,12 @@ def test_baselines_that_a_tower_does_not_support_are_left_out():
         segmentation.method_evidence(model, pictures(model, 1), random_classifier(model), methods[1:], **options)
 
 
-def test_unreadable_pictures_are_logged_and_some_must_remain():
-    table, log = pd.DataFrame({"image": ["a.png", "b.png"]}), []
+def test_unreadable_pictures_are_named_and_some_must_remain():
+    table = pd.DataFrame({"image": ["a.png", "b.png"]})
     skipped = [{"image": row, "reason": "truncated"} for row in range(2)]
-    segmentation.log_skipped(skipped[1:], table, log.append)
-    assert log == ["skipped b.png: truncated"]
-    with pytest.raises(InputError, match=r"None of the 2 eval images can be read; the first, a\.png: truncated\."):
-        segmentation.log_skipped(skipped, table, log.append)
+    assert named_skipped(skipped[1:], table) == [{"image": "b.png", "reason": "truncated"}]
+    with pytest.raises(InputError, match=r"None of the 2 images can be read; the first, a\.png: truncated\."):
+        named_skipped(skipped, table)
 
 
 def test_scores_of_a_batch_at_both_resolutions():
@@ -142,15 +140,6 @@ def test_pictures_are_written_as_the_model_sees_them(tmp_path):
     assert np.array_equal(written["mask"] == 255, masks[0] == 1)
     assert np.array_equal(written["prediction"] == 255, examples["predictions"][0] == 1)
     assert np.array_equal(written["overlay"], written["image"] // 2 + written["map"] // 2)
-
-
-def test_target_classes_are_the_labels_or_none():
-    table = pd.DataFrame({"class": ["cat", "dog", "cat"]})
-    metadata = {"values": json.dumps({"class": ["dog", "cat"]})}
-    assert target_classes("label", table, metadata, "pets").tolist() == [1, 0, 1]
-    assert target_classes("top1", table, metadata, "pets") is None
-    with pytest.raises(InputError, match="'bird'"):
-        target_classes("label", table.assign(**{"class": "bird"}), metadata, "pets")
 
 
 def test_units_are_in_the_order_of_their_table():

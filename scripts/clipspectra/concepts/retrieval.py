@@ -1,6 +1,6 @@
 """From a text or a picture to the components that carry it, and from a head or a component to images.
 
-A query is a vector of the joint space less the mean of its kind (texts: of the pool; pictures: of the fit images). Its
+A query is a vector of the joint space minus the mean of its kind (texts: of the pool; pictures: of the fit images). Its
 score on a component is its projection. The first k components reconstruct it as the sum of its projections on them, as
 reconstruct_top_embedding of the reference implementation does; components of different heads overlap, so only the
 direction of that sum counts: its cosine with the query.
@@ -48,7 +48,7 @@ class Components:
 
 
 def centred_queries(query, features, mean):
-    """Queries less the mean of their kind, [query, d_embed].
+    """Queries minus the mean of their kind, [query, d_embed].
 
     query: {"features": texts [query, d_embed]}, or {"embedding": pictures [query, d_embed], not normalised}
     features: the text pool's [text, d_embed]; mean: of the normalised embeddings of the fit images, [d_embed]

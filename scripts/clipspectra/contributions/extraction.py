@@ -7,7 +7,7 @@ import torch
 from clipspectra import InputError
 from clipspectra.arrays import ArrayStream
 from clipspectra.contributions.exact import activations, head_basis, heads_sum, sum_error
-from clipspectra.data.pictures import ImageFiles, batches
+from clipspectra.data.pictures import ImageFiles, batches, named_skipped
 from clipspectra.jobs import progress
 from clipspectra.towers.devices import LARGEST_ERROR, explain_out_of_memory
 from clipspectra.towers.families import adapt
@@ -64,12 +64,7 @@ def extract(loaded, table, root, folder, *, batch_size, workers, layers="all", d
             roles = table["role"].to_numpy()[rows]
             stream.append(arrays | {role: (roles == role).astype("uint8") for role in ("fit", "eval")})
             bar.update(len(images))
-    if len(skipped) == len(table):
-        raise InputError(
-            f"None of the {len(table)} images can be read; the first, {table['image'].iloc[0]}: {skipped[0]['reason']}."
-        )
-    names = table["image"].to_numpy()
-    return stream, proof | {"skipped": [bad | {"image": names[bad["image"]]} for bad in skipped]}
+    return stream, proof | {"skipped": named_skipped(skipped, table)}
 
 
 def _check_finite(batch, names):

@@ -83,6 +83,17 @@ class ImageFiles:
         return upright_mask(self.masks[row], self.images[row], size, self.mask_pixels)
 
 
+def named_skipped(skipped, table):
+    """The pictures that `batches` skipped, [{"image", "reason"}], with their names in the table instead of their rows.
+
+    Raises InputError if they are all images of the table.
+    """
+    names = table["image"].to_numpy()
+    if len(skipped) == len(table):
+        raise InputError(f"None of the {len(table)} images can be read; the first, {names[0]}: {skipped[0]['reason']}.")
+    return [picture | {"image": names[picture["image"]]} for picture in skipped]
+
+
 def batches(files, batch_size, *, workers, on_bad_image="fail", skipped=None, patience=BATCH_TIMEOUT):
     """Batches of ImageFiles, decoded in worker processes: (rows, stacked tensors), at most batch_size long.
 

@@ -44,15 +44,6 @@ def method_evidence(model, images, classifier, methods, *, classes, tower, log):
     return {name: values[name].float() for name in methods if name in values}
 
 
-def log_skipped(skipped, table, log):
-    """Write the pictures that `batches` skipped to the log. Raises InputError if they are all images of the table."""
-    for picture in skipped:
-        log(f"skipped {table['image'].iloc[picture['image']]}: {picture['reason']}")
-    if len(skipped) == len(table):
-        first, reason = table["image"].iloc[0], skipped[0]["reason"]
-        raise InputError(f"None of the {len(table)} eval images can be read; the first, {first}: {reason}.")
-
-
 def own_masks(files, rows, shape):
     """(mask at the picture's resolution, box of the model's view in it) of each of these rows of ImageFiles.
 

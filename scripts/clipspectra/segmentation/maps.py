@@ -1,12 +1,9 @@
 """Patch maps of the evidence for a class, from the decomposition by token."""
 
-import json
-
 import torch
 import torch.nn.functional as F
 
 from clipspectra.contributions.exact import check_images, source_parts
-from clipspectra.data.datasets import class_indices
 from clipspectra.towers.families import adapt
 from clipspectra.towers.hooks import observe
 
@@ -78,16 +75,6 @@ def component_evidence(model, images, classifier, components, *, classes=None, t
                 projections = torch.einsum("igpk,gck->icp", coordinates[:, :, :, head], directions)
                 evidence[number, head] = ((direction @ vectors.T)[..., None] * projections)[..., tower.prefix :]
     return evidence
-
-
-def target_classes(target, table, metadata, dataset):
-    """The class of each row of a table, as a column of the classifier, int [row]; None for the model's top-1 class.
-
-    target: "label" or "top1"; metadata: of the classifier's file. Raises InputError for a class without a text.
-    """
-    if target != "label":
-        return None
-    return torch.from_numpy(class_indices(table, "class", json.loads(metadata["values"])["class"], dataset))
 
 
 def _forward(model, images, tower):

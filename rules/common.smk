@@ -182,14 +182,25 @@ IMAGE_RESOURCES = MODEL_RESOURCES | {
 # --- Stored results
 
 
+SHARDS = expand(
+    "results/activations/{{model}}/{{dataset}}/shard-{shard}-of-{shards}.safetensors",
+    shard=range(config["shards"]),
+    shards=config["shards"],
+)
+
+
 def shards_of(wildcards):
-    """All shards of an extraction, in order."""
-    return expand(
-        "results/activations/{model}/{dataset}/seed-{seed}/shard-{shard}-of-{shards}.safetensors",
-        shard=range(config["shards"]),
-        shards=config["shards"],
-        **wildcards,
-    )
+    """All shards of an extraction, in order, for any seed.
+
+    They are not ancient(), although the rows of a seed stay as they are when another one is added: Snakemake 9 would
+    not see other reasons to run the jobs behind them (a changed param, edited code) in a run that extends them.
+    """
+    return expand(SHARDS, model=wildcards["model"], dataset=wildcards["dataset"])
+
+
+def images_of_all_seeds(wildcards):
+    """The tables of the images that any seed uses."""
+    return {"images": expand("results/data/{dataset}/seed-{seed}/images.csv", dataset=wildcards.dataset, seed=SEEDS)}
 
 
 # What is read of a model's activations on the images of a seed.
@@ -202,7 +213,7 @@ ACTIVATIONS = {
 
 def explanation_files(methods, ending):
     """Files of the named methods' explanations, in order, for wildcards yet to be filled in."""
-    path = "results/explanations/{{model}}/{{dataset}}/seed-{{seed}}/{{texts}}/{method}.{ending}"
+    path = "results/explanations/{{model}}/{{dataset}}/seed-{{seed}}/{{texts}}/{method}{ending}"
     return expand(path, method=methods, ending=ending)
 
 

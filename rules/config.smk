@@ -79,6 +79,7 @@ for entry in config["datasets"].values():
 
 MODELS, DATASETS, TEXTS, SEEDS = (config[key] for key in ("models", "datasets", "texts", "seeds"))
 METHODS, INTERVENTIONS = config["evaluation"]["methods"], config["interventions"]
+EXPLAINED_METHODS = list(dict.fromkeys([*METHODS, "components"]))  # figures and queries need components
 # Entries about one picture, text or component each, with a model of their own. Their wildcards have the keys' names.
 REQUESTS = ("spatial", "queries", "neighbours")
 

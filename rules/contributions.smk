@@ -1,30 +1,24 @@
 # What every head and MLP adds to the embedding of every image, in reduced coordinates.
 rule activations:
     input:
-        expand(
-            "results/activations/{model}/{dataset}/seed-{seed}/shard-{shard}-of-{shards}.safetensors",
-            model=MODELS,
-            dataset=EXPLAINED_DATASETS,
-            seed=SEEDS,
-            shard=range(config["shards"]),
-            shards=config["shards"],
-        ),
+        expand(SHARDS, model=MODELS, dataset=EXPLAINED_DATASETS),
     localrule: True
     message:
         "All activations extracted"
 
 
+# Every image once, whichever seeds use it: a seed added to the config extracts the images that are not stored yet.
 rule extract_activations:
     input:
         unpack(model_files),
-        images="results/data/{dataset}/seed-{seed}/images.csv",
+        unpack(images_of_all_seeds),
         manifest="results/data/{dataset}/manifest.csv",
     output:
-        "results/activations/{model}/{dataset}/seed-{seed}/shard-{shard}-of-{shards}.safetensors",
+        update("results/activations/{model}/{dataset}/shard-{shard}-of-{shards}.safetensors"),
     log:
-        "results/logs/activations/{model}/{dataset}/seed-{seed}/shard-{shard}-of-{shards}.log",
+        "results/logs/activations/{model}/{dataset}/shard-{shard}-of-{shards}.log",
     benchmark:
-        "results/benchmarks/activations/{model}/{dataset}/seed-{seed}/shard-{shard}-of-{shards}.tsv"
+        "results/benchmarks/activations/{model}/{dataset}/shard-{shard}-of-{shards}.tsv"
     conda:
         ENVIRONMENT
     threads: config["threads"]
@@ -37,14 +31,15 @@ rule extract_activations:
         stored=config["activations"],
         code=code("extract_activations"),
     message:
-        "Extracting {wildcards.model} on {wildcards.dataset}, seed {wildcards.seed}, shard {wildcards.shard}"
+        "Extracting {wildcards.model} on {wildcards.dataset}, shard {wildcards.shard}"
     script:
         "../scripts/extract_activations.py"
 
 
 rule table_exactness:
     input:
-        rules.activations.input,
+        shards=rules.activations.input,
+        images=expand("results/data/{dataset}/seed-{seed}/images.csv", dataset=EXPLAINED_DATASETS, seed=SEEDS),
     output:
         **table("exactness", "Exactness of every extraction"),
         skipped="results/tables/skipped-images.csv",
@@ -53,6 +48,8 @@ rule table_exactness:
     conda:
         ENVIRONMENT
     params:
+        datasets=EXPLAINED_DATASETS,
+        seeds=SEEDS,
         code=code("table_exactness"),
     message:
         "Table of exactness"

@@ -110,7 +110,7 @@ rule evaluate_recovery:
     input:
         **ACTIVATIONS,
         classes="results/text/{model}/classes-{dataset}.safetensors",
-        explanations=explanation_files(METHODS, "safetensors"),
+        explanations=explanation_files(METHODS, ".safetensors"),
     output:
         "results/evaluation/{model}/{dataset}/seed-{seed}/{texts}/recovery.csv",
     log:
@@ -178,7 +178,7 @@ rule score_components:
 
 rule evaluate_labels:
     input:
-        explanations=explanation_files(COMPONENT_METHODS, "parquet"),
+        explanations=explanation_files(COMPONENT_METHODS, ".parquet"),
         factors="results/evaluation/{model}/{dataset}/seed-{seed}/{texts}/factors.csv",
         images="results/data/{dataset}/seed-{seed}/images.csv",
     output:

@@ -127,7 +127,7 @@ def component_files(entry, model, seed):
     dataset, texts = entry["dataset"], entry["texts"]
     folder = f"results/explanations/{model}/{dataset}/seed-{seed}/{texts}"
     return {
-        "shards": shards_of({"model": model, "dataset": dataset, "seed": seed}),
+        "shards": shards_of({"model": model, "dataset": dataset}),
         "basis": f"results/activations/{model}/basis.safetensors",
         "images": f"results/data/{dataset}/seed-{seed}/images.csv",
         "components": f"{folder}/components.safetensors",

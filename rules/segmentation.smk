@@ -1,12 +1,11 @@
 # Where in the images the evidence is: maps scored against masks, by method, by head, and for texts of the user's own.
 SEGMENTATION_PICTURES = (
-    {"pictures": directory("results/segmentation/{model}/{dataset}/seed-{seed}/pictures")}
+    {"pictures": update(directory("results/segmentation/{model}/{dataset}/pictures"))}
     if config["segmentation"]["save_images"]
     else {}
 )
-# What segmentation reads, beside the files of the model.
+# What segmentation reads, beside the files of the model and the images.
 SEGMENTATION_INPUTS = {
-    "images": "results/data/{dataset}/seed-{seed}/images.csv",
     "manifest": "results/data/{dataset}/manifest.csv",
     "classes": "results/text/{model}/classes-{dataset}.safetensors",
 }
@@ -20,19 +19,22 @@ SEGMENTATION_PARAMS = model_job() | {
 }
 
 
+# Every image once, whichever seeds use it: a seed added to the config scores the images that are not stored yet.
 rule segment_images:
     input:
         unpack(model_files),
+        unpack(images_of_all_seeds),
         **SEGMENTATION_INPUTS,
     output:
         **SEGMENTATION_PICTURES,
-        images="results/segmentation/{model}/{dataset}/seed-{seed}/images.csv",
-        scores="results/segmentation/{model}/{dataset}/seed-{seed}/scores.csv",
-        examples="results/segmentation/{model}/{dataset}/seed-{seed}/examples.safetensors",
+        store=update("results/segmentation/{model}/{dataset}/scores.safetensors"),
+        images=expand("results/segmentation/{{model}}/{{dataset}}/seed-{seed}/images.csv", seed=SEEDS),
+        scores=expand("results/segmentation/{{model}}/{{dataset}}/seed-{seed}/scores.csv", seed=SEEDS),
+        examples=expand("results/segmentation/{{model}}/{{dataset}}/seed-{seed}/examples.safetensors", seed=SEEDS),
     log:
-        "results/logs/segmentation/{model}/{dataset}/seed-{seed}.log",
+        "results/logs/segmentation/{model}/{dataset}.log",
     benchmark:
-        "results/benchmarks/segmentation/{model}/{dataset}/seed-{seed}.tsv"
+        "results/benchmarks/segmentation/{model}/{dataset}.tsv"
     wildcard_constraints:
         dataset=any_of(MASKED_DATASETS),
     conda:
@@ -42,11 +44,12 @@ rule segment_images:
         **IMAGE_RESOURCES,
     params:
         **SEGMENTATION_PARAMS,
+        seeds=SEEDS,
         methods=config["segmentation"]["methods"],
         save_images=config["segmentation"]["save_images"],
         code=code("segment_images"),
     message:
-        "Segmenting {wildcards.dataset} with {wildcards.model}, seed {wildcards.seed}"
+        "Segmenting {wildcards.dataset} with {wildcards.model}"
     script:
         "../scripts/segment_images.py"
 
@@ -54,6 +57,7 @@ rule segment_images:
 rule segment_parts:
     input:
         unpack(model_files),
+        images="results/data/{dataset}/seed-{seed}/images.csv",
         **SEGMENTATION_INPUTS,
     output:
         parts="results/segmentation/{model}/{dataset}/seed-{seed}/parts.csv",
@@ -80,6 +84,7 @@ rule segment_parts:
 use rule segment_parts as segment_parts_and_components with:
     input:
         unpack(model_files),
+        images="results/data/{dataset}/seed-{seed}/images.csv",
         **SEGMENTATION_INPUTS,
         components=f"results/explanations/{{model}}/{{dataset}}/seed-{{seed}}/{next(iter(TEXTS))}/components.safetensors",
     wildcard_constraints:

@@ -57,7 +57,8 @@ if __name__ == "__main__":
         from clipspectra.towers import models
 
         params, inputs = snakemake.params, snakemake.input
-        loaded = models.load(**model_arguments(snakemake), device=snakemake.resources.device)
+        towers = "image" if params.image else "text"
+        loaded = models.load(**model_arguments(snakemake), device=snakemake.resources.device, towers=towers)
         if params.image:
             path = picture_path(params.image, inputs)
             arrays, metadata = embedded_picture(loaded, path), {"path": str(path.resolve())}

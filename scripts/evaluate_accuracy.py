@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 
-from clipspectra.arrays import load_arrays, load_table, save_table, split_names, with_source
+from clipspectra.arrays import load_arrays, save_table, split_names, with_source
 from clipspectra.contributions.stored import StoredActivations
 from clipspectra.data.datasets import class_indices
 from clipspectra.evaluation.accuracy import ablations, group_masks, mean_ablated, zero_shot
@@ -35,9 +35,10 @@ def accuracies(predictions, table, values, dataset):
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):
-        stored = StoredActivations(snakemake.input.shards, snakemake.input.basis, snakemake.params.protocol)
-        classifiers, metadata = load_arrays(snakemake.input.classes)
-        table = stored.extracted_rows(load_table(snakemake.input.images))
+        inputs = snakemake.input
+        stored = StoredActivations(inputs.shards, inputs.basis, inputs.images, snakemake.params.protocol)
+        classifiers, metadata = load_arrays(inputs.classes)
+        table = stored.images
         predictions = {key: predicted[stored.scored] for key, predicted in predict(stored, classifiers).items()}
         values, dataset = json.loads(metadata["values"]), snakemake.wildcards.dataset
         rows = pd.DataFrame(accuracies(predictions, table[stored.scored], values, dataset))

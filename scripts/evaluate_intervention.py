@@ -31,8 +31,8 @@ if __name__ == "__main__":
         dataset, protocol, seed = entry["dataset"], snakemake.params.protocol, int(wildcards.seed)
         source = {"intervention": wildcards.intervention, "model": wildcards.model, "dataset": dataset}
         source |= {"texts": entry["texts"], "protocol": protocol, "seed": seed}
-        stored = StoredActivations(inputs.shards, inputs.basis, protocol)
-        explanations, images = load_explanations(inputs.components), stored.extracted_rows(load_table(inputs.images))
+        stored = StoredActivations(inputs.shards, inputs.basis, inputs.images, protocol)
+        explanations, images = load_explanations(inputs.components), stored.images
         classifiers, metadata = load_arrays(inputs.classes)
         classifiers = {name: classifier.astype(np.float64) for name, classifier in classifiers.items()}
         values = json.loads(metadata["values"])

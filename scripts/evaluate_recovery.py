@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from clipspectra.arrays import load_table, save_table, split_names, with_source
+from clipspectra.arrays import save_table, split_names, with_source
 from clipspectra.contributions.stored import StoredActivations
 from clipspectra.data.datasets import class_labels
 from clipspectra.evaluation.recovery import Recovery, recovered_accuracy
@@ -12,13 +12,14 @@ from clipspectra.jobs import job
 if __name__ == "__main__":
     with job(snakemake.log[0]):
         params, wildcards = snakemake.params, snakemake.wildcards
-        stored = StoredActivations(snakemake.input.shards, snakemake.input.basis, params.protocol)
-        images = stored.extracted_rows(load_table(snakemake.input.images))
-        classifier, labels = class_labels(snakemake.input.classes, images, wildcards.dataset)
+        inputs = snakemake.input
+        stored = StoredActivations(inputs.shards, inputs.basis, inputs.images, params.protocol)
+        images = stored.images
+        classifier, labels = class_labels(inputs.classes, images, wildcards.dataset)
         layers = stored.layers[-params.last_layers :]
         heads = [(layer, head) for layer in layers for head in range(stored.heads)]
         tables = []
-        for method, path in zip(params.methods, snakemake.input.explanations):
+        for method, path in zip(params.methods, inputs.explanations):
             recovery = Recovery(load_explanations(path, heads), stored.basis, params.budgets)
             table = recovered_accuracy(stored, recovery, layers, classifier, labels, mlps=params.mlps)
             tables.append(with_source(table, {"method": method}))

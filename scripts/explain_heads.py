@@ -1,4 +1,4 @@
-"""Every head, and the whole embedding, explained by one method: its texts, and the directions that these span."""
+"""Every head, and the whole embedding, explained by all methods: their texts, and the directions that these span."""
 
 import json
 
@@ -15,17 +15,23 @@ from clipspectra.jobs import job, progress
 ALL_LAYER_METHODS = ("components", "weights")
 
 
-def explain_layers(stored, method, text_features, layers, *, seed, budget, options):
-    """(layer, head, HeadExplanation) of every head of the layers, and of the whole embedding as layer and head -1."""
-    for layer in progress([*layers, EMBEDDING], method, unit="layer"):
-        if layer == EMBEDDING and method == "weights":
-            continue  # no head, no value-output map
-        weights = stored.weight_moments(layer) if method == "weights" else None
-        for number, moments in enumerate(stored.fit_moments(layer)):
+def explain_layers(stored, layers_of_methods, text_features, *, seed, budget, options):
+    """(method, layer, head, HeadExplanation) of every head, and of the whole embedding as layer and head -1.
+
+    layers_of_methods: {method: the layers it explains}. The images are read once for all methods.
+    """
+    for layer in progress([*stored.layers, EMBEDDING], "explaining", unit="layer"):
+        methods = [method for method, layers in layers_of_methods.items() if layer in layers or layer == EMBEDDING]
+        if layer == EMBEDDING:
+            methods = [method for method in methods if method != "weights"]  # no head, no value-output map
+        all_moments = stored.fit_moments(layer) if methods else []
+        all_weights = stored.weight_moments(layer) if "weights" in methods else [None] * len(all_moments)
+        for number, (moments, weights) in enumerate(zip(all_moments, all_weights)):
             head = EMBEDDING if layer == EMBEDDING else number
-            settings = {"rng": np.random.default_rng([seed, layer + 1, number]), "options": options, "budget": budget}
-            weight_moments = weights and weights[number]
-            yield layer, head, explain(method, moments, text_features, **settings, weights=weight_moments)
+            for method in methods:
+                settings = {"rng": np.random.default_rng([seed, layer + 1, number]), "options": options}
+                explanation = explain(method, moments, text_features, budget=budget, weights=weights, **settings)
+                yield method, layer, head, explanation
 
 
 def note(rank):
@@ -38,25 +44,30 @@ def note(rank):
 if __name__ == "__main__":
     with job(snakemake.log[0]) as log:
         params, wildcards = snakemake.params, snakemake.wildcards
-        stored = StoredActivations(snakemake.input.shards, snakemake.input.basis, params.protocol)
-        pool, metadata = load_arrays(snakemake.input.texts, "features")
+        inputs = snakemake.input
+        stored = StoredActivations(inputs.shards, inputs.basis, inputs.images, params.protocol)
+        pool, metadata = load_arrays(inputs.texts, "features")
         texts = np.array([*json.loads(metadata["texts"]), ""], object)  # -1: no text
         if params.last_layers > len(stored.layers):
             raise InputError(
                 f"evaluation.last_layers is {params.last_layers}, but only {len(stored.layers)} layers are stored; "
                 "lower it, or keep more under activations.layers."
             )
-        layers = stored.layers if wildcards.method in ALL_LAYER_METHODS else stored.layers[-params.last_layers :]
+        layers = dict.fromkeys(params.methods, stored.layers[-params.last_layers :])
+        layers |= {method: stored.layers for method in ALL_LAYER_METHODS if method in layers}
         settings = {"seed": int(wildcards.seed), "budget": max(params.budgets), "options": params.options}
-        explanations, tables, heads = {}, [], []
-        for layer, head, explanation in explain_layers(stored, wildcards.method, pool["features"], layers, **settings):
+        explanations, tables, heads = ({method: kind() for method in layers} for kind in (dict, list, list))
+        for method, layer, head, explanation in explain_layers(stored, layers, pool["features"], **settings):
             unit, rank = {"layer": layer, "head": head}, explanation.rank
-            tables.append(explanation.table.assign(text=texts[explanation.table["text"]], **unit))
-            heads.append(unit | {"rank": rank, "directions": len(explanation.steps), "note": note(rank)})
-            explanations[layer, head] = explanation
-        table = pd.concat(tables, ignore_index=True)
-        save_table(snakemake.output.table, table[["layer", "head", *table.columns.drop(["layer", "head"])]])
-        save_table(snakemake.output.heads, pd.DataFrame(heads))
-        metadata = {key: wildcards[key] for key in ("model", "dataset", "seed", "texts", "method")}
+            tables[method].append(explanation.table.assign(text=texts[explanation.table["text"]], **unit))
+            heads[method].append(unit | {"rank": rank, "directions": len(explanation.steps), "note": note(rank)})
+            explanations[method][layer, head] = explanation.stored()
+        metadata = {key: wildcards[key] for key in ("model", "dataset", "seed", "texts")}
         metadata |= {"fit_images": int(np.sum(stored.fit)), "sha256": stored.sha256, "code": params.code}
-        save_explanations(snakemake.output.directions, explanations, metadata | versions("numpy", "scipy"))
+        metadata |= versions("numpy", "scipy")
+        outputs = zip(params.methods, snakemake.output.tables, snakemake.output.heads, snakemake.output.directions)
+        for method, table_path, heads_path, directions_path in outputs:
+            table = pd.concat(tables[method], ignore_index=True)
+            save_table(table_path, table[["layer", "head", *table.columns.drop(["layer", "head"])]])
+            save_table(heads_path, pd.DataFrame(heads[method]))
+            save_explanations(directions_path, explanations[method], metadata | {"method": method})

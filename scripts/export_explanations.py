@@ -19,17 +19,18 @@ from clipspectra.jobs import job
 if __name__ == "__main__":
     with job(snakemake.log[0]):
         params, wildcards = snakemake.params, snakemake.wildcards
-        stored = StoredActivations(snakemake.input.shards, snakemake.input.basis, params.protocol)
+        inputs = snakemake.input
+        stored = StoredActivations(inputs.shards, inputs.basis, inputs.images, params.protocol)
         layers = stored.layers[-params.last_layers :]
         heads = [(layer, head) for layer in layers for head in range(stored.heads)] + [(EMBEDDING, EMBEDDING)]
-        explanations = load_explanations(snakemake.input.directions, heads)
-        text_mean = load_arrays(snakemake.input.texts, "features")[0]["features"].astype(np.float64).mean(0)
-        images = stored.extracted_rows(load_table(snakemake.input.images))
-        classifier, labels = class_labels(snakemake.input.classes, images, wildcards.dataset)
+        explanations = load_explanations(inputs.directions, heads)
+        text_mean = load_arrays(inputs.texts, "features")[0]["features"].astype(np.float64).mean(0)
+        images = stored.images
+        classifier, labels = class_labels(inputs.classes, images, wildcards.dataset)
         recovery = Recovery(explanations, stored.basis, [len(text_mean)])  # d_embed texts: all that a head has
         table = recovered_accuracy(stored, recovery, layers, classifier, labels, mlps="kept")
         accuracy = table["top1"].iloc[0]
-        texts = load_table(snakemake.input.table)
+        texts = load_table(inputs.table)
         lines = export_lines(explanations, texts, wildcards.algorithm, text_mean=text_mean, accuracy=accuracy)
         with atomic_write(snakemake.output[0]) as part, open(part, "w", encoding="utf-8") as file:
             file.writelines(json.dumps(line) + "\n" for line in lines)

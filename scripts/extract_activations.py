@@ -1,38 +1,52 @@
-"""Activations of one shard of a seed's images, with the proof that all contributions add up to the embedding."""
+"""Activations of one shard of a dataset's images, those of any seed, with the proof that contributions add up."""
 
 from pathlib import Path
 
-from clipspectra import InputError
-from clipspectra.arrays import load_table, versions
-from clipspectra.jobs import job, model_arguments
+from clipspectra.arrays import ArrayStream, save_arrays, versions
+from clipspectra.contributions.shards import empty_shard, images_of_shard, to_extract
+from clipspectra.data.store import ImageStore, locked, previous_layouts
+from clipspectra.jobs import job, model_arguments, model_identity, warn
 
 if __name__ == "__main__":
-    with job(snakemake.log[0]) as log:
-        from clipspectra.contributions.extraction import extract
-        from clipspectra.towers import models
+    with job(snakemake.log[0]) as log, locked(snakemake.output[0], log):
+        inputs, params, resources = snakemake.input, snakemake.params, snakemake.resources
+        output, wildcards = Path(snakemake.output[0]), snakemake.wildcards
+        for folder in previous_layouts(output.parent):
+            warn(log, f"{folder} holds activations of an older version. They are not read; remove the folder.")
+        images = images_of_shard(inputs.images, int(wildcards.shard), int(wildcards.shards))
+        identity = model_identity(snakemake) | {"precision": params.precision, "code": params.code} | params.stored
+        identity |= versions("torch", "open_clip_torch", "pillow")
+        store = ImageStore(output, identity)
+        if to_extract(store, images).empty:
+            log(f"all {len(images)} images are stored")
+            if not store.has(images).all():  # the manifest has them in other rows
+                store.save(ArrayStream(output.parent), images, store.metadata)
+            elif images.empty and not store.metadata:  # few images and many shards
+                save_arrays(output, empty_shard(), identity | {"sha256": "", "skipped": []})
+        else:
+            from clipspectra.contributions.extraction import extract
+            from clipspectra.data.pictures import check_readable
+            from clipspectra.towers import models
 
-        wildcards, params, resources = snakemake.wildcards, snakemake.params, snakemake.resources
-        table = load_table(snakemake.input.images)
-        shard, shards = int(wildcards.shard), int(wildcards.shards)
-        table = table.iloc[len(table) * shard // shards : len(table) * (shard + 1) // shards]
-        if table.empty:
-            raise InputError(f"Shard {shard} of {shards} has no images; lower 'shards' in the config.")
-        loaded = models.load(**model_arguments(snakemake), device=resources.device, precision=params.precision)
-        output = Path(snakemake.output[0])
-        stream, proof = extract(
-            loaded,
-            table,
-            Path(snakemake.input.manifest).parent,
-            output.parent,
-            batch_size=resources.batch_size,
-            workers=snakemake.threads - 1,
-            on_bad_image=params.on_bad_image,
-            **params.stored,
-        )
-        metadata = {key: wildcards[key] for key in ("model", "dataset", "seed")}
-        metadata |= {"precision": params.precision, "dtype": params.stored["dtype"], "code": params.code}
-        metadata |= {"sha256": loaded.sha256 or "", **proof, **versions("torch", "open_clip_torch")}
-        stream.save(output, metadata)
-        log(f"{len(table)} images; the sum of contributions misses the embedding by at most {proof['sum_error']:.1e}")
-        for skipped in proof["skipped"]:
-            log(f"skipped {skipped['image']}: {skipped['reason']}")
+            options = {"device": resources.device, "precision": params.precision, "towers": "image"}
+            loaded = models.load(**model_arguments(snakemake), **options)
+            identity["sha256"] = loaded.sha256 or ""
+            store = ImageStore(output, identity)  # a published tag may have got other weights
+            if store.replaced:
+                log(f"stored activations are extracted again: {store.replaced}")
+            table = to_extract(store, images)
+            stream, proof = extract(
+                loaded,
+                table,
+                Path(inputs.manifest).parent,
+                output.parent,
+                batch_size=resources.batch_size,
+                workers=snakemake.threads - 1,
+                on_bad_image=params.on_bad_image,
+                **params.stored,
+            )
+            check_readable(proof["skipped"], images)
+            store.save(stream, images, identity | proof)
+            log(f"{len(table) - len(proof['skipped'])} images extracted, of {len(images)} that the seeds use")
+            for skipped in proof["skipped"]:
+                log(f"skipped {skipped['image']}: {skipped['reason']}")

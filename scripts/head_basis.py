@@ -9,7 +9,7 @@ if __name__ == "__main__":
         from clipspectra.towers import models
         from clipspectra.towers.families import adapt
 
-        loaded = models.load(**model_arguments(snakemake))
+        loaded = models.load(**model_arguments(snakemake), towers="image")
         tower = adapt(loaded.model.visual)
         arrays = {"basis": head_basis(tower).numpy(), "value_gram": value_grams(tower).numpy()}
         metadata = {"model": snakemake.wildcards.model, "sha256": loaded.sha256 or "", "code": snakemake.params.code}

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from clipspectra.arrays import load_table, save_table
+from clipspectra.arrays import save_table
 from clipspectra.contributions.stored import StoredActivations
 from clipspectra.evaluation.accuracy import component_scores, eta_squared, extreme_values
 from clipspectra.explanations.methods import load_explanations
@@ -34,10 +34,11 @@ def pole_images(scores, images, unit):
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):
-        stored = StoredActivations(snakemake.input.shards, snakemake.input.basis, snakemake.params.protocol)
-        table = stored.extracted_rows(load_table(snakemake.input.images))[stored.scored].reset_index(drop=True)
+        inputs = snakemake.input
+        stored = StoredActivations(inputs.shards, inputs.basis, inputs.images, snakemake.params.protocol)
+        table = stored.images[stored.scored].reset_index(drop=True)
         factors, poles = [], []
-        explanations = load_explanations(snakemake.input.components)
+        explanations = load_explanations(inputs.components)
         for (layer, head), explanation in progress(explanations.items(), "component scores", unit="head"):
             rows, basis = stored.rows_and_basis(layer, head)
             scores = component_scores(rows[stored.scored], basis, explanation.components, explanation.mean)

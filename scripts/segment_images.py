@@ -1,65 +1,70 @@
-"""Zero-shot segmentation of the eval images: every method's scores by image and over all, and a few examples."""
+"""Zero-shot segmentation of the eval images of all seeds: every method's scores by image and over all, and examples."""
 
+import hashlib
+import json
 from pathlib import Path
-
-import pandas as pd
 
 from clipspectra.arrays import load_arrays, load_table, save_arrays, save_table, split_names, versions, with_source
 from clipspectra.data.datasets import class_labels, masked_rows
-from clipspectra.jobs import job, model_arguments, progress
+from clipspectra.data.store import ImageStore, images_of_seeds, locked
+from clipspectra.jobs import job, model_arguments, model_identity
 
 if __name__ == "__main__":
-    with job(snakemake.log[0]) as log:
+    with job(snakemake.log[0]) as log, locked(snakemake.output.store, log):
         import torch
 
-        from clipspectra.data.geometry import mask_transform
-        from clipspectra.data.pictures import ImageFiles, batches, named_skipped
-        from clipspectra.segmentation import images as segmentation
+        from clipspectra.data.pictures import check_readable
+        from clipspectra.segmentation.images import summarise
+        from clipspectra.segmentation.segmenter import Segmenter
+        from clipspectra.segmentation.tables import scores_table
         from clipspectra.towers import models
-        from clipspectra.towers.devices import explain_out_of_memory
-        from clipspectra.towers.families import adapt
 
-        wildcards, resources, params = snakemake.wildcards, snakemake.resources, snakemake.params
-        squashed, seed = params.geometry == "squashed", int(wildcards.seed)
-        table, root = masked_rows(load_table(snakemake.input.images)), Path(snakemake.input.manifest).parent
-        arrays, _ = load_arrays(snakemake.input.classes, "class")
-        loaded = models.load(**model_arguments(snakemake), device=resources.device)
-        classifier, tower = torch.from_numpy(arrays["class"]).to(loaded.device), adapt(loaded.model.visual)
-        labels = None  # the model's top-1 classes
-        if params.target == "label":
-            labels = torch.from_numpy(class_labels(snakemake.input.classes, table, wildcards.dataset)[1])
-        to_mask = mask_transform(loaded.preprocess, loaded.image_size, squashed)
-        files = ImageFiles(table, root, loaded.preprocess, to_mask, params.mask_pixels)
+        inputs, outputs, params, wildcards = snakemake.input, snakemake.output, snakemake.params, snakemake.wildcards
+        tables, by_label = [masked_rows(load_table(path)) for path in inputs.images], params.target == "label"
+        images = images_of_seeds(tables, ["image_sha256", "mask_sha256", *["class"] * by_label])
+        classifier, metadata = load_arrays(inputs.classes, "class")
+        classifier = classifier["class"]
+        loaded = models.load(**model_arguments(snakemake), device=snakemake.resources.device, towers="image")
+        options = {"squashed": params.geometry == "squashed", "mask_pixels": params.mask_pixels, "log": log}
+        options |= {"batch_size": snakemake.resources.batch_size}
+        segmenter = Segmenter(loaded, classifier, params.methods, Path(inputs.manifest).parent, **options)
 
-        def batch_evidence(images, rows, methods):
-            options = {"classes": None if labels is None else labels[rows], "tower": tower, "log": log}
-            return segmentation.method_evidence(loaded.model, images, classifier, methods, **options)
+        def classes_of(table):
+            """The class of each image of a table, [image]; None for the model's top-1 classes."""
+            return torch.from_numpy(class_labels(inputs.classes, table, wildcards.dataset)[1]) if by_label else None
 
-        tables, skipped = [], []
-        options = {"workers": snakemake.threads - 1, "on_bad_image": params.on_bad_image, "skipped": skipped}
-        bar = progress(None, "segmentation", total=len(table), unit="image")
-        with bar, explain_out_of_memory(resources.batch_size):
-            for rows, (images, masks) in batches(files, resources.batch_size, **options):
-                masks, evidence = masks.numpy(), batch_evidence(images, rows, params.methods)
-                masks_and_boxes = None if squashed else segmentation.own_masks(files, rows, masks.shape[-2:])
-                tables.append(segmentation.score_batch(evidence, tower.grid, masks, rows, masks_and_boxes))
-                if params.save_images:
-                    values = next(iter(evidence.values()))  # of the first method
-                    examples = segmentation.example_arrays(files, rows, masks, values, tower.grid)
-                    segmentation.save_pictures(Path(snakemake.output.pictures), table["row"].iloc[rows], examples)
-                bar.update(len(images))
-        for picture in named_skipped(skipped, table):
-            log(f"skipped {picture['image']}: {picture['reason']}")
-        by_image = pd.concat(tables, ignore_index=True)
-        source = {key: wildcards[key] for key in ("model", "dataset", "seed")}
-        source |= {"split": split_names(table), "target": params.target, "geometry": params.geometry}
-        save_table(snakemake.output.scores, with_source(segmentation.summarise(by_image, seed), source))
-        names = {"image": table["image"].to_numpy()[by_image["row"]]}
-        save_table(snakemake.output.images, with_source(by_image.drop(columns="row"), names))
-        method = by_image["method"].iloc[0]  # the first that the tower supports
-        kinds, rows = map(list, zip(*segmentation.choose_examples(by_image, method, seed)))
-        images, masks = (torch.stack(tensors) for tensors in zip(*(files[row][1] for row in rows)))
-        values = batch_evidence(images, rows, [method])[method]
-        examples = segmentation.example_arrays(files, rows, masks.numpy(), values, tower.grid)
-        metadata = source | {"kinds": kinds, "method": method, "sha256": loaded.sha256 or "", "code": params.code}
-        save_arrays(snakemake.output.examples, examples, metadata | versions("torch", "open_clip_torch"))
+        identity = model_identity(snakemake) | {"sha256": loaded.sha256 or "", "values": metadata["values"]}
+        identity |= {"classifier": hashlib.sha256(classifier.tobytes()).hexdigest()[:12], "code": params.code}
+        identity |= {key: params[key] for key in ("methods", "target", "geometry", "mask_pixels", "save_images")}
+        identity |= versions("torch", "open_clip_torch", "pillow")
+        store = ImageStore(outputs.store, identity)
+        pictures_folder = Path(outputs.pictures) if params.save_images else None
+        are_gone = pictures_folder is not None and not pictures_folder.is_dir()
+        absent = images if are_gone else images[~store.has(images)].reset_index(drop=True)
+        if len(absent):
+            stream, skipped = segmenter.score(
+                absent,
+                Path(outputs.store).parent,
+                classes=classes_of(absent),
+                workers=snakemake.threads - 1,
+                on_bad_image=params.on_bad_image,
+                pictures_folder=pictures_folder,
+            )
+            check_readable(skipped, images)
+            store.save(stream, images, identity | {"supported": segmenter.methods, "skipped": skipped})
+            for picture in skipped:
+                log(f"skipped {picture['image']}: {picture['reason']}")
+        arrays, metadata = load_arrays(outputs.store, "scores", "row")
+        segmenter.methods = json.loads(metadata["supported"])
+        for seed, table, *paths in zip(params.seeds, tables, outputs.scores, outputs.images, outputs.examples):
+            table = table[table["row"].isin(arrays["row"])].reset_index(drop=True)
+            scores = arrays["scores"][arrays["row"].searchsorted(table["row"])]
+            by_image = scores_table(scores, segmenter.methods, range(len(table)))
+            source = {"model": wildcards.model, "dataset": wildcards.dataset, "seed": seed}
+            source |= {"split": split_names(table), "target": params.target, "geometry": params.geometry}
+            save_table(paths[0], with_source(summarise(by_image, seed), source))
+            names = {"image": table["image"].to_numpy()[by_image["row"]]}
+            save_table(paths[1], with_source(by_image.drop(columns="row"), names))
+            examples, kinds, method = segmenter.examples(by_image, table, seed, classes=classes_of(table))
+            source |= {"kinds": kinds, "method": method, "sha256": loaded.sha256 or "", "code": params.code}
+            save_arrays(paths[2], examples, source | versions("torch", "open_clip_torch"))

@@ -27,7 +27,7 @@ if __name__ == "__main__":
         rows = np.linspace(0, len(table) - 1, min(IMAGES, len(table))).round().astype(int)
         table = table.iloc[rows].reset_index(drop=True)
         arrays, _ = load_arrays(snakemake.input.classes, "class")
-        loaded = models.load(**model_arguments(snakemake), device=resources.device)
+        loaded = models.load(**model_arguments(snakemake), device=resources.device, towers="image")
         classifier, tower = torch.from_numpy(arrays["class"]).to(loaded.device), adapt(loaded.model.visual)
         labels = None  # the model's top-1 classes
         if params.target == "label":

@@ -1,30 +1,44 @@
 """How exactly the stored parts of every shard add up to the model's embedding, and which images it lacks."""
 
 import json
-from itertools import chain
+from itertools import groupby, product
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
-from clipspectra.arrays import load_arrays, save_table
+from clipspectra.arrays import load_arrays, load_table, save_table
+from clipspectra.contributions.shards import CHECKED, ERRORS
 from clipspectra.jobs import job
 
-ERRORS = ("sum_error", "stored_sum_error", "model_error")
 
+def exactness(path, images, seed):
+    """(one row of the table of errors, rows of the table of skipped images) of a seed's images in a shard.
 
-def exactness(path):
-    """(one row of the table of errors, rows of the table of skipped images), from a shard's metadata."""
-    arrays, metadata = load_arrays(path, "row")
-    source, skipped = {key: metadata[key] for key in ("model", "dataset", "seed")}, json.loads(metadata["skipped"])
-    row = source | {"shard": Path(path).stem, "images": len(arrays["row"]), "skipped": len(skipped)}
-    row |= {f"largest_{name}": float(metadata[name]) for name in ERRORS}
+    images: the seed's table
+    """
+    arrays, metadata = load_arrays(path, "row", *ERRORS)
+    source = {key: metadata[key] for key in ("model", "dataset")} | {"seed": seed}
+    skipped = [image for image in json.loads(metadata["skipped"]) if image["image"] in set(images["image"])]
+    chosen = np.isin(arrays["row"], images["row"])
+    row = source | {"shard": Path(path).stem, "images": chosen.sum(), "skipped": len(skipped)}
+    errors = {name: arrays[name][chosen] for name in ERRORS}
+    errors["model_error"] = errors["model_error"][:CHECKED]  # others may have been checked for another seed
+    row |= {f"largest_{name}": np.nan if np.isnan(error).all() else np.nanmax(error) for name, error in errors.items()}
     row |= {key: metadata[key] for key in ("precision", "dtype", "sha256", "torch", "open_clip_torch")}
     return row, [source | image for image in skipped]
 
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):
-        rows, skipped = zip(*(exactness(path) for path in snakemake.input))
+        inputs, params = snakemake.input, snakemake.params
+        images = dict(zip(product(params.datasets, params.seeds), map(load_table, inputs.images)))
+        rows, skipped = [], []
+        for folder, shards in groupby(map(Path, inputs.shards), lambda path: path.parent):
+            for seed, path in product(params.seeds, list(shards)):
+                row, absent = exactness(path, images[folder.name, seed], seed)
+                rows.append(row)
+                skipped += absent
         save_table(snakemake.output.csv, pd.DataFrame(rows))
         columns = ["model", "dataset", "seed", "image", "reason"]
-        save_table(snakemake.output.skipped, pd.DataFrame(chain.from_iterable(skipped), columns=columns))
+        save_table(snakemake.output.skipped, pd.DataFrame(skipped, columns=columns))

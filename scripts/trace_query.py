@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from clipspectra.arrays import load_arrays, load_table, save_table
+from clipspectra.arrays import load_arrays, save_table
 from clipspectra.concepts.retrieval import Components, View, best_texts, centred_queries, ends, trace
 from clipspectra.contributions.stored import EMBEDDING, StoredActivations
 from clipspectra.evaluation.accuracy import component_scores
@@ -63,7 +63,7 @@ if __name__ == "__main__":
             scores = own_scores(query, components, explanations, load_arrays(inputs.basis, "basis")[0]["basis"])
             table.insert(table.columns.get_loc("score") + 1, "own_score", scores)
         save_table(snakemake.output.table, table)
-        stored = StoredActivations(inputs.shards, inputs.basis, params.protocol)
-        images = stored.extracted_rows(load_table(inputs.images))[stored.scored]
+        stored = StoredActivations(inputs.shards, inputs.basis, inputs.images, params.protocol)
+        images = stored.images[stored.scored]
         view = View(stored, EMBEDDING, EMBEDDING, mean)
         save_table(snakemake.output.images, images_along(view, traced.score @ components.directions, images))

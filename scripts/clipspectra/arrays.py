@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-import shutil
 import tempfile
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -12,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from safetensors import safe_open
-from safetensors.numpy import save_file
 
+ROWS = 1000  # of large arrays in memory at a time
 # Columns of names, whatever they look like.
 NAMES = ("image", "mask", "class", "group", "split", "text", "opposite", "topic", "name", "value", "seeds")
 
@@ -39,9 +38,31 @@ def versions(*packages):
 
 
 def save_arrays(path, arrays, metadata):
-    """Write named arrays with metadata (a flat dict of JSON values) as safetensors."""
-    with atomic_write(path) as part:
-        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, part, metadata=_text(metadata))
+    """Write named arrays with metadata (a flat dict of JSON values) as safetensors, always as the same bytes."""
+    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    shapes = {name: (array.dtype, array.shape) for name, array in arrays.items()}
+    _write_arrays(path, shapes, metadata, lambda name: [arrays[name].tobytes()])
+
+
+def _write_arrays(path, shapes, metadata, parts):
+    """Write a safetensors file. safetensors' own writer puts the metadata in an order of its own each time.
+
+    shapes: {name: (dtype, shape)}; parts: name -> the array's bytes, in parts
+    """
+    names = sorted(shapes, key=lambda name: (-shapes[name][0].itemsize, name))  # aligned
+    header, start = {"__metadata__": as_text(metadata)}, 0
+    for name in names:
+        dtype, shape = shapes[name]
+        end = start + dtype.itemsize * int(np.prod(shape))
+        header[name] = {"dtype": _SAFETENSORS[dtype.name], "shape": list(shape), "data_offsets": [start, end]}
+        start = end
+    encoded = json.dumps(header).encode()
+    encoded += b" " * (-len(encoded) % 8)
+    with atomic_write(path) as part, open(part, "wb") as file:
+        file.write(len(encoded).to_bytes(8, "little") + encoded)
+        for name in names:
+            for content in parts(name):
+                file.write(content)
 
 
 class ArrayStream:
@@ -60,28 +81,32 @@ class ArrayStream:
             count = self.arrays[name][1][0] if name in self.arrays else 0
             self.arrays[name] = dtype, (count + shape[0], *shape[1:])
 
-    def save(self, path, metadata):
-        """Write all as one safetensors file, as save_arrays does."""
-        names = sorted(self.arrays, key=lambda name: (-self.arrays[name][0].itemsize, name))  # aligned
-        header, start = {"__metadata__": _text(metadata)}, 0
-        for name in names:
-            dtype, shape = self.arrays[name]
-            end = start + dtype.itemsize * int(np.prod(shape))
-            header[name] = {"dtype": _SAFETENSORS[dtype.name], "shape": list(shape), "data_offsets": [start, end]}
-            start = end
-        encoded = json.dumps(header).encode()
-        encoded += b" " * (-len(encoded) % 8)
-        with atomic_write(path) as part, open(part, "wb") as file:
-            file.write(len(encoded).to_bytes(8, "little") + encoded)
-            for name in names:
-                self.files[name].seek(0)
-                shutil.copyfileobj(self.files[name], file, 2**20)
+    def save(self, path, metadata, order_by=None):
+        """Write all as one safetensors file, as save_arrays does; order_by: the array [image] that sorts the rows."""
+        count = len(self.column(next(iter(self.arrays))))
+        order = np.arange(count) if order_by is None else np.argsort(self.column(order_by), kind="stable")
+
+        def parts(name):
+            for start in range(0, count, ROWS):  # mapped anew each time: what was read counts as memory
+                yield self.column(name)[order[start : start + ROWS]].tobytes()
+
+        _write_arrays(path, self.arrays, metadata, parts)
+
+    def column(self, name):
+        """The rows of an array so far, read from disk when they are used; none if it has none."""
+        dtype, shape = self.arrays.get(name, (np.dtype(float), (0,)))
+        if not np.prod(shape):
+            return np.empty(shape, dtype)
+        self.files[name].flush()
+        return np.memmap(self.files[name], dtype, "r", shape=shape)
 
 
-_SAFETENSORS = {"float64": "F64", "float32": "F32", "float16": "F16", "int64": "I64", "uint8": "U8"}
+_SAFETENSORS = {f"float{bits}": f"F{bits}" for bits in (16, 32, 64)} | {"bool": "BOOL"}
+_SAFETENSORS |= {f"{kind}int{bits}": f"{kind or 'i'}{bits}".upper() for kind in ("", "u") for bits in (8, 16, 32, 64)}
 
 
-def _text(metadata):
+def as_text(metadata):
+    """Metadata as a file holds it: {key: text}, JSON where the value is no text."""
     return {key: value if isinstance(value, str) else json.dumps(value) for key, value in sorted(metadata.items())}
 
 

@@ -1,10 +1,16 @@
 """What every rule script shares: a log with tracebacks, one sentence for a user's mistake, progress bars."""
 
+import ctypes
+import gc
+import hashlib
+import json
+import os
 import sys
 import traceback
 import warnings
 from contextlib import contextmanager, suppress
 from functools import partial
+from pathlib import Path
 
 from clipspectra import InputError
 
@@ -15,8 +21,11 @@ def job(log, entry=""):
 
     entry: the config entry that the work is about; the sentence begins with it.
 
-    Yields a print function that writes to the log.
+    Yields a print function that writes to the log. A script of Snakemake ends with it.
     """
+    is_script = hasattr(sys.modules["__main__"], "snakemake")
+    if is_script:
+        _prepare_process()
     file = open(log, "w", buffering=1)  # noqa: SIM115, closing it fails on a full disk
     warnings.formatwarning = lambda message, *place: f"\nWarning: {message}\n"
     try:
@@ -32,6 +41,20 @@ def job(log, entry=""):
     finally:
         with suppress(OSError):
             file.close()
+    if is_script:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)  # taking modules down takes up to another second
+
+
+def _prepare_process():
+    """Settings of the process of a rule script that must come before torch works."""
+    # Of MKL, which torch multiplies with on CPUs: the same bits for an image wherever it stands in a batch. Without it,
+    # results would depend on which images were stored before. It costs no time.
+    os.environ.setdefault("MKL_CBWR", "AUTO")
+    gc.set_threshold(100_000, 50, 50)  # torch's imports make many objects that stay: a second less in each job
+    with suppress(OSError, AttributeError):  # of glibc: large blocks go back to the system (M_MMAP_THRESHOLD)
+        ctypes.CDLL(None).mallopt(-3, 2**20)
 
 
 def user_message(error):
@@ -57,6 +80,18 @@ def model_arguments(snakemake):
     cache = snakemake.resources.get("cache") or None
     files = {key: snakemake.input[key] for key in ("architecture", "pretrained") if key in snakemake.input.keys()}
     return snakemake.params.model | files | {"cache": cache}
+
+
+def model_identity(snakemake):
+    """What a rule's stored results by image depend on: the model's name, settings and files, and the dataset."""
+    inputs = snakemake.input
+    files = [inputs[key] for key in ("architecture", "pretrained") if key in inputs.keys()] + list(inputs.beside)
+    digest = hashlib.sha256(json.dumps(snakemake.params.model, sort_keys=True).encode())
+    for path in files:
+        with open(path, "rb") as file:
+            digest.update(f"{Path(path).name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    names = {key: snakemake.wildcards[key] for key in ("model", "dataset")}
+    return names | {"model_digest": digest.hexdigest()[:12]}
 
 
 def progress(iterable, description, **options):

@@ -1,6 +1,5 @@
 """An extraction's stored arrays: the same however the images are split, with their errors recorded."""
 
-import json
 import os
 import subprocess
 import sys
@@ -13,10 +12,12 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from clipspectra import InputError
-from clipspectra.arrays import load_arrays, save_arrays
+from clipspectra.arrays import save_arrays, save_table
 from clipspectra.contributions.exact import activations, contributions, head_basis
 from clipspectra.contributions.extraction import extract
+from clipspectra.contributions.shards import CHECKED, ERRORS, images_of_shard
 from clipspectra.contributions.stored import StoredActivations
+from clipspectra.data.datasets import content_digests
 from clipspectra.towers import devices, models
 from clipspectra.towers.families import adapt
 
@@ -35,55 +36,57 @@ def table(tmp_path):
         Image.fromarray(rng.integers(0, 256, (40, 40, 3), np.uint8)).save(tmp_path / f"{number:02d}.png")
     names = sorted(path.name for path in tmp_path.glob("*.png"))
     roles = np.where(np.arange(13) < 7, "fit", "eval")
-    return pd.DataFrame({"image": names, "label": np.arange(13) % 3, "row": np.arange(13) * 2, "role": roles})
+    table = pd.DataFrame({"image": names, "label": np.arange(13) % 3, "row": np.arange(13) + 5, "role": roles})
+    return content_digests(table.assign(mask="", split="", **{"class": ""}), tmp_path)
 
 
 def extracted(loaded, table, root, *, shards=1, batch_size=4, **options):
-    """(arrays of all shards one after the other, proofs, paths)."""
+    """(arrays of all shards, sorted by row; proofs; arguments of StoredActivations) of the images of a seed's table."""
     paths, proofs = [], []
+    save_table(root / "images.csv", table)
     for shard in range(shards):
-        part = table.iloc[len(table) * shard // shards : len(table) * (shard + 1) // shards]
-        stream, proof = extract(loaded, part, root, root, batch_size=batch_size, workers=0, **options)
+        images = images_of_shard([root / "images.csv"], shard, shards)
+        stream, proof = extract(loaded, images, root, root, batch_size=batch_size, workers=0, **options)
         paths.append(root / f"shard-{shard}-of-{shards}.safetensors")
         stream.save(paths[-1], proof)
         proofs.append(proof)
     stored = [load_file(path) for path in paths]
-    return {name: np.concatenate([arrays[name] for arrays in stored]) for name in stored[0]}, proofs, paths
+    arrays = {name: np.concatenate([arrays[name] for arrays in stored]) for name in stored[0]}
+    order = arrays["row"].argsort()
+    basis = root / "basis.safetensors"
+    save_arrays(basis, {"basis": head_basis(adapt(loaded.model.visual)).numpy()}, {})
+    return {name: array[order] for name, array in arrays.items()}, proofs, (paths, basis, root / "images.csv")
 
 
 def test_shards_batches_and_order_change_nothing(loaded, table, tmp_path):
-    whole, (proof,), _ = extracted(loaded, table, tmp_path)
-    assert max(proof[name] for name in ("sum_error", "stored_sum_error", "model_error")) < 2e-6
-    assert proof["sum_error"] == proof["stored_sum_error"]
+    whole, _, _ = extracted(loaded, table, tmp_path)
+    assert max(np.nanmax(whole[name]) for name in ERRORS) < 2e-6
+    assert np.array_equal(whole["sum_error"], whole["stored_sum_error"])
+    assert np.isnan(whole["model_error"]).tolist() == [False] * CHECKED + [True] * (13 - CHECKED)
     assert whole["z"].shape == (13, 3, 4, 12)
     assert whole["scalars"].shape == (13, 3)
     for options in ({"shards": 3}, {"batch_size": 13}, {"shards": 4, "batch_size": 1}):
         split, _, _ = extracted(loaded, table, tmp_path, **options)
         assert split.keys() == whole.keys()
-        for name in ("label", "row", "fit", "eval"):
+        for name in ("row", "picture_id"):
             np.testing.assert_array_equal(split[name], whole[name])
-        for name in set(split) - {"embedding"}:
+        for name in set(split) - {"embedding", "model_error"}:
             np.testing.assert_allclose(split[name], whole[name], atol=1e-6)
     backwards, _, _ = extracted(loaded, table[::-1], tmp_path)
-    for name in set(backwards) - {"embedding"}:
-        np.testing.assert_allclose(backwards[name][::-1], whole[name], atol=1e-6)
-    again, _, _ = extracted(loaded, table, tmp_path)
-    assert all(np.array_equal(again[name], whole[name]) for name in whole)
+    assert all(np.array_equal(backwards[name], whole[name], equal_nan=True) for name in whole)
 
 
 def test_the_last_layers_and_the_sum_of_the_rest(loaded, table, tmp_path):
-    basis = tmp_path / "basis.safetensors"
-    save_arrays(basis, {"basis": head_basis(adapt(loaded.model.visual)).numpy()}, {})
-    _, _, paths = extracted(loaded, table, tmp_path)
-    complete = StoredActivations(paths, basis)
+    _, _, files = extracted(loaded, table, tmp_path)
+    complete = StoredActivations(*files)
     parts, means = np.concatenate(list(complete.parts())), complete.fit_means()
     moments = complete.fit_moments(2)
-    arrays, (proof,), paths = extracted(loaded, table, tmp_path, shards=1, layers=1)
-    last = StoredActivations(paths, basis)
+    arrays, (proof,), files = extracted(loaded, table, tmp_path, shards=1, layers=1)
+    last = StoredActivations(*files)
     assert list(last.layers) == [2]
     assert proof["first_layer"] == 2
     assert arrays["z"].shape[1] == arrays["class_self"].shape[1] == 1
-    assert proof["stored_sum_error"] < 2e-6
+    assert arrays["stored_sum_error"].max() < 2e-6
     assert complete.names[:6] == [(kind, layer) for kind in ("heads", "self") for layer in range(3)]
     assert last.names == [("early", 1), ("heads", 2), ("self", 2), *complete.names[6:]]
     early, kept = [0, 1, 3, 4], [2, 5, *range(6, parts.shape[1])]
@@ -97,19 +100,19 @@ def test_the_last_layers_and_the_sum_of_the_rest(loaded, table, tmp_path):
 
 def test_the_error_of_float16_is_recorded(loaded, table, tmp_path):
     whole, _, _ = extracted(loaded, table, tmp_path)
-    half, (proof,), (path,) = extracted(loaded, table, tmp_path, dtype="float16")
+    half, _, _ = extracted(loaded, table, tmp_path, dtype="float16")
     assert half["z"].dtype == half["mlps"].dtype == np.float16
     assert half["scalars"].dtype == np.float32
-    assert 2e-6 < proof["stored_sum_error"] < 2e-3
-    assert json.loads(load_arrays(path, "row")[1]["stored_sum_error"]) == proof["stored_sum_error"]
+    assert 2e-6 < half["stored_sum_error"].max() < 2e-3
+    assert half["sum_error"].max() < 2e-6
     np.testing.assert_allclose(half["z"], whole["z"], atol=1e-3)
 
 
 def test_the_error_of_autocast_is_recorded(table, tmp_path, request):
     loaded = models.load(*(request.config.rootpath / part for part in MODEL), precision="bf16")
-    arrays, (proof,), _ = extracted(loaded, table, tmp_path)
+    arrays, _, _ = extracted(loaded, table, tmp_path)
     assert arrays["z"].dtype == np.float32
-    assert 1e-4 < proof["sum_error"] < devices.LARGEST_ERROR["bf16"]
+    assert 1e-4 < arrays["sum_error"].max() < devices.LARGEST_ERROR["bf16"]
     with pytest.raises(InputError, match="'fp8' is not a precision; use one of fp32, tf32, fp16, bf16"):
         models.load(*(request.config.rootpath / part for part in MODEL), precision="fp8")
 
@@ -117,19 +120,12 @@ def test_the_error_of_autocast_is_recorded(table, tmp_path, request):
 def test_a_bad_image_is_named_or_skipped(loaded, table, tmp_path):
     (tmp_path / "05.png").write_bytes((tmp_path / "05.png").read_bytes()[:300])
     with pytest.raises(InputError, match=r"05.png cannot be read: image file is truncated\. Repair it"):
-        extract(loaded, table, tmp_path, tmp_path, batch_size=4, workers=1)
-    arrays, (proof,), paths = extracted(loaded, table, tmp_path, on_bad_image="skip")
+        extracted(loaded, table, tmp_path)
+    arrays, (proof,), files = extracted(loaded, table, tmp_path, on_bad_image="skip")
     assert arrays["row"].tolist() == [row for row in table["row"] if row != 10]
     assert proof["skipped"] == [{"image": "05.png", "reason": "image file is truncated"}]
-    save_arrays(tmp_path / "basis.safetensors", {"basis": head_basis(adapt(loaded.model.visual)).numpy()}, {})
-    stored = StoredActivations(paths, tmp_path / "basis.safetensors")
-    assert "05.png" not in set(stored.extracted_rows(table)["image"])
-    for number in range(13):
-        (tmp_path / f"{number:02d}.png").write_bytes(b"")
-    with pytest.raises(
-        InputError, match="None of the 13 images can be read; the first, 00.png: cannot identify image file"
-    ):
-        extracted(loaded, table, tmp_path, on_bad_image="skip")
+    stored = StoredActivations(*files)
+    assert stored.images["image"].tolist() == [name for name in table["image"] if name != "05.png"]
 
 
 def test_activations_that_are_not_finite_and_wrong_sums_are_refused(table, tmp_path, request):

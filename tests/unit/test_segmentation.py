@@ -12,7 +12,7 @@ from towers_small import pictures, small
 
 from clipspectra import InputError
 from clipspectra.data.geometry import mask_transform
-from clipspectra.data.pictures import ImageFiles, named_skipped
+from clipspectra.data.pictures import ImageFiles, check_readable, named_skipped
 from clipspectra.segmentation import images as segmentation
 from clipspectra.segmentation import units
 from clipspectra.segmentation.maps import component_evidence, patch_evidence
@@ -69,8 +69,9 @@ def test_unreadable_pictures_are_named_and_some_must_remain():
     table = pd.DataFrame({"image": ["a.png", "b.png"]})
     skipped = [{"image": row, "reason": "truncated"} for row in range(2)]
     assert named_skipped(skipped[1:], table) == [{"image": "b.png", "reason": "truncated"}]
+    check_readable(skipped[1:], table)
     with pytest.raises(InputError, match=r"None of the 2 images can be read; the first, a\.png: truncated\."):
-        named_skipped(skipped, table)
+        check_readable(named_skipped(skipped, table), table)
 
 
 def test_scores_of_a_batch_at_both_resolutions():

@@ -19,7 +19,7 @@ attentional pool, each token with its own sigma. Then z is a weighted sum over t
 are more scalars; c = B q holds all the same. The MLP inside an attentional pool is one more part, the last of `mlps`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 
@@ -76,6 +76,11 @@ class Activations:
     mean: torch.Tensor | None
     std: torch.Tensor | None
     early: torch.Tensor | None = None
+
+    def first(self, count):
+        """The Activations of the first images alone."""
+        parts = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Activations(**{name: None if part is None else part[:count] for name, part in parts.items()})
 
     def reduced(self):
         """q [image, layer, head, coordinate + scalar], so that a head's contributions are B q; not with per_token."""
@@ -242,8 +247,8 @@ def heads_sum(z, scalars, basis):
     return total
 
 
-def sum_error(activations, basis):
-    """Largest |sum of all contributions - e/n| over images and dimensions, summing in float64 without forming heads.
+def sum_errors(activations, basis):
+    """Largest |sum of all contributions - e/n| over dimensions, [image], summing in float64 without forming heads.
 
     activations: Activations; basis: B of the heads in z, in float64, [layer, head, d_embed, coordinate + scalar]
     """
@@ -254,4 +259,4 @@ def sum_error(activations, basis):
     total = heads_sum(z, scalars, basis) + mlps.sum(1)
     if activations.early is not None:
         total += float64(activations.early).to(basis)
-    return float((total - embedding / embedding.norm(dim=-1, keepdim=True)).abs().max())
+    return (total - embedding / embedding.norm(dim=-1, keepdim=True)).abs().amax(1)

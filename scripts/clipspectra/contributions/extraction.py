@@ -3,30 +3,34 @@
 from dataclasses import replace
 
 import torch
+from torch.nn.functional import normalize
 
 from clipspectra import InputError
 from clipspectra.arrays import ArrayStream
-from clipspectra.contributions.exact import activations, head_basis, heads_sum, sum_error
+from clipspectra.contributions.exact import activations, head_basis, heads_sum, sum_errors
 from clipspectra.data.pictures import ImageFiles, batches, named_skipped
 from clipspectra.jobs import progress
 from clipspectra.towers.devices import LARGEST_ERROR, explain_out_of_memory
 from clipspectra.towers.families import adapt
 
-CHECKED = 8  # images of the first batch that also go through the bare model
+CHECKED = 8  # images of each seed that also go through the bare model
 
 
 @torch.no_grad()
 def extract(loaded, table, root, folder, *, batch_size, workers, layers="all", dtype="float32", on_bad_image="fail"):
     """(ArrayStream in `folder`, proof) over the images of a table, in its order.
 
+    table: columns image, row, picture_id, and checked, whether the image also goes through the bare model
     layers: how many of the last layers to keep, or "all"; of the others only their sum, `early` [image, d_embed]
-    dtype: of the stored arrays, "float32" or "float16"; scalars and embedding stay float32
+    dtype: of the stored arrays, "float32" or "float16"; scalars, embedding and errors stay float32
     on_bad_image: "fail" or "skip"
 
-    The proof, as a dict: first_layer, the first one kept; sum_error, the largest |sum of parts - e/n|;
-    stored_sum_error, the same after rounding to dtype; model_error, the largest difference of e/n from that of the
-    bare model, over the first images; skipped, the images that could not be read, each with the reason.
-    Raises InputError where an error is above LARGEST_ERROR, and naming an image whose activations are not finite.
+    Errors are stored by image: sum_error, the largest |sum of parts - e/n|; stored_sum_error, the same after rounding
+    to dtype; model_error, the largest difference of e/n from that of the bare model, nan where it was not checked.
+    The proof, as a dict: first_layer, the first one kept; skipped, the images that could not be read, each with the
+    reason. Raises InputError where an error is above LARGEST_ERROR, and naming an image whose activations are not
+    finite. A batch always has batch_size images, repeated if need be: what is computed for an image must not depend on
+    how many others there are.
     """
     tower, device = adapt(loaded.model.visual), loaded.device
     layer_count = len(tower.layers)
@@ -36,20 +40,24 @@ def extract(loaded, table, root, folder, *, batch_size, workers, layers="all", d
     basis = head_basis(tower)
     basis = basis.double() if device.type != "mps" else basis.cpu().double()
     stream, skipped = ArrayStream(folder), []
-    proof = {"first_layer": first, "sum_error": 0.0, "stored_sum_error": 0.0, "model_error": None}
-    files = ImageFiles(table, root, loaded.preprocess)
+    files, columns = ImageFiles(table, root, loaded.preprocess), table[["row", "picture_id", "checked"]]
     with progress(None, "activations", total=len(table), unit="image") as bar, explain_out_of_memory(batch_size):
         for rows, (images,) in batches(files, batch_size, workers=workers, on_bad_image=on_bad_image, skipped=skipped):
+            count, chosen = len(rows), columns.iloc[rows]
+            images = torch.cat([images, images[-1:].expand(batch_size - count, -1, -1, -1)])
             images = images.to(device, non_blocking=True)
+            checked = torch.tensor(chosen["checked"].tolist())
             with loaded.autocast():
-                batch = activations(loaded.model, images, tower=tower)
-                if proof["model_error"] is None:
-                    bare = loaded.model.encode_image(images[:CHECKED], normalize=False).to(batch.embedding)
-                    unit = torch.nn.functional.normalize
-                    proof["model_error"] = float((unit(bare) - unit(batch.embedding[:CHECKED])).abs().max())
+                batch = activations(loaded.model, images, tower=tower).first(count)
+                errors = {"model_error": torch.full((count,), float("nan"))}
+                if checked.any():
+                    bare = loaded.model.encode_image(images, normalize=False)[:count].to(batch.embedding)
+                    difference = normalize(bare) - normalize(batch.embedding)
+                    errors["model_error"][checked] = difference.abs().amax(1).float().cpu()[checked]
             _check_finite(batch, table["image"].iloc[rows])
-            proof["sum_error"] = max(proof["sum_error"], sum_error(batch, basis))
-            _check_error(max(proof["sum_error"], proof["model_error"]), loaded.precision)
+            errors["sum_error"] = sum_errors(batch, basis)
+            for error in errors.values():
+                _check_error(error.nan_to_num().max().item(), loaded.precision)
             if first:
                 early = heads_sum(batch.z[:, :first], batch.scalars, basis[:first].to(batch.z))
                 class_self = None if batch.class_self is None else batch.class_self[:, first:]
@@ -57,14 +65,13 @@ def extract(loaded, table, root, folder, *, batch_size, workers, layers="all", d
             stored = {"z": batch.z, "mlps": batch.mlps, "class_self": batch.class_self, "early": batch.early}
             stored = {name: tensor.to(getattr(torch, dtype)) for name, tensor in stored.items() if tensor is not None}
             rounded = replace(batch, **{name: tensor.to(batch.z) for name, tensor in stored.items()})
-            proof["stored_sum_error"] = max(proof["stored_sum_error"], sum_error(rounded, basis[first:]))
+            errors["stored_sum_error"] = sum_errors(rounded, basis[first:])
             stored |= {"scalars": batch.scalars, "embedding": batch.embedding}
+            stored |= {name: error.float() for name, error in errors.items()}
             arrays = {name: tensor.cpu().numpy() for name, tensor in stored.items()}
-            arrays |= {"label": table["label"].to_numpy()[rows], "row": table["row"].to_numpy()[rows]}
-            roles = table["role"].to_numpy()[rows]
-            stream.append(arrays | {role: (roles == role).astype("uint8") for role in ("fit", "eval")})
-            bar.update(len(images))
-    return stream, proof | {"skipped": named_skipped(skipped, table)}
+            stream.append(arrays | {name: chosen[name].to_numpy() for name in ("row", "picture_id")})
+            bar.update(count)
+    return stream, {"first_layer": first, "skipped": named_skipped(skipped, table)}
 
 
 def _check_finite(batch, names):

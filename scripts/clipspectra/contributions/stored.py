@@ -1,57 +1,58 @@
-"""Stored activations of one model, dataset and seed, read layer by layer, a thousand images at a time."""
+"""Stored activations of one seed's images, read layer by layer, a thousand images at a time."""
 
 import json
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from safetensors import safe_open
 
 from clipspectra import InputError
-from clipspectra.arrays import load_arrays
+from clipspectra.arrays import ROWS, load_arrays, load_table
 from clipspectra.contributions.moments import Moments
+from clipspectra.data.store import picture_ids
 
-ROWS = 1000  # images in memory at a time
 EMBEDDING = -1  # in place of a layer's or head's number: the whole normalised embedding
 
 
 class StoredActivations:
-    """The shards of one extraction, in order, with the model's basis [layer, head, d_embed, coordinate + scalar].
+    """The images of one seed in the shards of an extraction, with the model's basis.
 
     Each shard holds z [image, layer, head, coordinate], scalars [image, scalar], mlps [image, layer + 1, d_embed],
-    embedding [image, d_embed], label and row [image], and fit and eval [image], 1 for the images with that role. If
+    embedding [image, d_embed], row (in the manifest) and picture_id [image], and the errors of extraction.extract. If
     only the last layers were kept, it also holds `early`, the sum of the other layers' heads [image, d_embed].
 
+    images: path of the seed's table; as an attribute its rows in the order of the shards, without unreadable images
+    basis: [layer, head, d_embed, coordinate + scalar]
     layers: numbers of the layers in z; heads: their number in a layer; scalars: their number
-    rows: row numbers of the images in the manifest; sha256: of the model's weights
+    sha256: of the model's weights
     names: (kind, layer) of each of `parts`, the kinds being early, heads, self (the class token's attention to itself),
     x_0 and mlp
     fit, scored, validation: bool [image], the images that means and explanations come from, those that are scored, and
     those that choices are checked on; with protocol "held_out" the images of these roles, with "same" all images but
     the validation images are both fitted and scored, as in the reference implementation
-    Raises InputError where no image has the role fit, or none has the role eval.
+    Raises InputError where no image has the role fit, or none has the role eval, and where the shards do not fit the
+    table of images.
     """
 
-    def __init__(self, shards, basis, protocol="held_out"):
-        self.paths = list(shards)
+    def __init__(self, shards, basis, images, protocol="held_out"):
         arrays, metadata = load_arrays(basis, "basis")
         self.basis_path, self.basis, self.sha256 = basis, arrays["basis"], metadata.get("sha256", "")
-        loaded = [load_arrays(path, "fit", "eval", "row") for path in self.paths]  # (arrays, metadata) of each shard
-        self.layers = range(int(json.loads(loaded[0][1].get("first_layer", "0"))), len(self.basis))
+        selected, first_layer = select_images(shards, load_table(images))
+        self.images = pd.concat([table for _, _, table in selected], ignore_index=True)
+        self.layers = range(first_layer, len(self.basis))
         self.heads = self.basis.shape[1]
-        with safe_open(self.paths[0], "np") as file:
+        with safe_open(selected[0][0], "np") as file:
             mlps, self.scalars = (file.get_slice(name).get_shape()[1] for name in ("mlps", "scalars"))
             has_class_self = "class_self" in file.keys()
         self.names = [("early", self.layers.start - 1)] if self.layers.start else []
         self.names += [(kind, layer) for kind in ("heads", *["self"] * has_class_self) for layer in self.layers]
         self.names += [("x_0", -1), *(("mlp", layer) for layer in range(mlps - 1))]
-        self.fit, self.scored, self.rows = (
-            np.concatenate([arrays[name] for arrays, _ in loaded]) for name in ("fit", "eval", "row")
-        )
-        self.fit, self.scored = self.fit.astype(bool), self.scored.astype(bool)
+        self.fit, self.scored = (self.images["role"].eq(role).to_numpy() for role in ("fit", "eval"))
         self.validation = ~(self.fit | self.scored)
+        # Of the seed's images alone, so that sums are rounded alike whatever else is stored.
         self.chunks = [
-            (path, slice(start, min(start + ROWS, len(arrays["fit"]))))
-            for path, (arrays, _) in zip(self.paths, loaded)
-            for start in range(0, len(arrays["fit"]), ROWS)
+            (path, rows[start : start + ROWS]) for path, rows, _ in selected for start in range(0, len(rows), ROWS)
         ]
         if not self.fit.any() or not self.scored.any():
             raise InputError(
@@ -60,17 +61,13 @@ class StoredActivations:
         if protocol == "same":
             self.fit = self.scored = ~self.validation
 
-    def extracted_rows(self, table):
-        """The rows of the table of chosen images that were extracted, in their order: all but the unreadable images."""
-        return table.set_index("row").loc[self.rows].reset_index()
-
     def reduced(self, layer, head=None):
         """q of a layer chunk by chunk, float64 [image, head, coordinate + scalar], or of one head without that axis."""
         index = self.layers.index(layer)
         for path, rows in self.chunks:
             with safe_open(path, "np") as file:
-                z = file.get_slice("z")[rows, index] if head is None else file.get_slice("z")[rows, index, head]
-                scalars = file.get_slice("scalars")[rows].astype(np.float64)
+                z = read_rows(file, "z", rows, *([index] if head is None else [index, head]))
+                scalars = read_rows(file, "scalars", rows).astype(np.float64)
             scalars = scalars if head is not None else np.repeat(scalars[:, None], z.shape[1], axis=1)
             yield np.concatenate([z, scalars], axis=-1)
 
@@ -114,7 +111,7 @@ class StoredActivations:
         """The normalised embeddings chunk by chunk, float64 [image, d_embed]."""
         for path, rows in self.chunks:
             with safe_open(path, "np") as file:
-                embedding = file.get_slice("embedding")[rows].astype(np.float64)
+                embedding = read_rows(file, "embedding", rows).astype(np.float64)
             yield embedding / np.linalg.norm(embedding, axis=1, keepdims=True)
 
     def rows_and_basis(self, layer, head):
@@ -136,7 +133,7 @@ class StoredActivations:
         for path, rows in self.chunks:
             with safe_open(path, "np") as file:
                 stored = [name for name in ("z", "scalars", "mlps", "early", "class_self") if name in file.keys()]
-                arrays = {name: file.get_slice(name)[rows] for name in stored}
+                arrays = {name: read_rows(file, name, rows) for name in stored}
             arrays = {name: array.astype(np.promote_types(array.dtype, np.float32)) for name, array in arrays.items()}
             heads = layer_sums(arrays["z"], arrays["scalars"], basis)
             early = [arrays["early"][:, None]] if "early" in arrays else []
@@ -150,7 +147,47 @@ class StoredActivations:
 
     def by_chunk(self, array):
         """An array [image] split as the chunks are."""
-        return np.split(array, np.cumsum([rows.stop - rows.start for _, rows in self.chunks])[:-1])
+        return np.split(array, np.cumsum([len(rows) for _, rows in self.chunks])[:-1])
+
+
+def read_rows(file, name, rows, *index):
+    """Rows of an open safetensors file's array, given by their rising numbers, at an index of the further axes."""
+    start = rows[0]
+    return file.get_slice(name)[(slice(start, rows[-1] + 1), *index)][rows - start]
+
+
+def select_images(shards, images):
+    """([(path, numbers of rows [image], table of their images)] of the shards that have any images, first layer).
+
+    images: a seed's table. Raises InputError for a shard of an older layout, one that holds another picture in an
+    image's row, and images that are neither stored nor were skipped.
+    """
+    ids, images = picture_ids(images["image_sha256"]), images.set_index("row")
+    ids, stored_rows, skipped, selected, first_layer = dict(zip(images.index, ids)), set(), set(), [], 0
+    for path in shards:
+        with safe_open(path, "np") as file:
+            if "picture_id" not in file.keys():
+                raise InputError(f"{path} holds activations as an older version stored them; remove it, and run again.")
+            metadata, rows, stored_ids = file.metadata(), file.get_tensor("row"), file.get_tensor("picture_id")
+        skipped |= {picture["image"] for picture in json.loads(metadata.get("skipped", "[]"))}
+        numbers = np.flatnonzero(np.isin(rows, images.index))
+        for row, stored_id in zip(rows[numbers], stored_ids[numbers]):
+            if ids[row] != stored_id:
+                name = images.loc[row, "image"]
+                raise InputError(f"{path} holds another picture in the row of {name}; remove it, and run again.")
+        if len(numbers):
+            first_layer = int(metadata.get("first_layer", 0))
+            selected.append((path, numbers, images.loc[rows[numbers]].reset_index()))
+            stored_rows |= set(rows[numbers])
+    absent = images["image"][~images.index.isin(stored_rows) & ~images["image"].isin(skipped)]
+    if len(absent):
+        raise InputError(
+            f"{len(absent)} images are not in the shards of {Path(shards[0]).parent}, the first {absent.iloc[0]}; "
+            "remove the shards, and run again."
+        )
+    if not selected:
+        raise InputError(f"None of the {len(images)} images could be read.")
+    return selected, first_layer
 
 
 def layer_sums(z, scalars, basis):

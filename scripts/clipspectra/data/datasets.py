@@ -10,7 +10,8 @@ import mimetypes
 import os
 import re
 import unicodedata
-from collections import Counter, defaultdict
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -50,7 +51,7 @@ def read_manifest(path):
         )
     if table.empty:
         raise InputError(f"The manifest {path} has no rows.")
-    for column in sorted({"row", "role"} & set(table.columns)):
+    for column in sorted({"row", "role", "image_sha256", "mask_sha256"} & set(table.columns)):
         raise InputError(f"The manifest {path} has a column '{column}', a name that the workflow needs; rename it.")
     for column in table.columns.drop(["image", "mask", "label"]):
         if blank := invisible_blank(table[column]):
@@ -276,41 +277,33 @@ def class_labels(path, images, dataset):
     return classes["class"], class_indices(images, "class", json.loads(metadata["values"])["class"], dataset)
 
 
-def shared_images(chosen, root):
-    """Images of a seed that are, byte for byte, an image of another role: table of image, role, same_as, its_role.
+def content_digests(table, root):
+    """The table with the digests of its files, sha256 in hex: image_sha256 and mask_sha256.
 
-    Files are compared by size, then by their first and last bytes, then whole, so that few are read.
+    Blank where there is no mask, and for a file that cannot be read, which the extraction refuses or skips.
     """
-    groups = {(): [(role, Path(root) / name) for role, name in zip(chosen["role"], chosen["image"])]}
-    for fingerprint in (_size, _first_and_last_bytes, _digest):
-        finer = defaultdict(list)
-        for key, members in groups.items():
-            for role, path in members:
-                with suppress(OSError):  # unreadable files are the extraction's to refuse or skip
-                    finer[*key, fingerprint(path)].append((role, path))
-        groups = {key: members for key, members in finer.items() if len({role for role, _ in members}) > 1}
-    names = {Path(root) / name: name for name in chosen["image"]}
-    rows = []
-    for (first_role, first), *others in groups.values():
-        rows += [
-            {"image": names[path], "role": role, "same_as": names[first], "its_role": first_role}
-            for role, path in others
-            if role != first_role
-        ]
-    return pd.DataFrame(rows, columns=["image", "role", "same_as", "its_role"])
-
-
-def _size(path):
-    return path.stat().st_size
-
-
-def _first_and_last_bytes(path):
-    with open(path, "rb") as file:
-        start = file.read(2048)
-        file.seek(max(path.stat().st_size - 2048, 0))
-        return start + file.read()
+    with ThreadPoolExecutor(8) as pool:
+        digests = {
+            f"{column}_sha256": list(pool.map(_digest, [Path(root) / name if name else None for name in table[column]]))
+            for column in ("image", "mask")
+        }
+    return table.assign(**digests)
 
 
 def _digest(path):
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
+    with suppress(OSError), open(path or os.devnull, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if path else ""
+    return ""
+
+
+def shared_images(chosen):
+    """Images of a seed that are, byte for byte, an image of another role: table of image, role, same_as, its_role.
+
+    chosen: with the column image_sha256 of content_digests
+    """
+    rows = []
+    for digest, members in chosen.groupby("image_sha256", sort=False):
+        if digest and members["role"].nunique() > 1:
+            first, *others = members[["image", "role"]].itertuples(index=False)
+            rows += [(*other, *first) for other in others if other.role != first.role]
+    return pd.DataFrame(rows, columns=["image", "role", "same_as", "its_role"])

@@ -84,14 +84,18 @@ class ImageFiles:
 
 
 def named_skipped(skipped, table):
-    """The pictures that `batches` skipped, [{"image", "reason"}], with their names in the table instead of their rows.
-
-    Raises InputError if they are all images of the table.
-    """
+    """The pictures that `batches` skipped, [{"image", "reason"}], by their names in the table instead of their rows."""
     names = table["image"].to_numpy()
-    if len(skipped) == len(table):
-        raise InputError(f"None of the {len(table)} images can be read; the first, {names[0]}: {skipped[0]['reason']}.")
     return [picture | {"image": names[picture["image"]]} for picture in skipped]
+
+
+def check_readable(skipped, table):
+    """Raise InputError if the named_skipped pictures are all images of a table."""
+    if len(skipped) == len(table):
+        first = skipped[0]
+        raise InputError(
+            f"None of the {len(table)} images can be read; the first, {first['image']}: {first['reason']}."
+        )
 
 
 def batches(files, batch_size, *, workers, on_bad_image="fail", skipped=None, patience=BATCH_TIMEOUT):

@@ -5,7 +5,7 @@ import json
 import re
 import string
 import unicodedata
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 
 import numpy as np
@@ -135,44 +135,126 @@ def clean_pool(lines, name):
     return texts, {"blank": len(lines) - len(filled), "double": len(filled) - len(texts)}
 
 
-def distinct_texts(loaded, texts, batch=1000):
+def _tokenize(loaded, texts, **options):
+    """The tokens of texts, [text, context]."""
+    return torch.cat([loaded.tokenizer(texts[start : start + 1000], **options) for start in range(0, len(texts), 1000)])
+
+
+def distinct_texts(loaded, texts):
     """(texts, number dropped): the first of all texts that are the same tokens to a model."""
     first = {}
-    for start in range(0, len(texts), batch):
-        for text, tokens in zip(texts[start : start + batch], loaded.tokenizer(texts[start : start + batch])):
-            first.setdefault(tokens.numpy().tobytes(), text)
+    for text, tokens in zip(texts, _tokenize(loaded, texts)):
+        first.setdefault(tokens.numpy().tobytes(), text)
     return list(first.values()), len(texts) - len(first)
 
 
+# Tokens in one forward pass of a text tower; at most 300 MB of activations in ViT-B-32's.
+BATCH_TOKENS = 6144
+
+
 @torch.no_grad()
-def embed_texts(loaded, texts, *, batch=256, bar=True):
-    """Normalised embeddings of texts, float32 [text, d_embed]. loaded: LoadedModel; bar: show progress."""
-    batches = [texts[start : start + batch] for start in range(0, len(texts), batch)]
-    embeddings, token_embedding = [], _token_embedding(loaded)
-    for chunk in progress(batches, "texts", unit="batch", leave=False) if bar and len(batches) > 4 else batches:
-        tokens = loaded.tokenizer(chunk).to(loaded.device)
-        if token_embedding is not None and int(tokens.max()) >= token_embedding.num_embeddings:
-            raise InputError(
-                f"The tokenizer yields token {int(tokens.max())}, but the model has {token_embedding.num_embeddings} "
-                "tokens: it needs the tokenizer that it was trained with (hf_tokenizer_name in its config)."
-            )
-        embeddings.append(loaded.model.encode_text(tokens, normalize=True).float().cpu())
-    return torch.cat(embeddings)
+def embed_texts(loaded, texts, *, bar=True):
+    """Normalised embeddings of texts, float32 [text, d_embed]. loaded: LoadedModel; bar: show progress.
+
+    Texts of about the same length are embedded together, without padding where it changes nothing. Raises InputError
+    if the tokenizer yields tokens that the model lacks.
+    """
+    tokens, token_embedding = _tokenize(loaded, texts), _token_embedding(loaded)
+    if token_embedding is not None and int(tokens.max()) >= token_embedding.num_embeddings:
+        raise InputError(
+            f"The tokenizer yields token {int(tokens.max())}, but the model has {token_embedding.num_embeddings} "
+            "tokens: it needs the tokenizer that it was trained with (hf_tokenizer_name in its config)."
+        )
+    lengths = _needed_tokens(loaded.model, tokens)
+    order = remaining = lengths.argsort(descending=True, stable=True)
+    batches, embeddings = [], []
+    while len(remaining):
+        longest = int(lengths[remaining[0]])
+        rows, remaining = remaining.tensor_split([max(1, BATCH_TOKENS // longest)])
+        batches.append((rows, longest))
+    encoder = _TextEncoder(loaded.model)
+    for rows, longest in progress(batches, "texts", unit="batch", leave=False) if bar and len(batches) > 4 else batches:
+        batch, context = tokens[rows, :longest].to(loaded.device), _cut_context(loaded.model, longest)
+        embeddings.append(torch.func.functional_call(encoder, context, batch).float().cpu())
+    return torch.cat(embeddings)[order.argsort()]
 
 
 def _token_embedding(loaded):
     return getattr(getattr(loaded.model, "text", loaded.model), "token_embedding", None)
 
 
+class _TextEncoder(torch.nn.Module):
+    """A model's encode_text as a forward pass: tokens [text, pos] -> normalised embeddings [text, d_embed]."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, tokens):
+        return self.model.encode_text(tokens, normalize=True)
+
+
+def _text_tower(model):
+    """The module that holds the text tower of a model, None if it is not of open_clip's own classes."""
+    from open_clip import CLIP, CoCa, CustomTextCLIP
+
+    return model if type(model) is CLIP else model.text if type(model) in (CoCa, CustomTextCLIP) else None
+
+
+# Text towers of transformers that mask padding in every attention and count no position by it.
+MASK_PADDING = {"bert", "m2m_100", "mt5", "roberta", "xlm-roberta"}
+
+
+def _needed_tokens(model, tokens):
+    """How many of its first tokens settle each text's embedding, [text]; tokens: [text, context].
+
+    All of the context, unless the tower is known to be blind to the rest: a causal one that pools a token of the text,
+    or one of transformers that masks padding. CoCa's appended token attends to the first token of padding.
+    """
+    from open_clip import CLIP
+    from open_clip.hf_model import ClsLastHiddenStatePooler, ClsPooler, HFTextEncoder, MeanPooler
+    from open_clip.transformer import TextTransformer
+
+    tower, context = _text_tower(model), tokens.shape[1]
+    whole = torch.full((len(tokens),), context)
+
+    def up_to_padding(pad):
+        lengths = ((tokens != pad) * torch.arange(1, context + 1)).amax(1)
+        return lengths.where(lengths > 0, whole)
+
+    if type(tower) is HFTextEncoder and tower.config.model_type in MASK_PADDING:
+        pools_text = type(tower.pooler) in (MeanPooler, ClsPooler, ClsLastHiddenStatePooler)
+        return up_to_padding(tower.config.pad_token_id) if pools_text else whole
+    if type(tower) not in (CLIP, TextTransformer) or tower.attn_mask is None:
+        return whole
+    if getattr(tower, "cls_emb", None) is not None:
+        return (up_to_padding(tower.pad_id) + 1).clamp(max=context)
+    names = ("text_pool_type", "text_eos_id") if type(tower) is CLIP else ("pool_type", "eos_id")
+    pool_type, end = (getattr(tower, name) for name in names)
+    if pool_type == "argmax":
+        return tokens.argmax(1) + 1
+    return (tokens == end).int().argmax(1) + 1 if pool_type == "eos" else whole
+
+
+def _cut_context(model, length):
+    """{name in _TextEncoder: tensor}: positions and mask of a causal tower of open_clip for its first tokens only.
+
+    CoCa's appended token keeps its position, the last.
+    """
+    tower = _text_tower(model)
+    if getattr(tower, "attn_mask", None) is None:
+        return {}
+    prefix, positions = "model." if tower is model else "model.text.", tower.positional_embedding[:length]
+    if getattr(tower, "cls_emb", None) is not None:
+        return {f"{prefix}positional_embedding": torch.cat([positions, tower.positional_embedding[-1:]])}
+    return {f"{prefix}positional_embedding": positions, f"{prefix}attn_mask": tower.attn_mask[:length, :length]}
+
+
 def too_long(loaded, texts):
     """The texts that do not fit the model's context: their end is cut off."""
     context = loaded.tokenizer.context_length
     pad = int(loaded.tokenizer([texts[0][:1]], context_length=context)[0, -1])
-    tokens = [
-        loaded.tokenizer(texts[start : start + 1000], context_length=context + 2)
-        for start in range(0, len(texts), 1000)
-    ]
-    is_cut = (torch.cat(tokens)[:, context:] != pad).any(1)
+    is_cut = (_tokenize(loaded, texts, context_length=context + 2)[:, context:] != pad).any(1)
     return [text for text, cut in zip(texts, is_cut) if cut]
 
 
@@ -202,6 +284,10 @@ def check_distinct(loaded, names):
             )
 
 
+# Prompts, of many classes, that are embedded and held at a time.
+BLOCK_PROMPTS = 2000
+
+
 def zero_shot_classifier(loaded, names, templates):
     """Zero-shot weights [d_embed, class]: the mean embedding of a class's prompts, normalised (Radford et al. 2021).
 
@@ -210,11 +296,15 @@ def zero_shot_classifier(loaded, names, templates):
     for template in templates:
         if "{}" not in template:
             raise InputError(f"The prompt template '{template}' lacks {{}}, which the class name replaces.")
-    weights = []
+    prompts, weights = [], []
     for phrases in names:
         phrases = [phrases] if isinstance(phrases, str) else phrases
-        prompts = [template.replace("{}", phrase) for template in templates for phrase in phrases]
-        weights.append(F.normalize(embed_texts(loaded, prompts, bar=False).mean(0), dim=0))
+        prompts.append([template.replace("{}", phrase) for template in templates for phrase in phrases])
+    classes = max(1, BLOCK_PROMPTS // max(map(len, prompts)))
+    for start in range(0, len(prompts), classes):
+        block = prompts[start : start + classes]
+        embeddings = embed_texts(loaded, list(chain(*block)), bar=False).split([*map(len, block)])
+        weights += [F.normalize(members.mean(0), dim=0) for members in embeddings]
     return torch.stack(weights, dim=1)
 
 

@@ -52,6 +52,12 @@ class HeadExplanation:
     table: pd.DataFrame
     components: np.ndarray | None = None
 
+    def stored(self):
+        """This explanation as save_explanations keeps it: without the table, floats as float32."""
+        arrays = {name: getattr(self, name) for name in STORED_FIELDS if getattr(self, name) is not None}
+        arrays = {name: array if array.dtype == int else array.astype(np.float32) for name, array in arrays.items()}
+        return HeadExplanation(**arrays, rank=None, table=None)
+
     def directions(self, budget):
         """The directions of the first `budget` texts, orthonormal [step, d_embed]."""
         return self.steps[: np.searchsorted(self.texts, budget, side="right")]
@@ -65,9 +71,10 @@ def save_explanations(path, explanations, metadata):
     """Write {(layer, head): HeadExplanation} as safetensors, directions as float32, without ranks and tables."""
     arrays = {}
     for (layer, head), explanation in explanations.items():
+        stored = explanation.stored()
         for name in STORED_FIELDS:
-            if (array := getattr(explanation, name)) is not None:
-                arrays[f"{name}.{layer}.{head}"] = array if array.dtype == int else array.astype(np.float32)
+            if (array := getattr(stored, name)) is not None:
+                arrays[f"{name}.{layer}.{head}"] = array
     save_arrays(path, arrays, metadata)
 
 

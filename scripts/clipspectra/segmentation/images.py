@@ -15,6 +15,7 @@ from clipspectra.segmentation.scoring import VOID, Scores, predictions, scores
 from clipspectra.towers.families import Unsupported
 
 EXAMPLES = 3  # of each kind: best, worst, random
+OWN_PIXELS = 2**22  # of a picture's maps at its own resolution that are held at a time
 GRADIENT_BATCH = 8  # images whose attention of all layers is held at a time
 
 
@@ -63,14 +64,23 @@ def score_batch(evidence, grid, masks, rows, masks_and_boxes):
     for method, values in evidence.items():
         maps = upsample(values, grid, masks.shape[-2:]).cpu().numpy()
         tables.append(scores(maps, masks).table.assign(resolution="model", method=method, row=rows))
-        for patches, mask_and_box, row in zip(values, masks_and_boxes or (), rows):
-            if mask_and_box is not None:
-                mask, box = mask_and_box
-                picture_map = at_own_resolution(patches, grid, box, mask.shape).numpy()[None]
-                visible = ~np.isnan(picture_map)
-                picture_map, mask = np.where(visible, picture_map, 0), np.where(visible, mask, VOID)
-                table = scores(picture_map, mask, visible).table
-                tables.append(table.assign(resolution="own", method=method, row=row))
+    by_picture = torch.stack(list(evidence.values()), dim=1).cpu()  # [image, method, patch]
+    for values, mask_and_box, row in zip(by_picture, masks_and_boxes or (), rows):
+        if mask_and_box is not None:
+            table = _scores_at_own_resolution(values, grid, *mask_and_box)
+            tables.append(table.assign(resolution="own", method=list(evidence), row=row))
+    table = pd.concat(tables, ignore_index=True)
+    by_method = table["method"].map(list(evidence).index).argsort(kind="stable")
+    return table.iloc[by_method].reset_index(drop=True)
+
+
+def _scores_at_own_resolution(values, grid, mask, box):
+    """Table of scores of the maps of one picture, [map, patch], against its mask, one row per map."""
+    tables = []
+    for part in values.split(max(1, OWN_PIXELS // mask.size)):
+        maps = at_own_resolution(part, grid, box, mask.shape).numpy()
+        visible = ~np.isnan(maps)
+        tables.append(scores(np.where(visible, maps, 0), np.where(visible, mask, VOID), visible).table)
     return pd.concat(tables, ignore_index=True)
 
 

@@ -117,24 +117,22 @@ def upsample(values, grid, size):
 
 
 def at_own_resolution(values, grid, box, size):
-    """Patch values [patch] of one image as a map at the picture's resolution, [height, width] in [0, 1].
+    """Patch values [..., patch] of one image as maps at the picture's resolution, [..., height, width] in [0, 1].
 
     box: (top, left, height, width) of the model's view, in the picture's pixels (geometry.model_view_box); size: the
     picture's (height, width). Pixels outside the box are NaN. Interpolated as in `upsample`.
     """
-    axes, visible = [], []
-    for start, length, pixels in zip(box[:2], box[2:], size):
+    axes, margins = [], []  # of the columns first, as torch has it
+    for start, length, pixels in zip(box[1::-1], box[:1:-1], size[::-1]):
         position = (torch.arange(pixels, dtype=torch.float64) + 0.5 - start) / length  # in the box, 0 to 1
-        axes.append(2 * position - 1)
-        visible.append((position >= 0) & (position <= 1))
-    points = torch.stack(torch.meshgrid(axes[1], axes[0], indexing="xy"), dim=-1)  # x, y of each pixel
-    patch_grid = values.detach().cpu().double().reshape(1, 1, *grid)
-    maps = F.grid_sample(patch_grid, points[None], mode="bilinear", padding_mode="border", align_corners=False)[0, 0]
-    inside = visible[0][:, None] & visible[1]
-    maps = maps.clamp(min=0)
-    low, high = maps[inside].min(), maps[inside].max()
-    maps = (maps - low) / torch.where(high > low, high - low, 1)
-    return torch.where(inside, maps, float("nan")).float()
+        inside = ((position >= 0) & (position <= 1)).nonzero()[:, 0]
+        axes.append(2 * position[inside] - 1)
+        margins += [int(inside[0]), pixels - 1 - int(inside[-1])]
+    points = torch.stack(torch.meshgrid(*axes, indexing="xy"), dim=-1)  # x, y of each pixel
+    patch_grids = values.detach().cpu().double().reshape(1, -1, *grid)
+    maps = F.grid_sample(patch_grids, points[None], mode="bilinear", padding_mode="border", align_corners=False)[0]
+    maps = min_max_normalise(maps.clamp(min=0)).float()
+    return F.pad(maps, margins, value=float("nan")).reshape(*values.shape[:-1], *size)
 
 
 def min_max_normalise(maps):

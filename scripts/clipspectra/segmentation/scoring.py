@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from sklearn.metrics import average_precision_score
 
 VOID = 255  # mask value of unlabelled pixels, which do not count
+PIXELS = 2**18  # scored at a time: their arrays take about 20 MB
 
 
 class Scores(NamedTuple):
@@ -71,27 +71,58 @@ def scores(maps, masks, visible=None):
 
     The reference's protocol: foreground is where a map exceeds its mean; pixel accuracy and IoU (mean over background
     and foreground) are pooled over the dataset; average precision is per image, over the scores of both channels.
-    visible: pixels with a value in the map, bool, by default all; the others must be unlabelled.
+    visible: pixels with a value in the map, bool, by default all; the others must be unlabelled. Raises ValueError if
+    shapes differ, or a map is not finite at a labelled pixel.
     """
     maps, masks = np.asarray(maps), np.asarray(masks)
     if maps.shape != masks.shape:
         raise ValueError(f"maps have shape {maps.shape}, masks {masks.shape}; they must be equal")
-    rows = []
-    for values, prediction, mask in zip(maps, predictions(maps, visible), masks):
-        labelled = mask != VOID
-        values, prediction, mask = values[labelled], prediction[labelled], mask[labelled] == 1
-        # Both channels in the maps' precision: 1 - x in float32 makes ties, which change average precision.
-        channels = np.r_[~mask, mask], np.r_[1 - values, values]
-        rows.append(
-            {
-                "flat": int(len(values) == 0 or values.min() == values.max()),
-                "correct_pixels": (prediction == mask).sum(),
-                "labelled_pixels": mask.size,
-                "intersection_background": (~prediction & ~mask).sum(),
-                "intersection_foreground": (prediction & mask).sum(),
-                "union_background": (~prediction | ~mask).sum(),
-                "union_foreground": (prediction | mask).sum(),
-                "average_precision": average_precision_score(*channels) if mask.size else float("nan"),
-            }
-        )
-    return Scores.from_table(pd.DataFrame(rows))
+    step = max(1, PIXELS // maps[0].size)
+    blocks = [slice(start, start + step) for start in range(0, len(maps), step)]
+    tables = [_block_table(maps[block], masks[block], None if visible is None else visible[block]) for block in blocks]
+    return Scores.from_table(pd.concat(tables, ignore_index=True))
+
+
+def _block_table(maps, masks, visible):
+    """Table of scores of some maps, one row per image; as `scores`."""
+    arrays = maps, masks, predictions(maps, visible)
+    maps, masks, predicted = (array.reshape(len(maps), -1) for array in arrays)  # [image, pixel]
+    labelled, foreground = masks != VOID, masks == 1
+    if not (np.isfinite(maps) | ~labelled).all():
+        raise ValueError("maps must be finite numbers where masks are labelled")
+    low, high = np.where(labelled, maps, np.inf).min(1), np.where(labelled, maps, -np.inf).max(1)
+    pixels, intersection = labelled.sum(1), (predicted & foreground).sum(1)
+    union = (labelled & (predicted | foreground)).sum(1)
+    return pd.DataFrame(
+        {
+            "flat": (low >= high).astype(np.int64),
+            "correct_pixels": intersection + pixels - union,
+            "labelled_pixels": pixels,
+            "intersection_background": pixels - union,
+            "intersection_foreground": intersection,
+            "union_background": pixels - intersection,
+            "union_foreground": union,
+            "average_precision": average_precision(maps, foreground, labelled),
+        }
+    )
+
+
+def average_precision(maps, foreground, labelled):
+    """Average precision of each map over both channels, [image]; NaN without labelled pixels.
+
+    maps, foreground, labelled: [image, pixel], the last two bool. Every labelled pixel is a positive of one channel and
+    a negative of the other. The mean over positives of the share of positives among all scores as high or higher is
+    scikit-learn's average_precision_score.
+    """
+    # Both channels in the maps' precision: 1 - x in float32 makes ties, which change average precision.
+    inverse = 1 - maps
+    positives = np.sort(np.where(labelled, np.where(foreground, maps, inverse), -np.inf))
+    negatives = np.sort(np.where(labelled, np.where(foreground, inverse, maps), -np.inf))
+    pixels = maps.shape[1]
+    first = np.ones(positives.shape, bool)  # of equal scores
+    first[:, 1:] = positives[:, 1:] != positives[:, :-1]
+    true = pixels - np.maximum.accumulate(np.where(first, np.arange(pixels), 0), axis=1)
+    false = pixels - np.stack([row.searchsorted(values) for row, values in zip(negatives, positives)])
+    precision = np.where(positives > -np.inf, true / (true + false), 0)
+    with np.errstate(invalid="ignore"):
+        return precision.sum(1) / labelled.sum(1)

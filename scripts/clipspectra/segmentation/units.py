@@ -9,6 +9,7 @@ from clipspectra.segmentation.maps import component_evidence, min_max_normalise,
 from clipspectra.segmentation.scoring import on_the_grid, scores
 
 COMPONENTS = 3  # the first of each head
+UNITS = 32  # scored alone at a time
 
 
 def leading_components(explanations):
@@ -65,13 +66,14 @@ def score_alone(evidence, grid, masks, unit):
 
     evidence: [image, unit, patch]; masks: [image, row, column] of the grid; unit: "heads" or "components"
     """
-    maps = (min_max_normalise(values.reshape(-1, *grid).clamp(min=0)).numpy() for values in evidence.transpose(0, 1))
-    return np.stack(
-        [
-            scores(unit_map, masks).table["average_precision"].to_numpy()
-            for unit_map in progress(maps, unit, unit="unit", total=evidence.shape[1])
-        ]
-    )
+    precision = []
+    with progress(None, unit, unit="unit", total=evidence.shape[1]) as bar:
+        for values in evidence.transpose(0, 1).split(UNITS):  # [unit, image, patch]
+            maps = min_max_normalise(values.reshape(-1, *grid).clamp(min=0)).numpy()
+            table = scores(maps, np.tile(masks, (len(values), 1, 1))).table
+            precision.append(table["average_precision"].to_numpy().reshape(len(values), -1))
+            bar.update(len(values))
+    return np.concatenate(precision)
 
 
 def score_together(evidence, average_precision, grid, masks, unit):

@@ -46,7 +46,7 @@ STORAGES |= {"ByteStorage": torch.uint8, "BoolStorage": torch.bool}
 
 @dataclass
 class Checkpoint:
-    """Tensors of one model by name, on the CPU, floating-point tensors as float32.
+    """Tensors of one model by name, on the CPU, as the file holds them: mapped, not read, where its format allows.
 
     openai: whether it has OpenAI's own layout, with the model's sizes among the weights
     left_out: what else the file holds: other sets of weights, weights outside the model
@@ -81,8 +81,9 @@ def read_checkpoint(path, state_dict=None):
     inside = {key for key in tensors if key.startswith(prefix) and not key.startswith(tuple(copies))}
     left_out += _abbreviate(key for key in tensors if key not in inside)
     tensors = {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key in inside}
-    openai = set(tensors) >= OPENAI_SIZES
-    return Checkpoint({key: _to_float32(key, tensor, path) for key, tensor in tensors.items()}, openai, left_out)
+    for key, tensor in tensors.items():
+        _check_floats(key, tensor, path)
+    return Checkpoint(tensors, set(tensors) >= OPENAI_SIZES, left_out)
 
 
 def _prefixes(tensors, path):
@@ -105,12 +106,10 @@ def _abbreviate(names):
     return [members[0] if len(members) == 1 else f"{first}.* ({len(members)})" for first, members in groups.items()]
 
 
-def _to_float32(name, tensor, path):
-    if tensor.is_floating_point() and tensor.element_size() > 1:
-        return tensor.float()
-    if tensor.is_floating_point() or (name.endswith("weight") and tensor.ndim):
+def _check_floats(name, tensor, path):
+    is_float = tensor.is_floating_point()
+    if (is_float and tensor.element_size() == 1) or (not is_float and name.endswith("weight") and tensor.ndim):
         raise InputError(f"{path} holds {name} as {tensor.dtype}: quantised weights are not exact. Save floats.")
-    return tensor
 
 
 def _read_content(path):
@@ -161,16 +160,18 @@ def _read_zip(path):
     if any(name.endswith("/constants.pkl") for name in names):
         return _read_torchscript(path)
     if any(name.endswith("/data.pkl") for name in names):
-        return _read_pickle(path)
+        return _read_pickle(path, mmap=path.suffix != ".safetensors")  # torch goes by this ending, not by content
     raise InputError(f"{path} is a zip archive without weights of torch; unpack it first.")
 
 
-def _read_pickle(path):
-    """The content of a torch.save file: tensors, numbers, texts and numpy scalars; nothing else is unpickled."""
+def _read_pickle(path, mmap=False):
+    """The content of a torch.save file: tensors, numbers, texts and numpy scalars; nothing else is unpickled.
+
+    mmap: whether to map the tensors, which only zip archives allow
+    """
     try:
-        # an open file: recognised by content, not name
         with torch.serialization.safe_globals(SAFE_GLOBALS), open(path, "rb") as file:
-            return torch.load(file, map_location="cpu", weights_only=True)
+            return torch.load(path if mmap else file, map_location="cpu", weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:
         classes = re.findall(r"(?:GLOBAL|class|function|global) [`']?([A-Za-z_][\w.]*\.[\w.]+)", str(error))
         objects = f" ({classes[0]})" if classes else ""

@@ -63,6 +63,13 @@ IMAGE_TOWER = re.compile(r"(visual|vision_model|visual_projection|trunk)\.|conv1
 ANY_TEXT_TOWER = re.compile(r"text\.|text_model\.|token_embedding|ln_final")
 
 
+def is_kept(name, towers):
+    """Whether a weight or module of an open_clip model is kept with `towers`, "both", "image" or "text"."""
+    part = name.split(".")[0]
+    tower = {"visual": "image", "text_decoder": "captions"}.get(part, "text")
+    return towers in ("both", tower) or part in ("logit_scale", "logit_bias")
+
+
 def is_transformers(tensors):
     """Whether a checkpoint has the names of a CLIP or a SigLIP of transformers."""
     return any(name.startswith(("vision_model.", "text_model.")) for name in tensors)
@@ -73,11 +80,14 @@ def is_siglip(tensors):
     return not {"vision_model.embeddings.class_embedding", "visual_projection.weight"} & set(tensors)
 
 
-def load_weights(model, tensors, path, name, *, resize=False):
+def load_weights(model, tensors, path, name, *, resize=False, towers="both"):
     """Load all tensors of a checkpoint into an open_clip model, with none missing.
 
     path, name: of the weights and of the architecture, for error messages
     resize: whether position embeddings of another image size or context may be interpolated
+    towers: "both", "image" or "text"; of the weights that are not kept only names, types and shapes are checked
+
+    Tensors of the model's dtype are not copied: they replace its parameters.
 
     Raises InputError naming both sizes where they differ, or weights that are missing, left over or of other shapes.
     """
@@ -96,15 +106,18 @@ def load_weights(model, tensors, path, name, *, resize=False):
             tensors[key] = tensor.reshape(expected[key].shape) if fits else expected[key]
     # Scalars that the model lacks are counters of training.
     tensors = {key: tensor for key, tensor in tensors.items() if tensor.ndim or key in expected}
+    tensors = {key: tensor if is_kept(key, towers) else tensor.to("meta") for key, tensor in tensors.items()}
     tensors = _match_attention_layout(tensors, expected)
     missing, extra = sorted(set(expected) - set(tensors)), sorted(set(tensors) - set(expected))
     if missing or extra:
         raise InputError(f"The weights {path} do not fit {name}: {_explain_mismatch(missing, extra, set(tensors))}.")
     for key, tensor in tensors.items():
-        if tensor.is_floating_point() and tensor.numel() and not torch.isfinite(torch.stack(tensor.aminmax())).all():
-            raise InputError(f"The weights {path} are not all finite numbers: {key} holds nan or inf.")
         if expected[key].is_floating_point() and not tensor.is_floating_point():
             raise InputError(f"The weights {path} hold {key} as {tensor.dtype}: quantised weights are not exact.")
+        tensors[key] = tensor = tensor.to(expected[key].dtype)
+        checked = tensor.is_floating_point() and tensor.numel() and not tensor.is_meta
+        if checked and not torch.isfinite(torch.stack(tensor.aminmax())).all():
+            raise InputError(f"The weights {path} are not all finite numbers: {key} holds nan or inf.")
     for key in expected:
         if expected[key].shape != tensors[key].shape and key not in IMAGE_POSITIONS + TEXT_POSITIONS:
             shapes = [*tensors[key].shape], [*expected[key].shape]
@@ -112,7 +125,8 @@ def load_weights(model, tensors, path, name, *, resize=False):
                 f"The weights {path} do not fit {name}: {key} has shape {shapes[0]}, {name} needs {shapes[1]}."
             )
     _check_sizes(model, tensors, expected, path, name, resize)
-    model.load_state_dict(tensors)
+    kept = {key: tensor.contiguous() for key, tensor in tensors.items() if is_kept(key, towers)}
+    model.load_state_dict(kept, strict=False, assign=True)
 
 
 def _explain_mismatch(missing, extra, present):

@@ -3,9 +3,11 @@
 import hashlib
 import importlib.util
 import os
+import re
 import warnings
 import zipfile
 from collections.abc import Callable
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -19,6 +21,7 @@ from open_clip import CLIP, CoCa, CustomTextCLIP, SimpleTokenizer
 from open_clip.pretrained import download_pretrained, download_pretrained_from_hf
 from open_clip.tokenizer import HFTokenizer
 from open_clip.transform import PreprocessCfg, image_transform_v2
+from torch.overrides import TorchFunctionMode
 
 from clipspectra import InputError
 from clipspectra.towers import devices
@@ -31,7 +34,7 @@ from clipspectra.towers.architectures import (
     describe_name,
 )
 from clipspectra.towers.checkpoints import read_checkpoint, short_reason
-from clipspectra.towers.layouts import load_weights
+from clipspectra.towers.layouts import is_kept, load_weights
 from clipspectra.towers.model_files import VOCABULARIES, shards_of, weights_in
 from clipspectra.towers.tower import image_size
 
@@ -78,6 +81,7 @@ def load(
     preprocessing=None,
     quick_gelu=None,
     resize_positions=False,
+    towers="both",
 ):
     """Load an open_clip model in eval mode.
 
@@ -93,7 +97,9 @@ def load(
     preprocessing: any of mean, std, interpolation, resize_mode; quick_gelu: whether the activation is QuickGELU. Both
       take precedence over `like`, that over configs beside the file, and those over the published tags
     resize_positions: whether position embeddings of another image size or context may be interpolated
+    towers: "both", "image" or "text", the tower to keep; the other takes no memory and cannot encode
 
+    Float32 weights of safetensors files and of torch.save are mapped: do not change the file while they are in use.
     Warns where published weights of the architecture need different settings and nothing decides between them. Raises
     InputError for an unknown architecture or tag (naming the nearest), a missing or damaged file, weights that cannot
     be fetched or do not fit, a missing package, or a device that is not available.
@@ -119,17 +125,20 @@ def load(
     if checkpoint is not None:
         description.take_layout(checkpoint)
     description.settle()
-    model = _build_model(description, cache)
+    model = _build_model(description, cache, empty=checkpoint is not None)
     if checkpoint is not None:
-        load_weights(model, checkpoint.tensors, weights, description.name, resize=resize_positions)
+        options = {"resize": resize_positions, "towers": towers}
+        load_weights(model, checkpoint.tensors, weights, description.name, **options)
     elif weights is not None:
         _load_big_vision(model, weights)
     description.set_activation(model)
     description.check_sizes(model)
     for note in description.notes:
         warnings.warn(f"{pretrained or architecture}: {note}", stacklevel=2)
-    model = model.to(device).eval().requires_grad_(False)
     size = image_size(model.visual)
+    if towers != "both":
+        _keep_tower(model, towers)
+    model = model.to(device).eval().requires_grad_(False)
     preprocessing = PreprocessCfg(size=size, **{key: description.used[key] for key in ALL_PREPROCESSING_KEYS})
     used = {"weights": Path(weights or "random").name, "sha256": digest or ""}
     used |= {"left_out": ", ".join(checkpoint.left_out) if checkpoint else ""}
@@ -253,8 +262,8 @@ def _build_tokenizer(description, cache):
         raise InputError(message) from error
 
 
-def _build_model(description, cache):
-    """The model of a description with random weights, on the CPU in float32."""
+def _build_model(description, cache, *, empty=False):
+    """The model of a description, on the CPU in float32, with random weights or empty, for load_weights to fill."""
     config = deepcopy(description.config)
     text, vision = config["text_cfg"], config["vision_cfg"]
     if text.get("hf_model_name"):
@@ -268,9 +277,35 @@ def _build_model(description, cache):
     custom = config.pop("custom_text", False) or bool(text.get("hf_model_name"))
     model_class = CoCa if "multimodal_cfg" in config else CustomTextCLIP if custom else CLIP
     try:
-        return model_class(**config)
+        with _EmptyParameters() if empty else nullcontext():
+            return model_class(**config)
     except Exception as error:
         raise InputError(f"open_clip cannot build {description.name}: {short_reason(error)}") from error
+
+
+class _EmptyParameters(TorchFunctionMode):
+    """Models built in the `with` block have parameters without values, which take no memory until they are written.
+
+    Buffers, which checkpoints may lack, are computed as usual.
+    """
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        tensor = args[0] if args else (kwargs or {}).get("tensor")  # as torch.nn.init passes it
+        if isinstance(tensor, torch.nn.Parameter) and re.search("[^_]_$", getattr(function, "__name__", "")):
+            return tensor  # a function that works in place
+        return function(*args, **(kwargs or {}))
+
+
+def _keep_tower(model, tower):
+    """Remove from a model all but one of its towers, "image" or "text"."""
+    for name in {key.split(".")[0] for key in model.state_dict()}:
+        if not is_kept(name, tower):
+            delattr(model, name)
+
+    def refuse(*_, **__):
+        raise RuntimeError(f"The model was loaded with its {tower} tower alone (towers={tower!r}).")
+
+    setattr(model, "encode_text" if tower == "image" else "encode_image", refuse)
 
 
 def _load_big_vision(model, path):

@@ -66,7 +66,7 @@ use rule embed_query as embed_concepts with:
 rule trace_query:
     input:
         unpack(requested_components),
-        query="results/queries/{queries}/query.safetensors",
+        query=embedded_query,
     output:
         table="results/queries/{queries}.csv",
         images="results/queries/{queries}/images.csv",
@@ -89,7 +89,7 @@ rule trace_query:
 
 rule trace_topics:
     input:
-        query="results/queries/{queries}/query.safetensors",
+        query=embedded_query,
         texts=lambda wildcards: requested_components(wildcards)["texts"],
         components=lambda wildcards: [
             component_files(request(wildcards), model_name(wildcards), seed)["components"] for seed in SEEDS
@@ -118,7 +118,7 @@ rule trace_topics:
 rule find_neighbours:
     input:
         unpack(requested_components),
-        query=query_picture,
+        query=embedded_query,
         manifest=lambda wildcards: requested_images(wildcards)["manifest"],
     output:
         "results/neighbours/{neighbours}.csv",

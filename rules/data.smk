@@ -140,6 +140,7 @@ rule embed_texts:
         "results/logs/text/{model}/{texts}.log",
     conda:
         ENVIRONMENT
+    threads: config["threads"]
     resources:
         **MODEL_RESOURCES,
     params:
@@ -179,6 +180,7 @@ rule embed_classes:
         "results/logs/text/{model}/classes-{dataset}.log",
     conda:
         ENVIRONMENT
+    threads: config["threads"]
     resources:
         **MODEL_RESOURCES,
     params:

@@ -201,7 +201,7 @@ rule plot_query:
         unpack(requested_images),
         table="results/queries/{queries}.csv",
         images="results/queries/{queries}/images.csv",
-        query="results/queries/{queries}/query.safetensors",
+        query=embedded_query,
     output:
         *figure("results/figures/queries/{queries}", "query", "What carries a query", "queries"),
     log:
@@ -225,7 +225,7 @@ rule plot_neighbours:
     input:
         unpack(requested_images),
         table="results/neighbours/{neighbours}.csv",
-        query=query_picture,
+        query=embedded_query,
     output:
         *figure("results/figures/neighbours/{neighbours}", "neighbours", "Neighbours", "neighbours"),
     log:

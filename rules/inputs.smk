@@ -167,17 +167,36 @@ def query_files(wildcards):
     return {}
 
 
-def query_picture(wildcards):
-    """The embedded picture whose neighbours are looked for, if there is one."""
-    name = wildcards.neighbours
-    path = f"results/neighbours/{name}/query.safetensors"
-    return path if name in PICTURE_NEIGHBOURS else []
-
-
 def concept_texts(wildcards):
     """All texts of the concepts of an intervention's edits, in order."""
-    edits = INTERVENTIONS[wildcards.intervention]["edits"]
+    edits = INTERVENTIONS[wildcards["intervention"]]["edits"]
     return [text for edit in edits for text in edit.get("concept", [])]
+
+
+def embedded_content(entry):
+    """What a query, or a neighbours' entry, has embedded: a picture, texts, or a file of texts."""
+    keys = ("topics",) if "topics" in entry else ("image", "dataset") if "image" in entry else ("text",)
+    return tuple(entry[key] for key in keys)
+
+
+# {(model, what is embedded): file}: what several entries of the config name is embedded once, for the first of them.
+EMBEDDED = {}
+for kind, names in (("queries", config["queries"]), ("neighbours", PICTURE_NEIGHBOURS)):
+    for name in names:
+        entry = config[kind][name]
+        EMBEDDED.setdefault((entry["model"], embedded_content(entry)), f"results/{kind}/{name}/query.safetensors")
+for name, entry in INTERVENTIONS.items():
+    for model in entry["models"]:
+        texts = tuple(concept_texts({"intervention": name}))
+        EMBEDDED.setdefault((model, texts), f"results/interventions/{name}/{model}/concepts.safetensors")
+
+
+def embedded_query(wildcards):
+    """The embedded text, texts or picture of a query, or of the neighbours of a picture; none for other neighbours."""
+    entry = request(wildcards)
+    if "neighbours" in wildcards.keys() and "image" not in entry:
+        return []
+    return EMBEDDED[entry["model"], embedded_content(entry)]
 
 
 def intervention_entry(wildcards):
@@ -195,7 +214,7 @@ def intervention_files(wildcards):
         "manifest": f"results/data/{entry['dataset']}/manifest.csv",
     }
     if concept_texts(wildcards):
-        files["concepts"] = f"results/interventions/{name}/{model}/concepts.safetensors"
+        files["concepts"] = EMBEDDED[model, tuple(concept_texts(wildcards))]
     return files
 
 

@@ -204,29 +204,3 @@ use rule table_accuracy as table_intervention_values with:
         ],
     message:
         "Table of what interventions move"
-
-
-# The same of one intervention and model alone, for its figure.
-use rule table_intervention_values as average_values with:
-    input:
-        expand("results/interventions/{{intervention}}/{{model}}/seed-{seed}/values.csv", seed=SEEDS),
-    output:
-        csv="results/interventions/{intervention}/{model}/values.csv",
-    log:
-        "results/logs/interventions/{intervention}/{model}/values.log",
-    message:
-        "Values of {wildcards.intervention}, {wildcards.model}"
-
-
-# Along the number of units, for the figure.
-use rule table_accuracy as average_curve with:
-    input:
-        expand("results/interventions/{{intervention}}/{{model}}/seed-{seed}/curve.csv", seed=SEEDS),
-    output:
-        csv="results/interventions/{intervention}/{model}/curve.csv",
-    log:
-        "results/logs/interventions/{intervention}/{model}/curve.log",
-    params:
-        means=["images", "random", "random_low", "random_high"],
-    message:
-        "Curve of {wildcards.intervention}, {wildcards.model}"

@@ -26,18 +26,20 @@ rule evaluate_accuracy:
         **ACTIVATIONS,
         classes="results/text/{model}/classes-{dataset}.safetensors",
     output:
-        "results/evaluation/{model}/{dataset}/seed-{seed}/accuracy.csv",
+        accuracy="results/evaluation/{model}/{dataset}/seed-{seed}/accuracy.csv",
+        effects="results/evaluation/{model}/{dataset}/seed-{seed}/effects.csv",
     log:
         "results/logs/evaluation/{model}/{dataset}/seed-{seed}/accuracy.log",
     conda:
         ENVIRONMENT
     resources:
         mem="8GB",
+        runtime="1h",
     params:
         protocol=config["protocol"],
         code=code("evaluate_accuracy"),
     message:
-        "Zero-shot accuracy of {wildcards.model} on {wildcards.dataset}, seed {wildcards.seed}"
+        "Accuracy and direct effects of {wildcards.model} on {wildcards.dataset}, seed {wildcards.seed}"
     script:
         "../scripts/evaluate_accuracy.py"
 
@@ -64,28 +66,6 @@ rule table_accuracy:
         "Table of accuracies"
     script:
         "../scripts/average_over_seeds.py"
-
-
-rule evaluate_effects:
-    input:
-        **ACTIVATIONS,
-        classes="results/text/{model}/classes-{dataset}.safetensors",
-    output:
-        "results/evaluation/{model}/{dataset}/seed-{seed}/effects.csv",
-    log:
-        "results/logs/evaluation/{model}/{dataset}/seed-{seed}/effects.log",
-    conda:
-        ENVIRONMENT
-    resources:
-        mem="8GB",
-        runtime="1h",
-    params:
-        protocol=config["protocol"],
-        code=code("evaluate_effects"),
-    message:
-        "Direct effects of heads and MLPs, {wildcards.model} on {wildcards.dataset}, seed {wildcards.seed}"
-    script:
-        "../scripts/evaluate_effects.py"
 
 
 use rule table_accuracy as table_effects with:

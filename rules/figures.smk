@@ -245,7 +245,7 @@ rule plot_neighbours:
 
 rule plot_intervention:
     input:
-        curve="results/interventions/{intervention}/{model}/curve.csv",
+        curves=expand("results/interventions/{{intervention}}/{{model}}/seed-{seed}/curve.csv", seed=SEEDS),
         units=expand("results/interventions/{{intervention}}/{{model}}/seed-{seed}/units.csv", seed=SEEDS),
     output:
         *figure(
@@ -272,7 +272,7 @@ rule plot_intervention:
 
 rule plot_intervention_values:
     input:
-        table="results/interventions/{intervention}/{model}/values.csv",
+        table="results/tables/intervention-values.csv",
     output:
         *figure(
             "results/figures/interventions/{intervention}/{model}-values",

@@ -1,4 +1,4 @@
-"""Zero-shot accuracy on the eval rows under mean ablation, at the means over the fit rows."""
+"""Zero-shot accuracy on the eval rows under mean ablation, of sets of parts and of each head and MLP alone."""
 
 import json
 
@@ -9,6 +9,7 @@ from clipspectra.arrays import load_arrays, save_table, split_names, with_source
 from clipspectra.contributions.stored import StoredActivations
 from clipspectra.data.datasets import class_indices
 from clipspectra.evaluation.accuracy import ablations, group_masks, mean_ablated, zero_shot
+from clipspectra.evaluation.effects import direct_effects
 from clipspectra.jobs import job
 
 
@@ -35,13 +36,15 @@ def accuracies(predictions, table, values, dataset):
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):
-        inputs = snakemake.input
+        inputs, dataset = snakemake.input, snakemake.wildcards.dataset
         stored = StoredActivations(inputs.shards, inputs.basis, inputs.images, snakemake.params.protocol)
         classifiers, metadata = load_arrays(inputs.classes)
-        table = stored.images
+        scored, values = stored.images[stored.scored], json.loads(metadata["values"])
         predictions = {key: predicted[stored.scored] for key, predicted in predict(stored, classifiers).items()}
-        values, dataset = json.loads(metadata["values"]), snakemake.wildcards.dataset
-        rows = pd.DataFrame(accuracies(predictions, table[stored.scored], values, dataset))
         source = {key: snakemake.wildcards[key] for key in ("model", "dataset", "seed")}
-        source["split"] = split_names(table[stored.scored])
-        save_table(snakemake.output[0], with_source(rows, source))
+        source["split"] = split_names(scored)
+        rows = pd.DataFrame(accuracies(predictions, scored, values, dataset))
+        save_table(snakemake.output.accuracy, with_source(rows, source))
+        labels = class_indices(stored.images, "class", values["class"], dataset)
+        effects = direct_effects(stored, classifiers["class"].astype(np.float64), labels)
+        save_table(snakemake.output.effects, with_source(effects, source | {"images": len(scored)}))

@@ -20,7 +20,7 @@ from clipspectra.concepts.tables import (
 )
 from clipspectra.contributions.stored import StoredActivations
 from clipspectra.data.datasets import class_indices
-from clipspectra.explanations.methods import load_explanations
+from clipspectra.explanations.head import load_explanations
 from clipspectra.jobs import job
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from clipspectra.arrays import save_table, split_names, with_source
 from clipspectra.contributions.stored import StoredActivations
 from clipspectra.data.datasets import class_labels
 from clipspectra.evaluation.recovery import Recovery, recovered_accuracy
-from clipspectra.explanations.methods import load_explanations
+from clipspectra.explanations.head import load_explanations
 from clipspectra.jobs import job
 
 if __name__ == "__main__":

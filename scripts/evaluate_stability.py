@@ -8,7 +8,7 @@ import pandas as pd
 
 from clipspectra.arrays import load_arrays, load_table, save_table, with_source
 from clipspectra.evaluation.stability import compare_components, compare_halves
-from clipspectra.explanations.methods import load_explanations
+from clipspectra.explanations.head import load_explanations
 from clipspectra.jobs import job, progress
 
 

@@ -8,7 +8,8 @@ import pandas as pd
 from clipspectra import InputError
 from clipspectra.arrays import load_arrays, save_table, versions
 from clipspectra.contributions.stored import EMBEDDING, StoredActivations
-from clipspectra.explanations.methods import explain, save_explanations
+from clipspectra.explanations.head import save_explanations
+from clipspectra.explanations.methods import explain
 from clipspectra.jobs import job, progress
 
 # Cheap enough for every layer; the other methods explain only the layers that are evaluated.

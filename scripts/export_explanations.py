@@ -13,7 +13,7 @@ from clipspectra.contributions.stored import EMBEDDING, StoredActivations
 from clipspectra.data.datasets import class_labels
 from clipspectra.evaluation.recovery import Recovery, recovered_accuracy
 from clipspectra.explanations.exports import export_lines
-from clipspectra.explanations.methods import load_explanations
+from clipspectra.explanations.head import load_explanations
 from clipspectra.jobs import job
 
 if __name__ == "__main__":

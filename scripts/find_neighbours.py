@@ -8,7 +8,7 @@ import numpy as np
 from clipspectra.arrays import load_arrays, save_table
 from clipspectra.concepts.neighbours import component_ends, name_table, picture_neighbours, picture_row, select_view
 from clipspectra.contributions.stored import StoredActivations
-from clipspectra.explanations.methods import load_explanations
+from clipspectra.explanations.head import load_explanations
 from clipspectra.jobs import job
 
 if __name__ == "__main__":

@@ -1,15 +1,18 @@
 """Accuracy against the number of units that an intervention edits, beside random units."""
 
 import numpy as np
+import pandas as pd
 
-from clipspectra.arrays import load_table
+from clipspectra.arrays import load_table, over_seeds
 from clipspectra.figures import concepts, drawing
 from clipspectra.jobs import job
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):
         protocol, wildcards = snakemake.params.protocol, snakemake.wildcards
-        table = load_table(snakemake.input.curve, ["random", "random_low", "random_high"])
+        means = ["images", "random", "random_low", "random_high"]
+        curves = [load_table(path, ["accuracy", *means]) for path in snakemake.input.curves]
+        table = over_seeds(pd.concat(curves, ignore_index=True), ["accuracy"], means)
         table = table[table["seeds"].str.len() == table["seeds"].str.len().max()]  # as far as every seed's units reach
         tables = [load_table(path) for path in snakemake.input.units]
         counts = [((units["edit"] == units["edit"].max()) & (units["chosen"] == "yes")).sum() for units in tables]

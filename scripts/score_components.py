@@ -6,7 +6,7 @@ import pandas as pd
 from clipspectra.arrays import save_table
 from clipspectra.contributions.stored import StoredActivations
 from clipspectra.evaluation.accuracy import component_scores, eta_squared, extreme_values
-from clipspectra.explanations.methods import load_explanations
+from clipspectra.explanations.head import load_explanations
 from clipspectra.jobs import job, progress
 
 POLE_IMAGES = 8

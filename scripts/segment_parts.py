@@ -16,7 +16,7 @@ if __name__ == "__main__":
 
         from clipspectra.data.geometry import mask_transform
         from clipspectra.data.pictures import ImageFiles, batches, named_skipped
-        from clipspectra.explanations.methods import load_explanations
+        from clipspectra.explanations.head import load_explanations
         from clipspectra.segmentation import units
         from clipspectra.towers import models
         from clipspectra.towers.devices import explain_out_of_memory

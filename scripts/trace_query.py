@@ -7,7 +7,7 @@ from clipspectra.arrays import load_arrays, save_table
 from clipspectra.concepts.retrieval import Components, View, best_texts, centred_queries, ends, trace
 from clipspectra.contributions.stored import EMBEDDING, StoredActivations
 from clipspectra.evaluation.accuracy import component_scores
-from clipspectra.explanations.methods import load_explanations
+from clipspectra.explanations.head import load_explanations
 from clipspectra.jobs import job
 
 IMAGES = 8  # at each end

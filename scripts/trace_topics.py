@@ -8,7 +8,7 @@ import pandas as pd
 from clipspectra.arrays import load_arrays, over_seeds, save_latex, save_table
 from clipspectra.concepts.retrieval import Components, centred_queries, trace
 from clipspectra.contributions.stored import EMBEDDING
-from clipspectra.explanations.methods import load_explanations
+from clipspectra.explanations.head import load_explanations
 from clipspectra.jobs import job, progress
 
 SCORES = ["components", "heads", "cosine", "reachable", "random_cosine"]

@@ -15,7 +15,7 @@ import pandas as pd
 from clipspectra.arrays import ArrayStream, load_arrays, save_arrays
 from clipspectra.concepts.retrieval import Components, View, best_texts, centred_queries, ends, trace
 from clipspectra.contributions.stored import EMBEDDING, StoredActivations
-from clipspectra.explanations.methods import HeadExplanation, save_explanations
+from clipspectra.explanations.head import HeadExplanation, save_explanations
 
 CHUNK = 10000  # images written at a time
 

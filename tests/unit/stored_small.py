@@ -12,7 +12,7 @@ from clipspectra.arrays import save_arrays, save_table
 from clipspectra.contributions.exact import activations, contributions, head_basis, heads_sum, value_grams
 from clipspectra.contributions.stored import EMBEDDING, StoredActivations
 from clipspectra.data.store import picture_ids
-from clipspectra.explanations.methods import HeadExplanation
+from clipspectra.explanations.head import HeadExplanation
 from clipspectra.explanations.spectral import principal_components
 from clipspectra.towers.families import adapt
 

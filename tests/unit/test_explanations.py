@@ -13,7 +13,8 @@ from clipspectra.contributions.stored import StoredActivations
 from clipspectra.evaluation.labels import hit_rates, names_any
 from clipspectra.evaluation.stability import compare_components, compare_halves
 from clipspectra.explanations.exports import export_lines
-from clipspectra.explanations.methods import CONTROLS, METHODS, explain, load_explanations, save_explanations
+from clipspectra.explanations.head import load_explanations, save_explanations
+from clipspectra.explanations.methods import CONTROLS, METHODS, explain
 from clipspectra.explanations.sparse import explain_sparsely, matching_pursuit
 from clipspectra.explanations.spectral import explain_components, highest, orthonormal
 from clipspectra.towers.families import adapt

@@ -12,7 +12,7 @@ from clipspectra.concepts.neighbours import component_ends, name_table, picture_
 from clipspectra.concepts.retrieval import Components, View, best_texts, centred_queries, ends, trace
 from clipspectra.contributions.stored import EMBEDDING
 from clipspectra.data.texts import unknown_words
-from clipspectra.explanations.methods import save_explanations
+from clipspectra.explanations.head import save_explanations
 from clipspectra.towers import models
 
 rng = np.random.default_rng(3)

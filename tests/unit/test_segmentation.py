@@ -44,6 +44,7 @@ def test_evidence_of_methods_does_not_depend_on_the_gradient_batch(monkeypatch):
     decomposition, _ = patch_evidence(model, images, classifier, tower=tower)
     assert torch.equal(evidence["decomposition"], decomposition.float())
     monkeypatch.setattr(segmentation, "GRADIENT_BATCH", 2)
+    monkeypatch.setattr(segmentation, "ATTENTION_NUMBERS", 0)
     split = segmentation.method_evidence(model, images, classifier, methods, **options)
     torch.testing.assert_close(split["GradCAM"], evidence["GradCAM"])
     classes = torch.tensor([4, 0, 2])

@@ -41,7 +41,7 @@ def recovered_accuracy(stored, recovery, layers, classifier, labels, *, mlps):
 class Recovery:
     """Heads' contributions rebuilt from their explanations, at several budgets of texts.
 
-    explanations: {(layer, head): object with mean [d_embed] and directions(budget)}, such as methods.HeadExplanation
+    explanations: {(layer, head): object with mean [d_embed] and directions(budget)}, such as head.HeadExplanation
     basis: B [layer, head, d_embed, coordinate + scalar]; budgets: numbers of texts per head
     """
 

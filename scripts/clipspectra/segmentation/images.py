@@ -16,7 +16,8 @@ from clipspectra.towers.families import Unsupported
 
 EXAMPLES = 3  # of each kind: best, worst, random
 OWN_PIXELS = 2**22  # of a picture's maps at its own resolution that are held at a time
-GRADIENT_BATCH = 8  # images whose attention of all layers is held at a time
+GRADIENT_BATCH = 8  # images whose attention of all layers is held at a time; more as long as these are so many numbers:
+ATTENTION_NUMBERS = 2**26
 
 
 def method_evidence(model, images, classifier, methods, *, classes, tower, log):
@@ -33,8 +34,10 @@ def method_evidence(model, images, classifier, methods, *, classes, tower, log):
         head_evidence, _ = patch_evidence(model, images, classifier, classes=classes, by_head=True, tower=tower)
         values |= last_layer_maps(head_evidence)
     texts = F.normalize(classifier.T[classes], dim=-1)
+    heads, tokens = sum(layer.heads for layer in tower.layers), tower.prefix + tower.grid[0] * tower.grid[1]
+    batch = max(ATTENTION_NUMBERS // (heads * tokens**2), GRADIENT_BATCH)
     for name in (name for name in methods if name in BASELINES):
-        batches = zip(images.split(GRADIENT_BATCH), texts.split(GRADIENT_BATCH))
+        batches = zip(images.split(batch), texts.split(batch))
         try:
             values[name] = torch.cat([BASELINES[name](model, *batch, tower) for batch in batches])
         except Unsupported as error:

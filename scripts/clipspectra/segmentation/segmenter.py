@@ -33,17 +33,9 @@ class Segmenter:
         return ImageFiles(table, self.root, self.loaded.preprocess, self.to_mask, self.mask_pixels)
 
     def evidence(self, pictures, classes, methods):
-        """images.method_evidence of a batch, {method: [image, patch]}.
-
-        The batch is filled up with its last picture: what is computed for an image must not depend on how many others
-        there are.
-        """
-        count, absent = len(pictures), max(self.batch_size - len(pictures), 0)
-        pictures = torch.cat([pictures, pictures[-1:].expand(absent, -1, -1, -1)])
-        classes = None if classes is None else torch.cat([classes, classes[-1:].expand(absent)])
+        """images.method_evidence of a batch, {method: [image, patch]}."""
         options = {"classes": classes, "tower": self.tower, "log": self.log}
-        evidence = images.method_evidence(self.loaded.model, pictures, self.classifier, methods, **options)
-        return {method: values[:count] for method, values in evidence.items()}
+        return images.method_evidence(self.loaded.model, pictures, self.classifier, methods, **options)
 
     def score(self, table, folder, *, classes, workers, on_bad_image, pictures_folder=None):
         """(ArrayStream in `folder`, skipped pictures by name) of a table's images.
@@ -58,9 +50,11 @@ class Segmenter:
             explain_out_of_memory(self.batch_size),
         ):
             for rows, (pictures, masks) in batches(files, self.batch_size, **options):
-                masks = masks.numpy()
-                batch_classes = None if classes is None else classes[rows]
-                evidence = self.evidence(pictures, batch_classes, self.methods)
+                # Filled up: what is computed for an image must not depend on how many others there are.
+                filled, masks = [*range(len(rows)), *[-1] * (self.batch_size - len(rows))], masks.numpy()
+                batch_classes = None if classes is None else classes[rows][filled]
+                evidence = self.evidence(pictures[filled], batch_classes, self.methods)
+                evidence = {method: values[: len(rows)] for method, values in evidence.items()}
                 self.methods = list(evidence)
                 own = None if self.squashed else images.own_masks(files, rows, masks.shape[-2:])
                 scores = images.score_batch(evidence, self.tower.grid, masks, rows, own)

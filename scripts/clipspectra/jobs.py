@@ -1,6 +1,5 @@
 """What every rule script shares: a log with tracebacks, one sentence for a user's mistake, progress bars."""
 
-import ctypes
 import gc
 import hashlib
 import json
@@ -53,8 +52,6 @@ def _prepare_process():
     # results would depend on which images were stored before. It costs no time.
     os.environ.setdefault("MKL_CBWR", "AUTO")
     gc.set_threshold(1_000_000, 50, 50)  # torch's imports make 870,000 objects that stay: a second less in each job
-    with suppress(OSError, AttributeError):  # of glibc: large blocks go back to the system (M_MMAP_THRESHOLD)
-        ctypes.CDLL(None).mallopt(-3, 2**20)
 
 
 def user_message(error):

@@ -7,6 +7,7 @@ so test accuracy measures generalisation. The demo datasets and the demo models'
 """
 
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -88,13 +89,17 @@ _CELLS = 12  # a digit's 8 x 8 cells with a margin of 2 on each side
 _VALIDATION_DIGITS = 150  # training digits held out from the demo models, to monitor their training
 
 
+def _folder(package):
+    """Folder of an installed package, whose files are read without importing it: that takes longer than drawing."""
+    return Path(find_spec(package).origin).parent
+
+
 @cache
 def _handwriting(split):
     """Digits of one split as (list of 8-bit pictures of 48 x 48 pixels, labels)."""
-    from sklearn.datasets import load_digits
-
-    data = load_digits()
-    order = np.random.default_rng(0).permutation(len(data.target))
+    data = np.loadtxt(_folder("sklearn") / "datasets" / "data" / "digits.csv.gz", delimiter=",", dtype=int)
+    grids, labels = data[:, :-1].reshape(-1, 8, 8), data[:, -1]
+    order = np.random.default_rng(0).permutation(len(labels))
     train, test = order[:1297], order[1297:]
     rows = {
         "train": train,
@@ -103,21 +108,18 @@ def _handwriting(split):
         "validation": train[:_VALIDATION_DIGITS],
     }[split]
     pictures = [
-        Image.fromarray(np.pad(data.images[row] * (255 / 16), 2).astype(np.uint8)).resize(
+        Image.fromarray(np.pad(grids[row] * (255 / 16), 2).astype(np.uint8)).resize(
             (4 * _CELLS, 4 * _CELLS), Image.Resampling.BICUBIC
         )
         for row in rows
     ]
-    return pictures, data.target[rows]
+    return pictures, labels[rows]
 
 
 @cache
 def _photographs(split):
     """texture -> list of (cropped photograph, range of crop sides)."""
-    import skimage.data
-    import sklearn.datasets
-
-    folders = [Path(skimage.data.__file__).parent, Path(sklearn.datasets.__file__).parent / "images"]
+    folders = [_folder("skimage") / "data", _folder("sklearn") / "datasets" / "images"]
 
     def region(name, box, sides):
         path = next(folder / name for folder in folders if (folder / name).exists())

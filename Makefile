@@ -23,7 +23,8 @@ lint: .venv/ready
 	$(BIN)/snakemake --lint
 
 benchmark: .venv/ready
-	for name in extraction explanations retrieval; do PYTHONPATH=scripts $(BIN)/python tools/benchmark_$$name.py || exit; done
+	for name in demo seeds texts scores memory extraction explanations retrieval; do \
+		echo; echo "# $$name"; PYTHONPATH=scripts $(BIN)/python tools/benchmark_$$name.py || exit; done
 
 lock: .venv/ready
 	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --upgrade \

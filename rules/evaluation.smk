@@ -144,10 +144,13 @@ rule score_components:
         images="results/evaluation/{model}/{dataset}/seed-{seed}/{texts}/pole-images.parquet",
     log:
         "results/logs/evaluation/{model}/{dataset}/seed-{seed}/{texts}/factors.log",
+    wildcard_constraints:
+        dataset=any_of(set(EXPLAINED_DATASETS) - set(FACTORED_DATASETS)),
     conda:
         ENVIRONMENT
     params:
-        factors=factor_names,
+        methods=COMPONENT_METHODS,
+        factors=factor_phrases,
         protocol=config["protocol"],
         code=code("score_components"),
     message:
@@ -156,28 +159,18 @@ rule score_components:
         "../scripts/score_components.py"
 
 
-rule evaluate_labels:
+# The same where factors are known, and whether the texts name them.
+use rule score_components as score_components_and_labels with:
     input:
+        **ACTIVATIONS,
+        components="results/explanations/{model}/{dataset}/seed-{seed}/{texts}/components.safetensors",
         explanations=explanation_files(COMPONENT_METHODS, ".parquet"),
-        factors="results/evaluation/{model}/{dataset}/seed-{seed}/{texts}/factors.csv",
-        images="results/data/{dataset}/seed-{seed}/images.csv",
     output:
-        "results/evaluation/{model}/{dataset}/seed-{seed}/{texts}/labels.csv",
-    log:
-        "results/logs/evaluation/{model}/{dataset}/seed-{seed}/{texts}/labels.log",
+        factors="results/evaluation/{model}/{dataset}/seed-{seed}/{texts}/factors.csv",
+        images="results/evaluation/{model}/{dataset}/seed-{seed}/{texts}/pole-images.parquet",
+        labels="results/evaluation/{model}/{dataset}/seed-{seed}/{texts}/labels.csv",
     wildcard_constraints:
         dataset=any_of(FACTORED_DATASETS),
-    conda:
-        ENVIRONMENT
-    params:
-        methods=COMPONENT_METHODS,
-        factors=factor_phrases,
-        protocol=config["protocol"],
-        code=code("evaluate_labels"),
-    message:
-        "Whether texts name what moves the components of {wildcards.model} on {wildcards.dataset}, seed {wildcards.seed}"
-    script:
-        "../scripts/evaluate_labels.py"
 
 
 use rule table_accuracy as table_labels with:

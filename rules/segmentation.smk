@@ -57,8 +57,8 @@ rule segment_images:
 rule segment_parts:
     input:
         unpack(model_files),
-        images="results/data/{dataset}/seed-{seed}/images.csv",
         **SEGMENTATION_INPUTS,
+        images="results/data/{dataset}/seed-{seed}/images.csv",
     output:
         parts="results/segmentation/{model}/{dataset}/seed-{seed}/parts.csv",
         together="results/segmentation/{model}/{dataset}/seed-{seed}/best-parts.csv",
@@ -84,8 +84,8 @@ rule segment_parts:
 use rule segment_parts as segment_parts_and_components with:
     input:
         unpack(model_files),
-        images="results/data/{dataset}/seed-{seed}/images.csv",
         **SEGMENTATION_INPUTS,
+        images="results/data/{dataset}/seed-{seed}/images.csv",
         components=f"results/explanations/{{model}}/{{dataset}}/seed-{{seed}}/{next(iter(TEXTS))}/components.safetensors",
     wildcard_constraints:
         dataset=any_of(set(MASKED_DATASETS) & set(EXPLAINED_DATASETS)),

@@ -1,11 +1,12 @@
-"""Factors and images behind each component: the variance of its scores by factor, and the images at its poles."""
+"""What moves each component: the variance of its scores by factor, the images at its poles, and what its texts name."""
 
 import numpy as np
 import pandas as pd
 
-from clipspectra.arrays import save_table
+from clipspectra.arrays import load_table, save_table, split_names, with_source
 from clipspectra.contributions.stored import StoredActivations
 from clipspectra.evaluation.accuracy import component_scores, eta_squared, extreme_values
+from clipspectra.evaluation.labels import factor_vocabulary, hit_rates
 from clipspectra.explanations.head import load_explanations
 from clipspectra.jobs import job, progress
 
@@ -34,8 +35,8 @@ def pole_images(scores, images, unit):
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):
-        inputs = snakemake.input
-        stored = StoredActivations(inputs.shards, inputs.basis, inputs.images, snakemake.params.protocol)
+        inputs, params, wildcards = snakemake.input, snakemake.params, snakemake.wildcards
+        stored = StoredActivations(inputs.shards, inputs.basis, inputs.images, params.protocol)
         table = stored.images[stored.scored].reset_index(drop=True)
         factors, poles = [], []
         explanations = load_explanations(inputs.components)
@@ -45,7 +46,16 @@ if __name__ == "__main__":
             unit, variance = {"layer": layer, "head": head}, scores.var(0)
             share = variance / max(variance.sum(), np.finfo(float).tiny)
             columns = unit | {"component": np.arange(scores.shape[1]), "variance": variance, "share": share}
-            factors.append(pd.DataFrame(columns | factor_columns(scores, table, snakemake.params.factors)))
+            factors.append(pd.DataFrame(columns | factor_columns(scores, table, params.factors)))
             poles += pole_images(scores, table["image"], unit)
-        save_table(snakemake.output.factors, pd.concat(factors, ignore_index=True))
+        factors = pd.concat(factors, ignore_index=True)
+        save_table(snakemake.output.factors, factors)
         save_table(snakemake.output.images, pd.DataFrame(poles))
+        if "labels" in snakemake.output.keys():
+            source = {key: wildcards[key] for key in ("model", "dataset", "seed", "texts")}
+            source |= {"split": split_names(table), "images": len(table)}
+            vocabulary, rates = factor_vocabulary(stored.images, params.factors), []
+            for method, path in zip(params.methods, inputs.explanations):
+                rng = np.random.default_rng(int(wildcards.seed))
+                rates.append(with_source(hit_rates(load_table(path), factors, vocabulary, rng=rng), {"method": method}))
+            save_table(snakemake.output.labels, with_source(pd.concat(rates, ignore_index=True), source))

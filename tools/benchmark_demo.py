@@ -36,24 +36,20 @@ os._exit = say_and_leave
 """
 
 
-def run_demo(repository, cores):
-    """(wall seconds, CPU seconds in all, {script: [(CPU seconds, MiB) of each job]}) of the demo in an empty folder."""
+def run_workflow(repository, cores, config=None, targets=()):
+    """(wall seconds, CPU seconds in all, {script: [(CPU seconds, MiB) of each job]}) of a run in an empty folder.
+
+    config: a file, the demo's by default
+    """
     with tempfile.TemporaryDirectory() as folder:
-        folder = Path(folder)
-        (folder / "sitecustomize.py").write_text(MEASURE)
-        measured = folder / "measured.jsonl"
-        environment = os.environ | {"PYTHONPATH": str(folder), "MEASURED": str(measured)}
+        (Path(folder) / "sitecustomize.py").write_text(MEASURE)
+        measured = Path(folder) / "measured.jsonl"
+        environment = os.environ | {"PYTHONPATH": folder, "MEASURED": str(measured)}
         snakemake = shutil.which("snakemake", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
-        command = [snakemake, "--snakefile", str(repository / "Snakefile"), "--directory", str(folder / "run")]
-        command += [
-            "--cores",
-            str(cores),
-            "--workflow-profile",
-            str(repository / "profiles" / "default"),
-            "--quiet",
-            "all",
-        ]
-        command += ["--configfile", str(repository / "config" / "config.yaml")]
+        options = {"snakefile": repository / "Snakefile", "directory": f"{folder}/run", "cores": cores, "quiet": "all"}
+        options |= {"configfile": config or repository / "config" / "config.yaml"}
+        options |= {"workflow-profile": repository / "profiles" / "default"}
+        command = [snakemake, *(f"--{name}={value}" for name, value in options.items()), *targets]
         start = time.perf_counter()
         result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         if result.returncode:
@@ -61,9 +57,8 @@ def run_demo(repository, cores):
         wall, usage = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
         jobs = defaultdict(list)
         for name, seconds, memory in map(json.loads, measured.read_text().splitlines()):
-            *_, script, ending = Path(name).name.split(".") if name.endswith(".py") else ("", "")
-            if ending == "py" and "/scripts/" in name:
-                jobs[script].append((seconds, memory))
+            if "/scripts/" in name and name.endswith(".py"):
+                jobs[name.split(".")[-2]].append((seconds, memory))
     return wall, usage.ru_utime + usage.ru_stime, dict(jobs)
 
 
@@ -72,7 +67,7 @@ def main():
     parser.add_argument("--cores", default="all")
     parser.add_argument("--repository", type=Path, default=REPOSITORY, help="another clone to measure")
     arguments = parser.parse_args()
-    wall, total, jobs = run_demo(arguments.repository.resolve(), arguments.cores)
+    wall, total, jobs = run_workflow(arguments.repository.resolve(), arguments.cores)
     print(f"demo: {wall:.0f} s on {os.cpu_count()} cores, {total:.0f} s of CPU\n")
     print("| script | jobs | CPU s | share | CPU s a job | largest MiB |\n|---|---|---|---|---|---|")
     sums = {script: sum(seconds for seconds, _ in measured) for script, measured in jobs.items()}

@@ -21,7 +21,7 @@ from PIL import Image
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from clipspectra.contributions.exact import activations, head_basis, sum_error
+from clipspectra.contributions.exact import activations, head_basis, sum_errors
 from clipspectra.contributions.extraction import extract
 from clipspectra.data.pictures import ImageFiles
 from clipspectra.segmentation.baselines import BASELINES
@@ -82,7 +82,7 @@ def measure(loaded, batch, repeats, with_baselines=False):
     basis = head_basis(tower).double()
     work = {
         "plain forward": lambda: model.encode_image(images, normalize=True),
-        "extraction, with its proof": lambda: sum_error(activations(model, images, tower=tower), basis),
+        "extraction, with its proof": lambda: sum_errors(activations(model, images, tower=tower), basis),
         "patch maps, 1,000 classes": lambda: patch_maps(model, images, classifier, tower=tower),
     }
     if with_baselines:
@@ -122,7 +122,7 @@ def stored_size(loaded):
         f"stored per image, float32 (float16): heads {4 * heads / 1024:.0f} ({2 * heads / 1024:.0f}) KiB, "
         f"1/{dense / heads:.2f} (1/{2 * dense / heads:.2f}) of dense float32 heads; with MLPs, class-to-self terms and "
         f"embedding {4 * total / 1024:.0f} ({2 * total / 1024:.0f}) KiB; "
-        f"sum error {sum_error(batch, head_basis(tower).double()):.1e}"
+        f"sum error {sum_errors(batch, head_basis(tower).double()).max():.1e}"
     )
 
 
@@ -146,8 +146,8 @@ def extraction_memory(count):
     with tempfile.TemporaryDirectory() as folder:
         for number in range(16):
             Image.effect_noise((64, 64), 50 + number).convert("RGB").save(Path(folder) / f"{number}.png")
-        table = pd.DataFrame({"image": [f"{number % 16}.png" for number in range(count)], "label": 0})
-        table = table.assign(row=range(count), role="fit")
+        table = pd.DataFrame({"image": [f"{number % 16}.png" for number in range(count)], "row": range(count)})
+        table = table.assign(picture_id=table["row"], checked=table["row"] < 8)
         stream, _ = extract(loaded, table, folder, folder, batch_size=100, workers=0)
         stream.save(Path(folder) / "shard.safetensors", {})
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from clipspectra.arrays import ArrayStream, load_arrays, save_arrays
+from clipspectra.arrays import ArrayStream, load_arrays, save_arrays, save_table
 from clipspectra.concepts.retrieval import Components, View, best_texts, centred_queries, ends, trace
 from clipspectra.contributions.stored import EMBEDDING, StoredActivations
+from clipspectra.data.store import picture_ids
 from clipspectra.explanations.head import HeadExplanation, save_explanations
 
 CHUNK = 10000  # images written at a time
@@ -53,20 +54,23 @@ def answer(folder, query, rng):
 
 def store_images(folder, images, width, rng):
     """One shard with the activations of one head in float16 and embeddings in float32, and the head's basis."""
-    stream = ArrayStream(folder)
+    stream, digests = ArrayStream(folder), [f"{row:064x}" for row in range(images)]
+    table = pd.DataFrame({"row": range(images), "image": digests, "label": 0, "class": "", "split": ""})
+    table = table.assign(role=np.where(table["row"] < 100, "fit", "eval"), image_sha256=digests)
+    save_table(folder / "images.csv", table)
     for start in range(0, images, CHUNK):
         count = min(CHUNK, images - start)
         rows = np.arange(start, start + count)
         arrays = {"z": rng.normal(size=(count, 1, 1, 64)).astype(np.float16), "row": rows}
+        arrays |= {"embedding": rng.normal(size=(count, width)).astype(np.float32)}
         arrays |= {
-            "embedding": rng.normal(size=(count, width)).astype(np.float32),
-            "fit": (rows < 100).astype(np.uint8),
+            "scalars": np.ones((count, 3), np.float32),
+            "picture_id": picture_ids(digests[start : start + count]),
         }
-        arrays |= {"scalars": np.ones((count, 3), np.float32), "eval": (rows >= 100).astype(np.uint8)}
         stream.append(arrays | {"mlps": np.zeros((count, 1, 1), np.float16)})
     stream.save(folder / "shard.safetensors", {})
     save_arrays(folder / "basis.safetensors", {"basis": rng.normal(size=(1, 1, width, 67)).astype(np.float32)}, {})
-    return StoredActivations([folder / "shard.safetensors"], folder / "basis.safetensors")
+    return StoredActivations([folder / "shard.safetensors"], folder / "basis.safetensors", folder / "images.csv")
 
 
 def nearest(stored, place, width):

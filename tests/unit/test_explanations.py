@@ -222,7 +222,7 @@ def test_label_hits_against_chance():
 
 
 def test_factor_values_that_look_like_numbers_stay_text(tmp_path):
-    """They are found again in the table of factors that evaluate_labels reads."""
+    """They are found again in the table of factors that the hits are counted on."""
     vocabulary = {"lens": {"007": ["wide"], "1.50": ["long"]}}
     factors = pd.DataFrame({"layer": 0, "head": 0, "component": range(2), "eta2_lens": 0.9})
     factors = factors.assign(high_lens=["007", "1.50"], low_lens=["1.50", "007"])

@@ -26,7 +26,7 @@ def test_an_edited_module_reruns_exactly_the_rules_that_reach_it(finished):
     def script(rule):
         return script_of[rule] if rule in script_of else script(base_of[rule])
 
-    before, module = digests(), finished.directory / "scripts" / "clipspectra" / "explanations" / "sparse.py"
+    before, module = digests(), finished.directory / "scripts" / "clipspectra" / "explanations" / "head.py"
     content = module.read_text()
     try:
         module.write_text(content + "# an edit\n")
@@ -38,7 +38,7 @@ def test_an_edited_module_reruns_exactly_the_rules_that_reach_it(finished):
     made = {line[rule] for line in lines[1:]}
     changed = {line[rule] for line in lines[1:] if line[status] == "params changed"}
     assert changed == {name for name in made if script(name) in edited}
-    assert {"explain_heads", "score_components", "segment_parts_and_components"} <= changed
+    assert {"explain_heads", "score_components_and_labels", "segment_parts_and_components"} <= changed
     assert {"extract_activations", "embed_texts", "segment_images", "plot_cards"} <= made - changed
 
 

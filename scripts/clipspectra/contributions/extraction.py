@@ -8,7 +8,7 @@ from torch.nn.functional import normalize
 from clipspectra import InputError
 from clipspectra.arrays import ArrayStream
 from clipspectra.contributions.exact import activations, head_basis, heads_sum, sum_errors
-from clipspectra.data.pictures import ImageFiles, batches, named_skipped
+from clipspectra.data.pictures import ImageFiles, batches, filled, named_skipped
 from clipspectra.jobs import progress
 from clipspectra.towers.devices import LARGEST_ERROR, explain_out_of_memory
 from clipspectra.towers.families import adapt
@@ -29,8 +29,7 @@ def extract(loaded, table, root, folder, *, batch_size, workers, layers="all", d
     to dtype; model_error, the largest difference of e/n from that of the bare model, nan where it was not checked.
     The proof, as a dict: first_layer, the first one kept; skipped, the images that could not be read, each with the
     reason. Raises InputError where an error is above LARGEST_ERROR, and naming an image whose activations are not
-    finite. A batch always has batch_size images, repeated if need be: what is computed for an image must not depend on
-    how many others there are.
+    finite.
     """
     tower, device = adapt(loaded.model.visual), loaded.device
     layer_count = len(tower.layers)
@@ -44,8 +43,7 @@ def extract(loaded, table, root, folder, *, batch_size, workers, layers="all", d
     with progress(None, "activations", total=len(table), unit="image") as bar, explain_out_of_memory(batch_size):
         for rows, (images,) in batches(files, batch_size, workers=workers, on_bad_image=on_bad_image, skipped=skipped):
             count, chosen = len(rows), columns.iloc[rows]
-            images = torch.cat([images, images[-1:].expand(batch_size - count, -1, -1, -1)])
-            images = images.to(device, non_blocking=True)
+            images = images[filled(count, batch_size, device)].to(device, non_blocking=True)
             checked = torch.tensor(chosen["checked"].tolist())
             with loaded.autocast():
                 batch = activations(loaded.model, images, tower=tower).first(count)

@@ -83,6 +83,15 @@ class ImageFiles:
         return upright_mask(self.masks[row], self.images[row], size, self.mask_pixels)
 
 
+def filled(count, batch_size, device):
+    """Indices that fill a batch of `count` images up to batch_size with its last one, except on a CPU.
+
+    What is computed for an image must not depend on how many others there are: GPUs multiply matrices of other sizes in
+    another order. On CPUs jobs.py sees to it.
+    """
+    return [*range(count), *[-1] * (batch_size - count if device.type != "cpu" else 0)]
+
+
 def named_skipped(skipped, table):
     """The pictures that `batches` skipped, [{"image", "reason"}], by their names in the table instead of their rows."""
     names = table["image"].to_numpy()

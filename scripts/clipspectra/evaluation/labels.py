@@ -17,6 +17,17 @@ def names_any(text, phrases):
     return any(re.search(rf"(?<!\w){re.escape(phrase)}(?!\w)", text, re.IGNORECASE) for phrase in phrases)
 
 
+def factor_vocabulary(images, factors):
+    """{factor: {value: phrases that name it}} of the values that a table of images has.
+
+    factors: {factor: {value: phrases}} as far as the config has them; else a value is named by itself
+    """
+    return {
+        factor: {value: phrases.get(value, [value.replace("_", " ")]) for value in images[factor].astype(str).unique()}
+        for factor, phrases in factors.items()
+    }
+
+
 def hit_rates(texts, factors, vocabulary, *, rng, draws=1000):
     """How often the best text of a pole names the factor of its component: one row per set of components.
 

@@ -2,7 +2,8 @@
 
 Every function takes the model, images [image, 3, height, width], the text embedding of each image [image, d_embed] and
 the model's Tower, and returns a value for each patch, [image, patch]. Those that need gradients write the attention out
-and raise Unsupported for all towers but open_clip's ViTs with a class token.
+and raise Unsupported for all towers but open_clip's ViTs with a class token; they also take the ForwardTrace of the
+images (TRACES says which), so that several share one forward pass.
 """
 
 from contextlib import contextmanager
@@ -157,32 +158,32 @@ def _attention_by_layer(model, images, tower, tokens, last=False):
     return attention
 
 
-def grad_cam(model, images, texts, tower):
+def grad_cam(model, images, texts, tower, trace=None):
     """GradCAM on the last layer's attention to the patches (Selvaraju et al. 2017, as applied by Chefer et al. 2021):
     heads weighted by their mean gradient."""
-    trace = traced_forward(model, images, tower)
+    trace = trace or traced_forward(model, images, tower)
     last = trace.attention[-1]
-    (gradient,) = torch.autograd.grad(_summed_similarity(trace, texts), last)
+    (gradient,) = torch.autograd.grad(_summed_similarity(trace, texts), last, retain_graph=True)
     weight = gradient[:, :, 0, tower.prefix :].mean(-1, keepdim=True)
     return (weight * last.detach()[:, :, 0, tower.prefix :]).mean(1).clamp(min=0)
 
 
-def gradient_relevance(model, images, texts, tower):
+def gradient_relevance(model, images, texts, tower, trace=None):
     """Chefer, Gur and Wolf 2021, generic attention explainability: by layer, R = R + mean over heads of (dA * A)+ R."""
-    trace = traced_forward(model, images, tower)
-    gradients = torch.autograd.grad(_summed_similarity(trace, texts), trace.attention)
+    trace = trace or traced_forward(model, images, tower)
+    gradients = torch.autograd.grad(_summed_similarity(trace, texts), trace.attention, retain_graph=True)
     relevance = torch.eye(gradients[0].shape[-1]).to(images)
     for attention, gradient in zip(trace.attention, gradients):
         relevance = relevance + (gradient * attention.detach()).clamp(min=0).mean(1) @ relevance
     return relevance[:, 0, tower.prefix :]
 
 
-def legrad(model, images, texts, tower, layers=2):
+def legrad(model, images, texts, tower, trace=None, layers=2):
     """LeGrad (Bousselham et al. 2024): positive gradients of the attention, mean over heads and queries.
 
     Each layer's score is the similarity of the text and its mean token, projected; the last `layers` are summed.
     """
-    trace, visual, total = traced_forward(model, images, tower), tower.visual, 0
+    trace, visual, total = trace or traced_forward(model, images, tower), tower.visual, 0
     for attention, tokens in list(zip(trace.attention, trace.tokens))[-layers:]:
         with torch.enable_grad():
             embedding = F.normalize(visual.ln_post(tokens.mean(1)) @ visual.proj, dim=-1)
@@ -192,18 +193,18 @@ def legrad(model, images, texts, tower, layers=2):
     return total
 
 
-def full_lrp(model, images, texts, tower):
+def full_lrp(model, images, texts, tower, trace=None):
     """Layer-wise relevance propagation to the token embeddings, with rules for attention and LayerNorm that conserve
     relevance (Ali et al. 2022): gradient times input of the tower, linearised at this image."""
-    trace = traced_forward(model, images, tower, linear=True)
-    (gradient,) = torch.autograd.grad(_summed_similarity(trace, texts), trace.start)
+    trace = trace or traced_forward(model, images, tower, linear=True)
+    (gradient,) = torch.autograd.grad(_summed_similarity(trace, texts), trace.start, retain_graph=True)
     return (gradient * trace.start.detach()).sum(-1)[:, tower.prefix :]
 
 
-def partial_lrp(model, images, texts, tower):
+def partial_lrp(model, images, texts, tower, trace=None):
     """LRP to the last layer's attention only (Voita et al. 2019), from the class token to each patch."""
-    trace = traced_forward(model, images, tower, linear=True)
-    (gradient,) = torch.autograd.grad(_summed_similarity(trace, texts), trace.attention[-1])
+    trace = trace or traced_forward(model, images, tower, linear=True)
+    (gradient,) = torch.autograd.grad(_summed_similarity(trace, texts), trace.attention[-1], retain_graph=True)
     return (gradient * trace.attention[-1].detach()).sum(1)[:, 0, tower.prefix :]
 
 
@@ -253,3 +254,5 @@ BASELINES = {
     "centre prior": centre_prior,
     "all background": all_background,
 }
+# The baselines that take a trace: whether it is linear.
+TRACES = {"GradCAM": False, "Chefer et al.": False, "LeGrad": False, "partial LRP": True, "full LRP": True}

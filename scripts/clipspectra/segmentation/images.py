@@ -9,15 +9,15 @@ from PIL import Image
 
 from clipspectra import InputError
 from clipspectra.data.geometry import model_view, model_view_box
-from clipspectra.segmentation.baselines import BASELINES
+from clipspectra.segmentation.baselines import BASELINES, TRACES, traced_forward
 from clipspectra.segmentation.maps import VARIANTS, at_own_resolution, last_layer_maps, patch_evidence, upsample
 from clipspectra.segmentation.scoring import VOID, Scores, predictions, scores
 from clipspectra.towers.families import Unsupported
 
 EXAMPLES = 3  # of each kind: best, worst, random
 OWN_PIXELS = 2**22  # of a picture's maps at its own resolution that are held at a time
-GRADIENT_BATCH = 8  # images whose attention of all layers is held at a time; more as long as these are so many numbers:
-ATTENTION_NUMBERS = 2**26
+GRADIENT_BATCH = 4  # images whose attention of all layers is held at a time; more as long as these are so many numbers:
+ATTENTION_NUMBERS = 2**25
 
 
 def method_evidence(model, images, classifier, methods, *, classes, tower, log):
@@ -35,13 +35,22 @@ def method_evidence(model, images, classifier, methods, *, classes, tower, log):
         values |= last_layer_maps(head_evidence)
     texts = F.normalize(classifier.T[classes], dim=-1)
     heads, tokens = sum(layer.heads for layer in tower.layers), tower.prefix + tower.grid[0] * tower.grid[1]
-    batch = max(ATTENTION_NUMBERS // (heads * tokens**2), GRADIENT_BATCH)
-    for name in (name for name in methods if name in BASELINES):
-        batches = zip(images.split(batch), texts.split(batch))
-        try:
-            values[name] = torch.cat([BASELINES[name](model, *batch, tower) for batch in batches])
-        except Unsupported as error:
-            log(f"{name} is left out: {error.reason}")
+    size = max(ATTENTION_NUMBERS // (heads * tokens**2), GRADIENT_BATCH)
+    by_batch, unsupported = {}, {}
+    for batch in zip(images.split(size), texts.split(size)):
+        traces = {}  # of this batch, shared by all methods
+        for name in (name for name in methods if name in BASELINES and name not in unsupported):
+            try:
+                if name in TRACES and TRACES[name] not in traces:
+                    traces[TRACES[name]] = traced_forward(model, batch[0], tower, linear=TRACES[name])
+                trace = {"trace": traces[TRACES[name]]} if name in TRACES else {}
+                evidence_of_batch = BASELINES[name](model, *batch, tower, **trace)
+                by_batch.setdefault(name, []).append(evidence_of_batch)
+            except Unsupported as error:
+                unsupported[name] = error.reason
+    values |= {name: torch.cat(batches) for name, batches in by_batch.items()}
+    for name, reason in unsupported.items():
+        log(f"{name} is left out: {reason}")
     if not values.keys() & set(methods):
         names = ", ".join(methods)
         raise InputError(f"This model supports none of the segmentation.methods ({names}); add decomposition.")

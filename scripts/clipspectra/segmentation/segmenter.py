@@ -5,7 +5,7 @@ import torch
 
 from clipspectra.arrays import ArrayStream
 from clipspectra.data.geometry import mask_transform
-from clipspectra.data.pictures import ImageFiles, batches, named_skipped
+from clipspectra.data.pictures import ImageFiles, batches, filled, named_skipped
 from clipspectra.jobs import progress
 from clipspectra.segmentation import images
 from clipspectra.segmentation.tables import scores_array
@@ -50,10 +50,9 @@ class Segmenter:
             explain_out_of_memory(self.batch_size),
         ):
             for rows, (pictures, masks) in batches(files, self.batch_size, **options):
-                # Filled up: what is computed for an image must not depend on how many others there are.
-                filled, masks = [*range(len(rows)), *[-1] * (self.batch_size - len(rows))], masks.numpy()
-                batch_classes = None if classes is None else classes[rows][filled]
-                evidence = self.evidence(pictures[filled], batch_classes, self.methods)
+                indices, masks = filled(len(rows), self.batch_size, self.loaded.device), masks.numpy()
+                batch_classes = None if classes is None else classes[rows][indices]
+                evidence = self.evidence(pictures[indices], batch_classes, self.methods)
                 evidence = {method: values[: len(rows)] for method, values in evidence.items()}
                 self.methods = list(evidence)
                 own = None if self.squashed else images.own_masks(files, rows, masks.shape[-2:])

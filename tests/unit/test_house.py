@@ -65,6 +65,19 @@ def test_tables_spectra_and_figures_start_without_torch():
     subprocess.run([sys.executable, "-c", code], cwd=ROOT / "scripts", check=True)
 
 
+def test_scripts_import_only_what_they_use():
+    """Before a script's own work: tables need no figures, figures no scipy, and neither torch nor scikit-learn."""
+    unwanted = {"table": ["matplotlib", "PIL"], "average": ["matplotlib", "PIL"], "plot": []}
+    unwanted |= {kind: [] for kind in ("choose", "evaluate", "score", "trace", "find", "extract", "segment", "embed")}
+    for kind, packages in unwanted.items():
+        paths = [str(path) for path in (ROOT / "scripts").glob(f"{kind}_*.py") if path.stem != "evaluate_stability"]
+        code = "import runpy, sys\nfor path in sys.argv[1:]: runpy.run_path(path, run_name='imported')\n"
+        unused = {"torch", "open_clip", "sklearn", "scipy", *packages}
+        code += f"assert not {unused} & set(sys.modules), {unused} & set(sys.modules)"
+        run = subprocess.run([sys.executable, "-c", code, *paths], cwd=ROOT / "scripts", capture_output=True, text=True)
+        assert not run.returncode, f"{kind}: {run.stderr}"
+
+
 def test_the_core_knows_nothing_of_snakemake():
     assert not [path for path in MODULES if any(name.startswith("snakemake") for name in imported_names(path))]
 

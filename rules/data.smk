@@ -85,7 +85,7 @@ rule choose_images:
         roles=lambda wildcards: DATASETS[wildcards.dataset]["roles"],
         factors=factor_names,
         masks=lambda wildcards: DATASETS[wildcards.dataset]["masks"],
-        pictures=lambda wildcards: [pictures_stamp(wildcards.dataset, column) for column in ("image", "mask")],
+        pictures=lambda wildcards: pictures_stamp(wildcards.dataset),
         code=code("choose_images"),
     message:
         "Choosing images: {wildcards.dataset}, seed {wildcards.seed}"

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from clipspectra.arrays import save_table
-from clipspectra.data.datasets import check_requirements, choose_rows, content_digests, read_manifest, shared_images
+from clipspectra.data.datasets import check_requirements, choose_rows, read_manifest, shared_images, with_digests
 from clipspectra.jobs import job, warn
 
 
@@ -19,7 +19,7 @@ if __name__ == "__main__":
         manifest = read_manifest(snakemake.input.manifest)
         rows = choose_rows(manifest, params.roles, int(seed))
         check_requirements(rows, params.factors, params.masks, dataset)  # hours before they are used
-        rows = content_digests(rows, Path(snakemake.input.manifest).parent)
+        rows = with_digests(rows, Path(snakemake.input.manifest).parent)
         shared = shared_images(rows)
         if len(shared):
             warn(

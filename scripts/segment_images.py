@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from clipspectra.arrays import load_arrays, load_table, save_arrays, save_table, split_names, versions, with_source
-from clipspectra.data.datasets import class_labels, masked_rows
+from clipspectra.data.datasets import class_labels, masked_rows, with_digests
 from clipspectra.data.store import ImageStore, images_of_seeds, locked
 from clipspectra.jobs import job, model_arguments, model_identity
 
@@ -20,14 +20,15 @@ if __name__ == "__main__":
         from clipspectra.towers import models
 
         inputs, outputs, params, wildcards = snakemake.input, snakemake.output, snakemake.params, snakemake.wildcards
-        tables, by_label = [masked_rows(load_table(path)) for path in inputs.images], params.target == "label"
+        root, by_label = Path(inputs.manifest).parent, params.target == "label"
+        tables = [with_digests(masked_rows(load_table(path)), root, "mask") for path in inputs.images]
         images = images_of_seeds(tables, ["image_sha256", "mask_sha256", *["class"] * by_label])
         classifier, metadata = load_arrays(inputs.classes, "class")
         classifier = classifier["class"]
         loaded = models.load(**model_arguments(snakemake), device=snakemake.resources.device, towers="image")
         options = {"squashed": params.geometry == "squashed", "mask_pixels": params.mask_pixels, "log": log}
         options |= {"batch_size": snakemake.resources.batch_size}
-        segmenter = Segmenter(loaded, classifier, params.methods, Path(inputs.manifest).parent, **options)
+        segmenter = Segmenter(loaded, classifier, params.methods, root, **options)
 
         def classes_of(table):
             """The class of each image of a table, [image]; None for the model's top-1 classes."""

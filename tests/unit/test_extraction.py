@@ -17,7 +17,7 @@ from clipspectra.contributions.exact import activations, contributions, head_bas
 from clipspectra.contributions.extraction import extract
 from clipspectra.contributions.shards import CHECKED, ERRORS, images_of_shard
 from clipspectra.contributions.stored import StoredActivations
-from clipspectra.data.datasets import content_digests
+from clipspectra.data.datasets import with_digests
 from clipspectra.towers import devices, models
 from clipspectra.towers.families import adapt
 
@@ -37,7 +37,7 @@ def table(tmp_path):
     names = sorted(path.name for path in tmp_path.glob("*.png"))
     roles = np.where(np.arange(13) < 7, "fit", "eval")
     table = pd.DataFrame({"image": names, "label": np.arange(13) % 3, "row": np.arange(13) + 5, "role": roles})
-    return content_digests(table.assign(mask="", split="", **{"class": ""}), tmp_path)
+    return with_digests(table.assign(split="", **{"class": ""}), tmp_path)
 
 
 def extracted(loaded, table, root, *, shards=1, batch_size=4, **options):

@@ -14,12 +14,12 @@ from clipspectra.data import strict_yaml, texts
 from clipspectra.data.datasets import (
     choose_rows,
     class_indices,
-    content_digests,
     folder_manifest,
     left_out,
     own_manifest,
     read_manifest,
     shared_images,
+    with_digests,
 )
 from clipspectra.data.files import manifest_files, stamp
 from clipspectra.towers import models
@@ -197,9 +197,8 @@ def test_pictures_with_two_roles_are_counted_by_content(tmp_path):
     chosen = pd.DataFrame({"image": [f"{number}.png" for number in range(8)] + ["absent.png"]})
     chosen["role"] = ["fit"] * 3 + ["eval"] * 6
     chosen.loc[2, "role"] = "eval"
-    chosen = content_digests(chosen.assign(mask=""), tmp_path)
+    chosen = with_digests(chosen, tmp_path)
     assert chosen["image_sha256"].iloc[-1] == ""
-    assert set(chosen["mask_sha256"]) == {""}
     shared = shared_images(chosen)
     assert set(zip(shared["image"], shared["same_as"])) == set(same)
     assert set(shared["role"] + shared["its_role"]) == {"evalfit"}

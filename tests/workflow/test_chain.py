@@ -120,7 +120,7 @@ def test_a_study_of_segmentation_alone(study):
     tables = {path.name for path in (results / "tables").iterdir()}
     assert tables == {"segmentation.csv", "segmentation.tex", "loaded-models.csv", "shared-images.csv"}
     made = results / "segmentation" / "demo" / "imagenet-segmentation" / "seed-0"
-    assert len(list((made / "pictures").glob("*.png"))) == 6 * 5
+    assert len(list((made.parent / "pictures").glob("*.png"))) == 6 * 5
     assert set(pd.read_csv(made / "parts.csv")["component"]) == {-1}
     assert (results / "figures/demo/imagenet-segmentation/seed-0/segmentation-parts.png").exists()
 

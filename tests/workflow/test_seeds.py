@@ -1,6 +1,7 @@
 """Seeds choose rows: images are extracted and segmented once, in any order of the seeds, with the same bytes."""
 
 import json
+import shutil
 
 from clipspectra.arrays import load_arrays
 
@@ -41,6 +42,7 @@ def test_seeds_added_one_by_one_give_the_same_bytes(finished, clone):
     assert any(name.startswith("results/explanations/demo/digits/seed-0/") for name in names)
     for name in names:
         assert (clone.directory / name).read_bytes() == (finished.directory / name).read_bytes(), name
+    shutil.rmtree(old)
     bytes_of_both = (clone.directory / SHARD).read_bytes()
     clone.configure(seeds=[1])
     result = clone.snakemake("--quiet", "all", "--", SHARD, SCORES, *TABLES)

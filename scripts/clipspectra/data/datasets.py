@@ -51,7 +51,7 @@ def read_manifest(path):
         )
     if table.empty:
         raise InputError(f"The manifest {path} has no rows.")
-    for column in sorted({"row", "role", "image_sha256", "mask_sha256"} & set(table.columns)):
+    for column in sorted({"row", "role", "image_sha256"} & set(table.columns)):
         raise InputError(f"The manifest {path} has a column '{column}', a name that the workflow needs; rename it.")
     for column in table.columns.drop(["image", "mask", "label"]):
         if blank := invisible_blank(table[column]):
@@ -277,29 +277,26 @@ def class_labels(path, images, dataset):
     return classes["class"], class_indices(images, "class", json.loads(metadata["values"])["class"], dataset)
 
 
-def content_digests(table, root):
-    """The table with the digests of its files, sha256 in hex: image_sha256 and mask_sha256.
+def with_digests(table, root, column="image"):
+    """The table with the digests of the files that a column names, sha256 in hex, as image_sha256 or mask_sha256.
 
-    Blank where there is no mask, and for a file that cannot be read, which the extraction refuses or skips.
+    Blank for a file that cannot be read, which the job that needs it refuses or skips.
     """
     with ThreadPoolExecutor(8) as pool:
-        digests = {
-            f"{column}_sha256": list(pool.map(_digest, [Path(root) / name if name else None for name in table[column]]))
-            for column in ("image", "mask")
-        }
-    return table.assign(**digests)
+        digests = list(pool.map(_digest, [Path(root) / name for name in table[column]]))
+    return table.assign(**{f"{column}_sha256": digests})
 
 
 def _digest(path):
-    with suppress(OSError), open(path or os.devnull, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if path else ""
+    with suppress(OSError), open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
     return ""
 
 
 def shared_images(chosen):
     """Images of a seed that are, byte for byte, an image of another role: table of image, role, same_as, its_role.
 
-    chosen: with the column image_sha256 of content_digests
+    chosen: with the column image_sha256 of with_digests
     """
     rows = []
     for digest, members in chosen.groupby("image_sha256", sort=False):

@@ -19,7 +19,7 @@ from clipspectra.arrays import ROWS, as_text
 def picture_ids(*digests):
     """An id of each row's files by their content, uint64 [image]; 0 where the first of them could not be read.
 
-    digests: columns of datasets.content_digests
+    digests: columns of datasets.with_digests
     """
     whole = [hashlib.sha256("".join(row).encode()).hexdigest() if row[0] else "0" for row in zip(*digests)]
     return np.array([int(digest[:16], 16) for digest in whole], np.uint64)

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from clipspectra.arrays import ArrayStream, save_arrays, versions
-from clipspectra.contributions.shards import empty_shard, images_of_shard, to_extract
+from clipspectra.arrays import ArrayStream, versions
+from clipspectra.contributions.shards import images_of_shard, to_extract
 from clipspectra.data.store import ImageStore, locked, previous_layouts
 from clipspectra.jobs import job, model_arguments, model_identity, warn
 
@@ -19,13 +19,12 @@ if __name__ == "__main__":
         store = ImageStore(output, identity)
         if to_extract(store, images).empty:
             log(f"all {len(images)} images are stored")
-            if not store.has(images).all():  # the manifest has them in other rows
+            if images.empty and not store.metadata:  # few images and many shards
+                store.save(ArrayStream(output.parent), images, identity | {"sha256": "", "skipped": []})
+            elif not store.has(images).all():  # the manifest has them in other rows
                 store.save(ArrayStream(output.parent), images, store.metadata)
-            elif images.empty and not store.metadata:  # few images and many shards
-                save_arrays(output, empty_shard(), identity | {"sha256": "", "skipped": []})
         else:
             from clipspectra.contributions.extraction import extract
-            from clipspectra.data.pictures import check_readable
             from clipspectra.towers import models
 
             options = {"device": resources.device, "precision": params.precision, "towers": "image"}
@@ -45,7 +44,6 @@ if __name__ == "__main__":
                 on_bad_image=params.on_bad_image,
                 **params.stored,
             )
-            check_readable(proof["skipped"], images)
             store.save(stream, images, identity | proof)
             log(f"{len(table) - len(proof['skipped'])} images extracted, of {len(images)} that the seeds use")
             for skipped in proof["skipped"]:

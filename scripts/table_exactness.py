@@ -17,12 +17,13 @@ def exactness(path, images, seed):
 
     images: the seed's table
     """
-    arrays, metadata = load_arrays(path, "row", *ERRORS)
+    arrays, metadata = load_arrays(path, "row")
     source = {key: metadata[key] for key in ("model", "dataset")} | {"seed": seed}
     skipped = [image for image in json.loads(metadata["skipped"]) if image["image"] in set(images["image"])]
     chosen = np.isin(arrays["row"], images["row"])
     row = source | {"shard": Path(path).stem, "images": chosen.sum(), "skipped": len(skipped)}
-    errors = {name: arrays[name][chosen] for name in ERRORS}
+    stored = load_arrays(path, *ERRORS)[0] if chosen.any() else dict.fromkeys(ERRORS, chosen)  # or none could be read
+    errors = {name: stored[name][chosen].astype(float) for name in ERRORS}
     errors["model_error"] = errors["model_error"][:CHECKED]  # others may have been checked for another seed
     row |= {f"largest_{name}": np.nan if np.isnan(error).all() else np.nanmax(error) for name, error in errors.items()}
     row |= {key: metadata[key] for key in ("precision", "dtype", "sha256", "torch", "open_clip_torch")}

@@ -11,7 +11,7 @@ from stored_small import save_images
 
 from clipspectra import InputError
 from clipspectra.arrays import ArrayStream, load_arrays, save_arrays, save_table
-from clipspectra.contributions.shards import empty_shard, images_of_shard, to_extract
+from clipspectra.contributions.shards import images_of_shard, to_extract
 from clipspectra.contributions.stored import StoredActivations, select_images
 from clipspectra.data.store import ImageStore, images_of_seeds, locked, picture_ids, previous_layouts
 
@@ -131,7 +131,8 @@ def test_shards_that_do_not_fit_the_images_are_refused(tmp_path):
     shards = [tmp_path / f"shard-{number}-of-3.safetensors" for number in range(3)]
     small_shard(shards[0], images.iloc[[0, 2]])
     small_shard(shards[1], images.iloc[[1]], skipped=[{"image": "3.png", "reason": "cut off"}])
-    save_arrays(shards[2], empty_shard(), {"skipped": []})
+    none = images_of_seeds([images.iloc[:0]])
+    ImageStore(shards[2], {}).save(ArrayStream(tmp_path), none, {"skipped": []})
     save_arrays(tmp_path / "basis.safetensors", {"basis": np.ones((1, 1, 4, 5))}, {})
     stored = StoredActivations(shards, tmp_path / "basis.safetensors", tmp_path / "images.csv")
     assert stored.images["row"].tolist() == [0, 2, 1]  # 3.png could not be read, for whichever seed
@@ -142,8 +143,10 @@ def test_shards_that_do_not_fit_the_images_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"shard-0-of-3.* holds another picture in the row of 0\.png; remove it"):
         select_images(shards, other)
     save_arrays(shards[0], {"row": images["row"].to_numpy(), "fit": np.ones(4)}, {})
-    with pytest.raises(InputError, match="holds activations as an older version stored them; remove it, and run again"):
-        select_images(shards, images)
+    for damage in (lambda: None, lambda: shards[0].write_bytes(b"cut off")):
+        damage()
+        with pytest.raises(InputError, match="is damaged, or of an older version; remove it, and run again"):
+            select_images(shards, images)
 
 
 def _extend_slowly(path, images):

@@ -43,7 +43,7 @@ def extract(loaded, table, root, folder, *, batch_size, workers, layers="all", d
     with progress(None, "activations", total=len(table), unit="image") as bar, explain_out_of_memory(batch_size):
         for rows, (images,) in batches(files, batch_size, workers=workers, on_bad_image=on_bad_image, skipped=skipped):
             count, chosen = len(rows), columns.iloc[rows]
-            images = images[filled(count, batch_size, device)].to(device, non_blocking=True)
+            images = images[filled(count, batch_size)].to(device, non_blocking=True)
             checked = torch.tensor(chosen["checked"].tolist())
             with loaded.autocast():
                 batch = activations(loaded.model, images, tower=tower).first(count)

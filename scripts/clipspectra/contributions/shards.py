@@ -22,12 +22,6 @@ def images_of_shard(paths, shard, shards):
     return images.assign(checked=images["row"].isin(checked))
 
 
-def empty_shard():
-    """The arrays of a shard without images."""
-    names = {"row": np.int64, "picture_id": np.uint64}
-    return {name: np.zeros(0, names.get(name, np.float32)) for name in (*names, *ERRORS)}
-
-
 def to_extract(store, images):
     """The images that an ImageStore lacks, or has without the check that they should have."""
     absent, unchecked = (np.isnan(store.values(name, images)) for name in ("sum_error", "model_error"))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from clipspectra import InputError
 from clipspectra.arrays import ROWS, load_arrays, load_table
@@ -165,10 +165,11 @@ def select_images(shards, images):
     ids, images = picture_ids(images["image_sha256"]), images.set_index("row")
     ids, stored_rows, skipped, selected, first_layer = dict(zip(images.index, ids)), set(), set(), [], 0
     for path in shards:
-        with safe_open(path, "np") as file:
-            if "picture_id" not in file.keys():
-                raise InputError(f"{path} holds activations as an older version stored them; remove it, and run again.")
-            metadata, rows, stored_ids = file.metadata(), file.get_tensor("row"), file.get_tensor("picture_id")
+        try:
+            with safe_open(path, "np") as file:
+                metadata, rows, stored_ids = file.metadata(), file.get_tensor("row"), file.get_tensor("picture_id")
+        except SafetensorError as error:
+            raise InputError(f"{path} is damaged, or of an older version; remove it, and run again.") from error
         skipped |= {picture["image"] for picture in json.loads(metadata.get("skipped", "[]"))}
         numbers = np.flatnonzero(np.isin(rows, images.index))
         for row, stored_id in zip(rows[numbers], stored_ids[numbers]):

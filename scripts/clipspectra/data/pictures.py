@@ -83,13 +83,13 @@ class ImageFiles:
         return upright_mask(self.masks[row], self.images[row], size, self.mask_pixels)
 
 
-def filled(count, batch_size, device):
-    """Indices that fill a batch of `count` images up to batch_size with its last one, except on a CPU.
+def filled(count, batch_size):
+    """Indices that fill a batch of `count` images up to batch_size with its last one.
 
-    What is computed for an image must not depend on how many others there are: GPUs multiply matrices of other sizes in
-    another order. On CPUs jobs.py sees to it.
+    What is computed for an image must not depend on how many others there are, and matrices of other sizes are
+    multiplied in another order. (jobs.py sees to it that its place in the batch does not matter.)
     """
-    return [*range(count), *[-1] * (batch_size - count if device.type != "cpu" else 0)]
+    return [*range(count), *[-1] * (batch_size - count)]
 
 
 def named_skipped(skipped, table):

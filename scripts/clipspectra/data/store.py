@@ -91,8 +91,10 @@ class ImageStore:
     def save(self, stream, images, metadata):
         """Write an ArrayStream's new rows and the stored rows as one file, sorted by row.
 
-        images: all that the file must have, as far as they can be read; other stored rows are kept too.
+        images: all that the file must have, as far as they can be read; other stored rows are kept too. A file without
+        any rows has no other arrays than row and picture_id.
         """
+        stream.append({"row": np.zeros(0, np.int64), "picture_id": np.zeros(0, np.uint64)})
         new = set(stream.column("row").tolist())
         wanted = ~images["row"].isin(new).to_numpy()
         index, rows = self._index(images)[wanted], images["row"].to_numpy()[wanted]

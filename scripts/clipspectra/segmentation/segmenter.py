@@ -50,7 +50,7 @@ class Segmenter:
             explain_out_of_memory(self.batch_size),
         ):
             for rows, (pictures, masks) in batches(files, self.batch_size, **options):
-                indices, masks = filled(len(rows), self.batch_size, self.loaded.device), masks.numpy()
+                indices, masks = filled(len(rows), self.batch_size), masks.numpy()
                 batch_classes = None if classes is None else classes[rows][indices]
                 evidence = self.evidence(pictures[indices], batch_classes, self.methods)
                 evidence = {method: values[: len(rows)] for method, values in evidence.items()}

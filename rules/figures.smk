@@ -24,6 +24,7 @@ rule figures:
             seed=FIGURE_SEED,
             figure=["segmentation", "segmentation-parts"],
         ),
+        expand(PICTURES_FOLDER, model=MODELS, dataset=MASKED_DATASETS),
         both_formats("results/figures/spatial/{spatial}", spatial=config["spatial"]),
         both_formats("results/figures/queries/{queries}", queries=QUERIES),
         both_formats("results/figures/neighbours/{neighbours}", neighbours=config["neighbours"]),

@@ -174,9 +174,10 @@ def concept_texts(wildcards):
 
 
 def embedded_content(entry):
-    """What a query, or a neighbours' entry, has embedded: a picture, texts, or a file of texts."""
-    keys = ("topics",) if "topics" in entry else ("image", "dataset") if "image" in entry else ("text",)
-    return tuple(entry[key] for key in keys)
+    """What a query, or a neighbours' entry, has embedded: a file of texts, a picture, or texts."""
+    if "topics" in entry:
+        return "topics", entry["topics"]
+    return ("image", entry["image"], entry["dataset"]) if "image" in entry else ("texts", entry["text"])
 
 
 # {(model, what is embedded): file}: what several entries of the config name is embedded once, for the first of them.
@@ -187,8 +188,8 @@ for kind, names in (("queries", config["queries"]), ("neighbours", PICTURE_NEIGH
         EMBEDDED.setdefault((entry["model"], embedded_content(entry)), f"results/{kind}/{name}/query.safetensors")
 for name, entry in INTERVENTIONS.items():
     for model in entry["models"]:
-        texts = tuple(concept_texts({"intervention": name}))
-        EMBEDDED.setdefault((model, texts), f"results/interventions/{name}/{model}/concepts.safetensors")
+        content = ("texts", *concept_texts({"intervention": name}))
+        EMBEDDED.setdefault((model, content), f"results/interventions/{name}/{model}/concepts.safetensors")
 
 
 def embedded_query(wildcards):
@@ -214,7 +215,7 @@ def intervention_files(wildcards):
         "manifest": f"results/data/{entry['dataset']}/manifest.csv",
     }
     if concept_texts(wildcards):
-        files["concepts"] = EMBEDDED[model, tuple(concept_texts(wildcards))]
+        files["concepts"] = EMBEDDED[model, ("texts", *concept_texts(wildcards))]
     return files
 
 

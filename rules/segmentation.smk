@@ -1,9 +1,5 @@
 # Where in the images the evidence is: maps scored against masks, by method, by head, and for texts of the user's own.
-SEGMENTATION_PICTURES = (
-    {"pictures": update(directory("results/segmentation/{model}/{dataset}/pictures"))}
-    if config["segmentation"]["save_images"]
-    else {}
-)
+PICTURES_FOLDER = ["results/segmentation/{model}/{dataset}/pictures"] if config["segmentation"]["save_images"] else []
 # What segmentation reads, beside the files of the model and the images.
 SEGMENTATION_INPUTS = {
     "manifest": "results/data/{dataset}/manifest.csv",
@@ -26,7 +22,7 @@ rule segment_images:
         unpack(images_of_all_seeds),
         **SEGMENTATION_INPUTS,
     output:
-        **SEGMENTATION_PICTURES,
+        **{"pictures": update(directory(path)) for path in PICTURES_FOLDER},
         store=update("results/segmentation/{model}/{dataset}/scores.safetensors"),
         images=expand("results/segmentation/{{model}}/{{dataset}}/seed-{seed}/images.csv", seed=SEEDS),
         scores=expand("results/segmentation/{{model}}/{{dataset}}/seed-{seed}/scores.csv", seed=SEEDS),

@@ -53,7 +53,7 @@ def embedded_picture(loaded, path):
 
 if __name__ == "__main__":
     with job(snakemake.log[0], entry_name(snakemake.wildcards)) as log:
-        from clipspectra.data import texts
+        from clipspectra.data.pools import read_pool
         from clipspectra.towers import models
 
         params, inputs = snakemake.params, snakemake.input
@@ -63,7 +63,7 @@ if __name__ == "__main__":
             path = picture_path(params.image, inputs)
             arrays, metadata = embedded_picture(loaded, path), {"path": str(path.resolve())}
         else:
-            pool = texts.read_pool(inputs.topics)[0] if "topics" in inputs.keys() else params.texts
+            pool = read_pool(inputs.topics)[0] if "topics" in inputs.keys() else params.texts
             arrays, metadata = embedded_texts(loaded, pool, log)
         metadata |= {"sha256": loaded.sha256 or "", "code": params.code} | versions("torch", "open_clip_torch")
         save_arrays(snakemake.output[0], arrays, metadata)

@@ -5,16 +5,16 @@ from clipspectra.jobs import job, model_arguments
 
 if __name__ == "__main__":
     with job(snakemake.log[0]) as log:
-        from clipspectra.data import texts
+        from clipspectra.data import pools, texts
         from clipspectra.demo.world import text_pool
         from clipspectra.towers import models
 
         if "words" in snakemake.input.keys():
-            pool, dropped = texts.generated_pool(snakemake.input.words)
+            pool, dropped = pools.generated_pool(snakemake.input.words)
         elif "pool" in snakemake.input.keys():
-            pool, dropped = texts.read_pool(snakemake.input.pool, snakemake.params.column)
+            pool, dropped = pools.read_pool(snakemake.input.pool, snakemake.params.column)
         else:
-            pool, dropped = texts.clean_pool(text_pool(), "of the demo")
+            pool, dropped = pools.clean_pool(text_pool(), "of the demo")
         loaded = models.load(**model_arguments(snakemake), device=snakemake.resources.device, towers="text")
         pool, same_tokens = texts.distinct_texts(loaded, pool)
         dropped["double"] += same_tokens

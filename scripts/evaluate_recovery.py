@@ -11,8 +11,7 @@ from clipspectra.jobs import job
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):
-        params, wildcards = snakemake.params, snakemake.wildcards
-        inputs = snakemake.input
+        params, inputs, wildcards = snakemake.params, snakemake.input, snakemake.wildcards
         stored = StoredActivations(inputs.shards, inputs.basis, inputs.images, params.protocol)
         images = stored.images
         classifier, labels = class_labels(inputs.classes, images, wildcards.dataset)

@@ -44,8 +44,7 @@ def note(rank):
 
 if __name__ == "__main__":
     with job(snakemake.log[0]) as log:
-        params, wildcards = snakemake.params, snakemake.wildcards
-        inputs = snakemake.input
+        params, inputs, wildcards = snakemake.params, snakemake.input, snakemake.wildcards
         stored = StoredActivations(inputs.shards, inputs.basis, inputs.images, params.protocol)
         pool, metadata = load_arrays(inputs.texts, "features")
         texts = np.array([*json.loads(metadata["texts"]), ""], object)  # -1: no text

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from clipspectra.arrays import ArrayStream, versions
-from clipspectra.contributions.shards import images_of_shard, to_extract
-from clipspectra.data.store import ImageStore, locked, previous_layouts
+from clipspectra.contributions.shards import images_of_shard, previous_layouts, to_extract
+from clipspectra.data.store import ImageStore, locked
 from clipspectra.jobs import job, model_arguments, model_identity, warn
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from clipspectra.arrays import load_arrays, load_table, save_table
-from clipspectra.contributions.shards import CHECKED, ERRORS
+from clipspectra.contributions.shards import CHECKED, ERRORS, rows_of_shard
 from clipspectra.jobs import job
 
 
@@ -20,11 +20,12 @@ def exactness(path, images, seed):
     arrays, metadata = load_arrays(path, "row")
     source = {key: metadata[key] for key in ("model", "dataset")} | {"seed": seed}
     skipped = [image for image in json.loads(metadata["skipped"]) if image["image"] in set(images["image"])]
-    chosen = np.isin(arrays["row"], images["row"])
+    images = rows_of_shard(images, *map(int, Path(path).stem.split("-")[1::2]))
+    chosen, checked = (np.isin(arrays["row"], rows) for rows in (images["row"], images["row"].head(CHECKED)))
     row = source | {"shard": Path(path).stem, "images": chosen.sum(), "skipped": len(skipped)}
     stored = load_arrays(path, *ERRORS)[0] if chosen.any() else dict.fromkeys(ERRORS, chosen)  # or none could be read
-    errors = {name: stored[name][chosen].astype(float) for name in ERRORS}
-    errors["model_error"] = errors["model_error"][:CHECKED]  # others may have been checked for another seed
+    # Other images may have been checked for another seed.
+    errors = {name: stored[name][checked if name == "model_error" else chosen].astype(float) for name in ERRORS}
     row |= {f"largest_{name}": np.nan if np.isnan(error).all() else np.nanmax(error) for name, error in errors.items()}
     row |= {key: metadata[key] for key in ("precision", "dtype", "sha256", "torch", "open_clip_torch")}
     return row, [source | image for image in skipped]

@@ -72,19 +72,20 @@ def warn(log, sentence):
     print(f"\nWarning: {sentence}", file=sys.stderr, flush=True)
 
 
+def _own_files(snakemake):
+    """The user's files among a rule's inputs that a model's architecture and weights are, by key of the config."""
+    return {key: snakemake.input[key] for key in ("architecture", "pretrained") if key in snakemake.input.keys()}
+
+
 def model_arguments(snakemake):
     """Arguments of models.load for a rule's model; the user's own files are those of the rule's inputs."""
-    cache = snakemake.resources.get("cache") or None
-    files = {key: snakemake.input[key] for key in ("architecture", "pretrained") if key in snakemake.input.keys()}
-    return snakemake.params.model | files | {"cache": cache}
+    return snakemake.params.model | _own_files(snakemake) | {"cache": snakemake.resources.get("cache") or None}
 
 
 def model_identity(snakemake):
     """What a rule's stored results by image depend on: the model's name, settings and files, and the dataset."""
-    inputs = snakemake.input
-    files = [inputs[key] for key in ("architecture", "pretrained") if key in inputs.keys()] + list(inputs.beside)
     digest = hashlib.sha256(json.dumps(snakemake.params.model, sort_keys=True).encode())
-    for path in files:
+    for path in [*_own_files(snakemake).values(), *snakemake.input.beside]:
         with open(path, "rb") as file:
             digest.update(f"{Path(path).name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
     names = {key: snakemake.wildcards[key] for key in ("model", "dataset")}

@@ -16,7 +16,7 @@ from PIL import Image
 from choose_images import count_images
 from clipspectra import InputError
 from clipspectra.arrays import atomic_write, load_table, save_table
-from clipspectra.data import texts
+from clipspectra.data import pools, texts
 from clipspectra.data.datasets import choose_rows, folder_manifest, own_manifest, read_manifest
 from clipspectra.data.geometry import mask_transform
 from clipspectra.data.pictures import ImageFiles, batches, open_mask
@@ -228,29 +228,29 @@ def test_masks_with_other_values_are_refused(tmp_path):
 def test_text_pools(tmp_path):
     path = tmp_path / "pool.txt"
     path.write_text("a cat\n\na dog\na cat\n  \nein Bär 🐻", encoding="utf-8")
-    assert texts.read_pool(path) == (["a cat", "a dog", "ein Bär 🐻"], {"blank": 2, "double": 1})
+    assert pools.read_pool(path) == (["a cat", "a dog", "ein Bär 🐻"], {"blank": 2, "double": 1})
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match="is not UTF-8"):
-        texts.read_pool(path)
+        pools.read_pool(path)
     path.write_text("one\none\n")
     with pytest.raises(InputError, match="has 1 different texts"):
-        texts.read_pool(path)
+        pools.read_pool(path)
 
 
 def test_a_generated_pool(tmp_path):
     path = tmp_path / "words.yaml"
     path.write_text('templates: ["{animal} in {colour}", a photo]\nwords: {animal: [a cat, an owl], colour: [red, 7]}')
     expected = ["a cat in red", "a cat in 7", "an owl in red", "an owl in 7", "a photo"]
-    assert texts.generated_pool(path) == (expected, {"blank": 0, "double": 0})
+    assert pools.generated_pool(path) == (expected, {"blank": 0, "double": 0})
     path.write_text('templates: ["a {n} and a {n}"]\nwords: {n: [cat, dog]}')
-    assert texts.generated_pool(path) == (["a cat and a cat", "a dog and a dog"], {"blank": 0, "double": 0})
+    assert pools.generated_pool(path) == (["a cat and a cat", "a dog and a dog"], {"blank": 0, "double": 0})
     path.write_text('templates: ["{beast}"]\nwords: {animal: [a cat]}')
     with pytest.raises(InputError, match=r"The template '\{beast\}' of .* needs the words 'beast'"):
-        texts.generated_pool(path)
+        pools.generated_pool(path)
     path.write_text("just text")
     with pytest.raises(InputError, match="cannot be read as templates"):
-        texts.generated_pool(path)
-    pool, dropped = texts.generated_pool("config/words.yaml")
+        pools.generated_pool(path)
+    pool, dropped = pools.generated_pool("config/words.yaml")
     assert len(pool) > 5000
     assert dropped == {"blank": 0, "double": 0}
 

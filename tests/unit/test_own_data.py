@@ -10,7 +10,7 @@ from PIL import Image
 
 from clipspectra import InputError
 from clipspectra.arrays import load_table, save_table
-from clipspectra.data import strict_yaml, texts
+from clipspectra.data import pools, strict_yaml, texts
 from clipspectra.data.datasets import (
     choose_rows,
     class_indices,
@@ -218,9 +218,9 @@ MARKS = ["a cat\u2028on a mat", "a dog\x85too", "an owl\x0bx", "a bat\x0cy", "an
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 def test_lines_of_a_pool_end_as_in_the_reference(end, tmp_path):
     (tmp_path / "pool.txt").write_bytes(end.join(MARKS).encode())
-    assert texts.read_pool(tmp_path / "pool.txt")[0] == MARKS
+    assert pools.read_pool(tmp_path / "pool.txt")[0] == MARKS
     (tmp_path / "pool.txt").write_bytes((end.join(["", *MARKS, "last", ""])).encode("utf-8-sig"))
-    assert texts.read_pool(tmp_path / "pool.txt") == (MARKS, {"blank": 1, "double": 1})
+    assert pools.read_pool(tmp_path / "pool.txt") == (MARKS, {"blank": 1, "double": 1})
 
 
 @pytest.mark.parametrize(
@@ -235,30 +235,30 @@ def test_lines_of_a_pool_end_as_in_the_reference(end, tmp_path):
 def test_tables_as_pools_are_read_by_their_column(name, content, tmp_path):
     path = tmp_path / name
     path.write_text(content)
-    assert texts.read_pool(path, "caption")[0] == ["a cat, two dogs", "a sky"]
+    assert pools.read_pool(path, "caption")[0] == ["a cat, two dogs", "a sky"]
     for column in (None, "text"):
         with pytest.raises(InputError, match="set 'column' in the config to the one that holds the texts: id, caption"):
-            texts.read_pool(path, column)
+            pools.read_pool(path, column)
 
 
 def test_values_and_files_that_are_not_texts_are_refused(tmp_path):
     pd.DataFrame({"text": ["a", None, "b"]}).to_parquet(tmp_path / "p.parquet")
-    assert texts.read_pool(tmp_path / "p.parquet") == (["a", "b"], {"blank": 1, "double": 0})
+    assert pools.read_pool(tmp_path / "p.parquet") == (["a", "b"], {"blank": 1, "double": 0})
     pd.DataFrame({"text": [["a", "c"], ["b"]]}).to_parquet(tmp_path / "p.parquet")
     with pytest.raises(InputError, match="holds a ndarray in row 1, not a text"):
-        texts.read_pool(tmp_path / "p.parquet")
+        pools.read_pool(tmp_path / "p.parquet")
     (tmp_path / "p.parquet").write_bytes(b"PAR1")
     with pytest.raises(InputError, match="cannot be read as Parquet"):
-        texts.read_pool(tmp_path / "p.parquet")
+        pools.read_pool(tmp_path / "p.parquet")
     (tmp_path / "p.jsonl").write_text('{"a": "b"}\n{"a": "c"}\n{"a": \n')
     with pytest.raises(InputError, match="p.jsonl, line 3, is not JSON"):
-        texts.read_pool(tmp_path / "p.jsonl", "a")
+        pools.read_pool(tmp_path / "p.jsonl", "a")
     (tmp_path / "p.csv").write_text("a dog\na cat\na bird\n")
     with pytest.raises(InputError, match="A list of texts without a header must be a .txt"):
-        texts.read_pool(tmp_path / "p.csv")
+        pools.read_pool(tmp_path / "p.csv")
     (tmp_path / "p.tsv").write_text("text,label\na dog,1\n")
     with pytest.raises(InputError, match="p.tsv is separated by commas"):
-        texts.read_pool(tmp_path / "p.tsv")
+        pools.read_pool(tmp_path / "p.tsv")
 
 
 @pytest.mark.parametrize(
@@ -276,13 +276,13 @@ def test_values_and_files_that_are_not_texts_are_refused(tmp_path):
 def test_lists_of_words_that_cannot_be_filled_in_are_named(content, sentence, tmp_path):
     (tmp_path / "words.yaml").write_text(content)
     with pytest.raises(InputError, match=sentence):
-        texts.generated_pool(tmp_path / "words.yaml")
+        pools.generated_pool(tmp_path / "words.yaml")
 
 
 def test_words_of_a_list_are_as_they_are_written(tmp_path):
     (tmp_path / "words.yaml").write_text("templates: ['a {n}']\nwords: {n: [1.10, 1e3, 0x10, 007, no, 'yes']}")
     expected = ["a 1.10", "a 1e3", "a 0x10", "a 007", "a no", "a yes"]
-    assert texts.generated_pool(tmp_path / "words.yaml")[0] == expected
+    assert pools.generated_pool(tmp_path / "words.yaml")[0] == expected
 
 
 def test_classes_of_the_same_tokens_are_refused(tmp_path):

@@ -137,11 +137,17 @@ def test_pictures_are_written_as_the_model_sees_them(tmp_path):
     }
     segmentation.save_pictures(tmp_path / "pictures", [7], examples)
     written = {path.stem[7:]: np.array(Image.open(path)) for path in tmp_path.glob("pictures/000007-*.png")}
-    assert set(written) == {"image", "mask", "map", "prediction", "overlay"}
+    assert set(written) == set(segmentation.PICTURES)
     assert (written["image"] == [200, 100, 0]).all()
     assert np.array_equal(written["mask"] == 255, masks[0] == 1)
     assert np.array_equal(written["prediction"] == 255, examples["predictions"][0] == 1)
     assert np.array_equal(written["overlay"], written["image"] // 2 + written["map"] // 2)
+    assert segmentation.have_pictures(tmp_path / "pictures", [7, 8]).tolist() == [True, False]
+    (tmp_path / "pictures" / "000007-map.png").unlink()
+    assert segmentation.have_pictures(tmp_path / "pictures", [7]).tolist() == [False]
+    assert not segmentation.have_pictures(tmp_path / "pictures", [8]).any()  # row 7 may be another picture now
+    assert not list((tmp_path / "pictures").iterdir())
+    assert not segmentation.have_pictures(tmp_path / "absent", [8]).any()
 
 
 def test_units_are_in_the_order_of_their_table():

@@ -11,9 +11,9 @@ from stored_small import save_images
 
 from clipspectra import InputError
 from clipspectra.arrays import ArrayStream, load_arrays, save_arrays, save_table
-from clipspectra.contributions.shards import images_of_shard, to_extract
+from clipspectra.contributions.shards import images_of_shard, previous_layouts, to_extract
 from clipspectra.contributions.stored import StoredActivations, select_images
-from clipspectra.data.store import ImageStore, images_of_seeds, locked, picture_ids, previous_layouts
+from clipspectra.data.store import ImageStore, images_of_seeds, locked, picture_ids
 
 IDENTITY = {"model": "demo", "layers": 8, "precision": "fp32"}
 

@@ -13,8 +13,6 @@ from clipspectra.jobs import progress
 from clipspectra.towers.devices import LARGEST_ERROR, explain_out_of_memory
 from clipspectra.towers.families import adapt
 
-CHECKED = 8  # images of each seed that also go through the bare model
-
 
 @torch.no_grad()
 def extract(loaded, table, root, folder, *, batch_size, workers, layers="all", dtype="float32", on_bad_image="fail"):

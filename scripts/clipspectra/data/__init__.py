@@ -1,8 +1,8 @@
 """Images, masks and texts in: from the user's folders and tables, from published archives, from the web.
 
 datasets (a dataset is its manifest), pictures (decoding, batches), geometry (what a model sees of a picture),
-texts (pools, prompts, their embeddings), archives and downloads; own_tables, strict_yaml and files read what
-people write by hand.
+pools (lists of texts), texts (embeddings and prompts), archives and downloads; own_tables, strict_yaml and files
+read what people write by hand.
 """
 
 import lazy_loader
@@ -12,6 +12,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "datasets": ["choose_rows", "read_manifest"],
         "pictures": ["open_mask", "open_rgb"],
-        "texts": ["embed_texts", "read_pool", "zero_shot_classifier"],
+        "pools": ["read_pool"],
+        "texts": ["embed_texts", "zero_shot_classifier"],
     },
 )

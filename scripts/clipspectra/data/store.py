@@ -6,7 +6,7 @@ A row belongs to the picture whose file has its digest, wherever the picture sta
 import fcntl
 import hashlib
 import os
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -118,10 +118,3 @@ class ImageStore:
         exact = dict(zip(zip(self.rows.tolist(), self.ids.tolist()), range(len(self.rows))))
         pairs = zip(images["row"].tolist(), images["picture_id"].tolist())
         return np.array([exact.get(pair, by_id.get(pair[1], -1)) for pair in pairs], int)
-
-
-def previous_layouts(folder):
-    """Folders of stored activations by seed, as versions before 0.3 wrote them; they are not read any more."""
-    with suppress(OSError):
-        return sorted(path for path in Path(folder).glob("seed-*") if any(path.glob("shard-*.safetensors")))
-    return []

@@ -14,6 +14,7 @@ from clipspectra.segmentation.maps import VARIANTS, at_own_resolution, last_laye
 from clipspectra.segmentation.scoring import VOID, Scores, predictions, scores
 from clipspectra.towers.families import Unsupported
 
+PICTURES = ("image", "mask", "map", "prediction", "overlay")  # that save_pictures writes of an image
 EXAMPLES = 3  # of each kind: best, worst, random
 OWN_PIXELS = 2**22  # of a picture's maps at its own resolution that are held at a time
 GRADIENT_BATCH = 4  # images whose attention of all layers is held at a time; more as long as these are so many numbers:
@@ -130,6 +131,15 @@ def example_arrays(files, rows, masks, values, grid):
     maps = upsample(values, grid, masks.shape[-2:]).cpu().numpy()
     arrays = {"pictures": pictures, "masks": masks, "maps": maps, "predictions": predictions(maps)}
     return arrays | {name: arrays[name].astype(np.uint8) for name in ("masks", "predictions")}
+
+
+def have_pictures(folder, numbers):
+    """Whether each of these numbers has its pictures in the folder, bool [image]; removes those of other numbers."""
+    kinds = {number: {path.name[7:-4] for path in folder.glob(f"{number:06d}-*.png")} for number in numbers}
+    for path in folder.glob("*.png"):
+        if int(path.name.split("-")[0]) not in kinds:
+            path.unlink()  # a row of the manifest may mean another picture now
+    return np.array([kinds[number] == set(PICTURES) for number in numbers], bool)
 
 
 def save_pictures(folder, numbers, examples):

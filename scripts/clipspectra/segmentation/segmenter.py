@@ -3,7 +3,8 @@
 import numpy as np
 import torch
 
-from clipspectra.arrays import ArrayStream
+from clipspectra.arrays import ArrayStream, load_arrays
+from clipspectra.data.datasets import class_labels
 from clipspectra.data.geometry import mask_transform
 from clipspectra.data.pictures import ImageFiles, batches, filled, named_skipped
 from clipspectra.jobs import progress
@@ -14,36 +15,40 @@ from clipspectra.towers.families import adapt
 
 
 class Segmenter:
-    """A model, its classes and the methods that segment for them.
+    """A model, the classes that it segments for, and how pictures and masks become its input.
 
-    classifier: array [d_embed, class]; root: the manifest's folder; squashed: whether the whole picture is resized to
-    the model's input, instead of its middle; mask_pixels: see pictures.upright_mask; log: prints to the job's log
-    methods: at first those asked for, then those that the tower supports
+    classifiers: file of a dataset's classifiers; root: the manifest's folder; target: "label" or "top1", geometry:
+    "squashed" or "crop", as in the config; mask_pixels: see pictures.upright_mask; log: prints to the job's log
+    classifier: as an attribute [d_embed, class]
     """
 
-    def __init__(self, loaded, classifier, methods, root, *, batch_size, squashed, mask_pixels, log):
+    def __init__(self, loaded, classifiers, dataset, root, *, batch_size, target, geometry, mask_pixels, log):
         self.loaded, self.tower, self.log = loaded, adapt(loaded.model.visual), log
-        self.classifier = torch.from_numpy(classifier).to(loaded.device)
-        self.methods, self.root, self.batch_size = list(methods), root, batch_size
-        self.squashed, self.mask_pixels = squashed, mask_pixels
-        self.to_mask = mask_transform(loaded.preprocess, loaded.image_size, squashed)
+        self.classifiers, self.dataset, self.root, self.batch_size = classifiers, dataset, root, batch_size
+        self.classifier = torch.from_numpy(load_arrays(classifiers, "class")[0]["class"]).to(loaded.device)
+        self.by_label, self.squashed, self.mask_pixels = target == "label", geometry == "squashed", mask_pixels
+        self.to_mask = mask_transform(loaded.preprocess, loaded.image_size, self.squashed)
 
     def files(self, table):
         """ImageFiles of a table's images with their masks."""
         return ImageFiles(table, self.root, self.loaded.preprocess, self.to_mask, self.mask_pixels)
+
+    def classes(self, table):
+        """The class of each image of a table, [image]; None for the model's top-1 classes."""
+        return torch.from_numpy(class_labels(self.classifiers, table, self.dataset)[1]) if self.by_label else None
 
     def evidence(self, pictures, classes, methods):
         """images.method_evidence of a batch, {method: [image, patch]}."""
         options = {"classes": classes, "tower": self.tower, "log": self.log}
         return images.method_evidence(self.loaded.model, pictures, self.classifier, methods, **options)
 
-    def score(self, table, folder, *, classes, workers, on_bad_image, pictures_folder=None):
-        """(ArrayStream in `folder`, skipped pictures by name) of a table's images.
+    def score(self, table, methods, folder, *, workers, on_bad_image, pictures_folder=None):
+        """(ArrayStream in `folder`, the methods that the tower supports, skipped pictures by name) of a table's images.
 
-        The stream holds scores, as tables.scores_array, row and picture_id.
-        classes: of the images, [image], None for the model's top-1 classes; pictures_folder: for images.save_pictures
+        The stream holds scores, as tables.scores_array of these methods, row and picture_id.
+        pictures_folder: for images.save_pictures, of the first method
         """
-        stream, skipped, files = ArrayStream(folder), [], self.files(table)
+        stream, skipped, files, classes = ArrayStream(folder), [], self.files(table), self.classes(table)
         options = {"workers": workers, "on_bad_image": on_bad_image, "skipped": skipped}
         with (
             progress(None, "segmentation", total=len(table), unit="image") as bar,
@@ -52,26 +57,25 @@ class Segmenter:
             for rows, (pictures, masks) in batches(files, self.batch_size, **options):
                 indices, masks = filled(len(rows), self.batch_size), masks.numpy()
                 batch_classes = None if classes is None else classes[rows][indices]
-                evidence = self.evidence(pictures[indices], batch_classes, self.methods)
+                evidence = self.evidence(pictures[indices], batch_classes, methods)
                 evidence = {method: values[: len(rows)] for method, values in evidence.items()}
-                self.methods = list(evidence)
+                methods = list(evidence)
                 own = None if self.squashed else images.own_masks(files, rows, masks.shape[-2:])
                 scores = images.score_batch(evidence, self.tower.grid, masks, rows, own)
                 columns = {name: table[name].to_numpy()[rows] for name in ("row", "picture_id")}
-                stream.append({"scores": scores_array(scores, self.methods, rows)} | columns)
+                stream.append({"scores": scores_array(scores, methods, rows)} | columns)
                 if pictures_folder is not None:
-                    values = evidence[self.methods[0]]
-                    examples = images.example_arrays(files, rows, masks, values, self.tower.grid)
+                    examples = images.example_arrays(files, rows, masks, evidence[methods[0]], self.tower.grid)
                     images.save_pictures(pictures_folder, columns["row"], examples)
                 bar.update(len(rows))
-        return stream, named_skipped(skipped, table)
+        return stream, methods, named_skipped(skipped, table)
 
-    def examples(self, by_image, table, seed, *, classes):
-        """(images.example_arrays, kinds, method) of the best, the worst and random images by the first method.
+    def examples(self, by_image, table, method, seed):
+        """(images.example_arrays, kinds) of the best, the worst and random images by a method.
 
         by_image: tables.scores_table of the images of a table, whose column `row` counts the table's rows
         """
-        method, files = self.methods[0], self.files(table)
+        files, classes = self.files(table), self.classes(table)
         kinds, rows = map(list, zip(*images.choose_examples(by_image, method, seed)))
         pictures, masks = (torch.stack(tensors) for tensors in zip(*(files[row][1] for row in rows)))
         classes = [None] * len(rows) if classes is None else classes[rows].split(self.batch_size)
@@ -79,4 +83,4 @@ class Segmenter:
             self.evidence(batch, batch_classes, [method])[method]
             for batch, batch_classes in zip(pictures.split(self.batch_size), classes)
         ]
-        return images.example_arrays(files, rows, np.stack(masks), torch.cat(values), self.tower.grid), kinds, method
+        return images.example_arrays(files, rows, np.stack(masks), torch.cat(values), self.tower.grid), kinds

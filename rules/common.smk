@@ -217,6 +217,22 @@ def explanation_files(methods, ending):
     return expand(path, method=methods, ending=ending)
 
 
+# The options of the config that a method's explanations depend on; those of TextSpan depend on none.
+COMPONENT_OPTIONS = ["texts_per_pole", "threshold", "threshold_of", "texts_chosen"]
+SPARSE_OPTIONS = ["threshold", "threshold_of", "texts_per_component"]
+METHOD_OPTIONS = (
+    dict.fromkeys(["components", "weights", "random_texts"], COMPONENT_OPTIONS)
+    | dict.fromkeys(["sparse", "random_texts_sparse"], SPARSE_OPTIONS)
+    | {"sparse_coherent": [*SPARSE_OPTIONS, "coherence"]}
+)
+
+
+def method_options(methods):
+    """{method: its options in the config}."""
+    options = config["explanations"]
+    return {method: {key: options[key] for key in METHOD_OPTIONS.get(method, [])} for method in methods}
+
+
 def factor_names(wildcards):
     """Names of a dataset's factor columns."""
     return list(DATASETS[wildcards.dataset]["factors"])

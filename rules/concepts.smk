@@ -182,13 +182,14 @@ use rule table_accuracy as table_interventions with:
     log:
         "results/logs/tables/interventions.log",
     params:
-        means=["units", "images", "random", "random_low", "random_high"],
+        scores=["accuracy", "change"],
+        means=["units", "images", "variance", "random", "random_as_high", "random_variance"],
     message:
         "Table of interventions"
 
 
-# What an intervention does to each class and factor value.
-use rule table_accuracy as table_intervention_values with:
+# What an intervention does to each class and factor value. Which of them it is about matters here only.
+rule table_intervention_values:
     input:
         interventions_by_model("results/interventions/{intervention}/{model}/seed-{seed}/values.csv", seed=SEEDS),
     output:
@@ -196,11 +197,12 @@ use rule table_accuracy as table_intervention_values with:
         latex="results/tables/intervention-values.tex",
     log:
         "results/logs/tables/intervention-values.log",
+    conda:
+        ENVIRONMENT
     params:
-        scores=["before", "after", "change"],
-        means=[
-            *("images", "change_low", "change_high", "called_before"),
-            *("called_after", "cosine_before", "cosine_after"),
-        ],
+        about={name: entry["about"] for name, entry in INTERVENTIONS.items()},
+        code=code("table_intervention_values"),
     message:
         "Table of what interventions move"
+    script:
+        "../scripts/table_intervention_values.py"

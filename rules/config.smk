@@ -79,7 +79,11 @@ for entry in config["datasets"].values():
 
 MODELS, DATASETS, TEXTS, SEEDS = (config[key] for key in ("models", "datasets", "texts", "seeds"))
 METHODS, INTERVENTIONS = config["evaluation"]["methods"], config["interventions"]
-EXPLAINED_METHODS = list(dict.fromkeys([*METHODS, "components"]))  # figures and queries need components
+CONTROLS = (
+    *("components_without_text", "texts_at_random", "random_texts"),
+    *("random_texts_sparse", "random_directions"),
+)
+EXPLAINING_METHODS = [method for method in METHODS if method not in CONTROLS]  # with texts of their own
 # Entries about one picture, text or component each, with a model of their own. Their wildcards have the keys' names.
 REQUESTS = ("spatial", "queries", "neighbours")
 
@@ -116,6 +120,11 @@ for kind in (*REQUESTS, "interventions"):
 for name, entry in INTERVENTIONS.items():
     prompts = DATASETS[entry["dataset"]]["prompts"]
     check_known(f"interventions.{name}.about", entry["about"], prompts, "prompt")
+    if entry["controls"] and "concept" not in entry["edits"][-1]:
+        raise WorkflowError(
+            f"Config, interventions.{name}.controls: they are concepts to try in place of that of the last edit, which "
+            "has none; give it one, or leave the controls out."
+        )
     for number, edit in enumerate(entry["edits"]):
         key = f"Config, interventions.{name}.edits.{number}"
         if edit["do"] == "keep" and not {"heads", "components", "concept"} & set(edit):

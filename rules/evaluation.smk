@@ -1,7 +1,7 @@
 # Whether the words are right, and enough: accuracy, direct effects, recovery, labels, stability.
 TABLES = ["accuracy", "exactness", "recovery", "effects", "stability", "texts"]
 # Methods that explain principal components, whose factors are known where the manifest has them.
-COMPONENT_METHODS = [method for method in ("components", "sparse", "sparse_coherent") if method in METHODS]
+COMPONENT_METHODS = [method for method in ("components", "sparse", "sparse_coherent") if method in EXPLAINING_METHODS]
 
 
 rule tables:
@@ -90,7 +90,8 @@ rule evaluate_recovery:
     input:
         **ACTIVATIONS,
         classes="results/text/{model}/classes-{dataset}.safetensors",
-        explanations=explanation_files(METHODS, ".safetensors"),
+        texts="results/text/{model}/{texts}.safetensors",
+        explanations=explanation_files(EXPLAINING_METHODS, ".safetensors"),
     output:
         "results/evaluation/{model}/{dataset}/seed-{seed}/{texts}/recovery.csv",
     log:
@@ -103,7 +104,7 @@ rule evaluate_recovery:
         mem="8GB",
         runtime="2h",
     params:
-        methods=METHODS,
+        methods=method_options([*EXPLAINING_METHODS, *(method for method in METHODS if method in CONTROLS)]),
         budgets=config["evaluation"]["budgets"],
         last_layers=config["evaluation"]["last_layers"],
         mlps=config["evaluation"]["mlps"],
@@ -131,6 +132,7 @@ use rule table_accuracy as table_recovery with:
         "results/logs/tables/recovery.log",
     params:
         scores=["top1", "top5", "cosine", "explained_variance"],
+        means=["draws"],
     message:
         "Table of the accuracy that explanations recover"
 
@@ -191,6 +193,7 @@ use rule table_accuracy as table_labels with:
         scores=["factor_hits", "value_hits"],
         means=[
             "poles",
+            "share",
             "factor_hits_by_chance",
             "factor_hits_by_chance_95",
             "value_hits_by_chance",
@@ -202,10 +205,12 @@ use rule table_accuracy as table_labels with:
 
 rule evaluate_stability:
     input:
+        shards=shards_of,
+        basis="results/activations/{model}/basis.safetensors",
+        images=expand("results/data/{{dataset}}/seed-{seed}/images.csv", seed=SEEDS),
         components=expand(
             "results/explanations/{{model}}/{{dataset}}/seed-{seed}/{{texts}}/components.safetensors", seed=SEEDS
         ),
-        tables=expand("results/explanations/{{model}}/{{dataset}}/seed-{seed}/{{texts}}/components.parquet", seed=SEEDS),
         texts="results/text/{model}/{texts}.safetensors",
     output:
         "results/evaluation/{model}/{dataset}/{texts}-stability.csv",
@@ -213,8 +218,13 @@ rule evaluate_stability:
         "results/logs/evaluation/{model}/{dataset}/{texts}-stability.log",
     conda:
         ENVIRONMENT
+    resources:
+        mem="8GB",
+        runtime="2h",
     params:
         seeds=SEEDS,
+        options=method_options(["components"])["components"],
+        protocol=config["protocol"],
         code=code("evaluate_stability"),
     message:
         "Stability of the components of {wildcards.model} on {wildcards.dataset}"

@@ -7,35 +7,34 @@ rule explanations:
             dataset=EXPLAINED_DATASETS,
             seed=SEEDS,
             texts=TEXTS,
-            method=METHODS,
+            method=EXPLAINING_METHODS,
         ),
     localrule: True
     message:
         "All heads explained"
 
 
-# All methods at once: they read the same images and texts, and starting takes longer than most of them.
+# Methods that share their options are one job: they read the same images and texts, and starting takes longer than most
+# of them. An option that only other methods have runs none of these again.
 rule explain_heads:
     input:
         **ACTIVATIONS,
         texts="results/text/{model}/{texts}.safetensors",
     output:
-        tables=explanation_files(EXPLAINED_METHODS, ".parquet"),
-        heads=explanation_files(EXPLAINED_METHODS, "-heads.csv"),
-        directions=explanation_files(EXPLAINED_METHODS, ".safetensors"),
+        tables=explanation_files(["components", "weights"], ".parquet"),
+        heads=explanation_files(["components", "weights"], "-heads.csv"),
+        directions=explanation_files(["components", "weights"], ".safetensors"),
     log:
-        "results/logs/explanations/{model}/{dataset}/seed-{seed}/{texts}.log",
+        "results/logs/explanations/{model}/{dataset}/seed-{seed}/{texts}-components.log",
     benchmark:
-        "results/benchmarks/explanations/{model}/{dataset}/seed-{seed}/{texts}.tsv"
+        "results/benchmarks/explanations/{model}/{dataset}/seed-{seed}/{texts}-components.tsv"
     conda:
         ENVIRONMENT
     resources:
         mem="8GB",
         runtime="2h",
     params:
-        methods=EXPLAINED_METHODS,
-        options=config["explanations"],
-        budgets=config["evaluation"]["budgets"],
+        options=method_options(["components", "weights"]),
         last_layers=config["evaluation"]["last_layers"],
         protocol=config["protocol"],
         code=code("explain_heads"),
@@ -45,22 +44,36 @@ rule explain_heads:
         "../scripts/explain_heads.py"
 
 
-# A method that the config does not list, asked for by name.
-use rule explain_heads as explain_heads_by_method with:
+use rule explain_heads as explain_heads_by_textspan with:
+    output:
+        tables=explanation_files(["textspan", "textspan_paper"], ".parquet"),
+        heads=explanation_files(["textspan", "textspan_paper"], "-heads.csv"),
+        directions=explanation_files(["textspan", "textspan_paper"], ".safetensors"),
+    log:
+        "results/logs/explanations/{model}/{dataset}/seed-{seed}/{texts}-textspan.log",
+    benchmark:
+        "results/benchmarks/explanations/{model}/{dataset}/seed-{seed}/{texts}-textspan.tsv"
+    params:
+        options=method_options(["textspan", "textspan_paper"]),
+    message:
+        "TextSpan of the heads of {wildcards.model} on {wildcards.dataset}, seed {wildcards.seed}"
+
+
+use rule explain_heads as explain_heads_by_sparse_sums with:
     output:
         tables=explanation_files(["{method}"], ".parquet"),
         heads=explanation_files(["{method}"], "-heads.csv"),
         directions=explanation_files(["{method}"], ".safetensors"),
     log:
-        "results/logs/explanations/{model}/{dataset}/seed-{seed}/{texts}/{method}.log",
+        "results/logs/explanations/{model}/{dataset}/seed-{seed}/{texts}-{method}.log",
     benchmark:
-        "results/benchmarks/explanations/{model}/{dataset}/seed-{seed}/{texts}/{method}.tsv"
+        "results/benchmarks/explanations/{model}/{dataset}/seed-{seed}/{texts}-{method}.tsv"
     wildcard_constraints:
-        method=rf"(?!(?:{any_of(EXPLAINED_METHODS)})[.-])[a-z_]+",
+        method=any_of(["sparse", "sparse_coherent"]),
     params:
-        methods=lambda wildcards: [wildcards.method],
+        options=lambda wildcards: method_options([wildcards.method]),
     message:
-        "Explaining the heads of {wildcards.model} on {wildcards.dataset} by {wildcards.method}, seed {wildcards.seed}"
+        "Components of {wildcards.model} on {wildcards.dataset} by {wildcards.method}, seed {wildcards.seed}"
 
 
 rule exports:
@@ -71,7 +84,7 @@ rule exports:
             dataset=EXPLAINED_DATASETS,
             seed=SEEDS,
             texts=TEXTS,
-            algorithm=[name for name, method in ALGORITHMS.items() if method in METHODS],
+            algorithm=[name for name, method in ALGORITHMS.items() if method in EXPLAINING_METHODS],
         ),
     localrule: True
     message:

@@ -168,9 +168,10 @@ def query_files(wildcards):
 
 
 def concept_texts(wildcards):
-    """All texts of the concepts of an intervention's edits, in order."""
-    edits = INTERVENTIONS[wildcards["intervention"]]["edits"]
-    return [text for edit in edits for text in edit.get("concept", [])]
+    """All texts of the concepts of an intervention's edits, and of its controls, in order."""
+    entry = INTERVENTIONS[wildcards["intervention"]]
+    concepts = [edit.get("concept", []) for edit in entry["edits"]]
+    return [text for texts in (*concepts, *entry["controls"].values()) for text in texts]
 
 
 def embedded_content(entry):
@@ -201,9 +202,9 @@ def embedded_query(wildcards):
 
 
 def intervention_entry(wildcards):
-    """What the config says of an intervention, but for its models: another one reruns nothing."""
+    """What the outcome of an intervention depends on: not its other models, nor what it is about."""
     entry = INTERVENTIONS[wildcards.intervention]
-    return {key: value for key, value in entry.items() if key != "models"}
+    return {key: value for key, value in entry.items() if key not in ("models", "about")}
 
 
 def intervention_files(wildcards):

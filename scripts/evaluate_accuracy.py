@@ -8,6 +8,7 @@ import pandas as pd
 from clipspectra.arrays import load_arrays, save_table, split_names, with_source
 from clipspectra.contributions.stored import StoredActivations
 from clipspectra.data.datasets import class_indices
+from clipspectra.evaluation import intervals
 from clipspectra.evaluation.accuracy import ablations, group_masks, mean_ablated, zero_shot
 from clipspectra.evaluation.effects import direct_effects
 from clipspectra.jobs import job
@@ -30,8 +31,8 @@ def accuracies(predictions, table, values, dataset):
     for (ablation, factor), predicted in predictions.items():
         correct = predicted == class_indices(table, factor, values[factor], dataset)
         for group, mask in group_masks(table).items():
-            accuracy = 100 * correct[mask].mean()
-            yield {"factor": factor, "group": group, "at_mean": ablation, "images": mask.sum(), "accuracy": accuracy}
+            source = {"factor": factor, "group": group, "at_mean": ablation, "images": mask.sum()}
+            yield source | intervals.percent(correct[mask])
 
 
 if __name__ == "__main__":

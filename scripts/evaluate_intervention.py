@@ -9,15 +9,7 @@ from clipspectra.arrays import load_arrays, load_table, save_table
 from clipspectra.concepts.interventions import Intervention
 from clipspectra.concepts.outcomes import evaluate, predictions, prepare
 from clipspectra.concepts.retrieval import best_texts
-from clipspectra.concepts.tables import (
-    check_about,
-    curve,
-    role_groups,
-    settings,
-    value_changes,
-    with_images,
-    with_texts,
-)
+from clipspectra.concepts.tables import curve, role_groups, settings, value_counts, with_images, with_texts
 from clipspectra.contributions.stored import StoredActivations
 from clipspectra.data.datasets import class_indices
 from clipspectra.explanations.head import load_explanations
@@ -36,7 +28,6 @@ if __name__ == "__main__":
         classifiers, metadata = load_arrays(inputs.classes)
         classifiers = {name: classifier.astype(np.float64) for name, classifier in classifiers.items()}
         values = json.loads(metadata["values"])
-        check_about(entry["about"], values)
         labels = {factor: class_indices(images, factor, names, dataset) for factor, names in values.items()}
         roles = {"eval": stored.scored, "validation": stored.validation}
         roles = {role: inside for role, inside in roles.items() if inside.any()}
@@ -44,9 +35,10 @@ if __name__ == "__main__":
 
         pool_mean = load_arrays(inputs.texts, "features")[0]["features"].mean(0, dtype=np.float64)
         features = load_arrays(inputs.concepts)[0]["features"] if "concepts" in inputs.keys() else []
-        prepared = prepare(entry["edits"], stored, explanations, features, pool_mean, classifiers["class"])
+        text_files = features, pool_mean, classifiers["class"]
+        prepared = prepare(entry["edits"], stored, explanations, *text_files, entry["controls"])
         chosen = prepared.units[: prepared.chosen_count]
-        log(f"{len(chosen)} of {len(prepared.units)} units; random ones are drawn from {len(prepared.candidates)}")
+        log(f"{len(chosen)} of {len(prepared.units)} units; random ones are drawn from {len(prepared.variance)}")
         rng = np.random.default_rng(seed)
         outcome = evaluate(prepared, stored, explanations, classifiers["class"], labels["class"], rng)
         edited = prepared.intervention(chosen, stored)
@@ -54,7 +46,7 @@ if __name__ == "__main__":
         tables = {
             "summary": settings(prepared, outcome, groups),
             "curve": curve(outcome, groups),
-            "values": value_changes(before, after, labels, stored.scored, values, entry["about"]),
+            "values": value_counts(before, after, labels, stored.scored, values),
         }
         for name, rows in tables.items():
             save_table(snakemake.output[name], with_images(pd.DataFrame(rows), source, roles, images, groups))

@@ -1,27 +1,46 @@
 """Zero-shot accuracy that explanations of the last layers' heads recover, by number of texts per head."""
 
+import numpy as np
 import pandas as pd
 
-from clipspectra.arrays import save_table, split_names, with_source
+from clipspectra.arrays import load_arrays, save_table, split_names, with_source
 from clipspectra.contributions.stored import StoredActivations
 from clipspectra.data.datasets import class_labels
-from clipspectra.evaluation.recovery import Recovery, recovered_accuracy
+from clipspectra.evaluation.recovery import recovered_accuracy
 from clipspectra.explanations.head import load_explanations
+from clipspectra.explanations.methods import CONTROLS, DRAWS, GIVEN, explain
 from clipspectra.jobs import job
+
+
+def control_draws(control, stored, layers, text_features, *, seed, options):
+    """Explanations by a control: a list of {(layer, head): HeadExplanation}, one for each draw."""
+    draws = [{} for _ in range(DRAWS[control])]
+    for layer in layers:
+        for head, moments in enumerate(stored.fit_moments(layer)):
+            for number, explanations in enumerate(draws):
+                rng = np.random.default_rng([seed, number, layer, head])
+                explanations[layer, head] = explain(control, moments, text_features, rng=rng, options=options).stored()
+    return draws
+
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):
         params, inputs, wildcards = snakemake.params, snakemake.input, snakemake.wildcards
         stored = StoredActivations(inputs.shards, inputs.basis, inputs.images, params.protocol)
-        images = stored.images
+        images, files = stored.images, iter(inputs.explanations)
         classifier, labels = class_labels(inputs.classes, images, wildcards.dataset)
+        features = load_arrays(inputs.texts, "features")[0]["features"]
         layers = stored.layers[-params.last_layers :]
         heads = [(layer, head) for layer in layers for head in range(stored.heads)]
         tables = []
-        for method, path in zip(params.methods, inputs.explanations):
-            recovery = Recovery(load_explanations(path, heads), stored.basis, params.budgets)
-            table = recovered_accuracy(stored, recovery, layers, classifier, labels, mlps=params.mlps)
-            tables.append(with_source(table, {"method": method}))
+        for method, options in params.methods.items():
+            if method in CONTROLS:
+                draws = control_draws(method, stored, layers, features, seed=int(wildcards.seed), options=options)
+            else:
+                draws = [load_explanations(next(files), heads)]
+            table = recovered_accuracy(stored, draws, params.budgets, layers, classifier, labels, mlps=params.mlps)
+            source = {"method": method, "given": GIVEN[method], "budget": table["budget"], "draws": table["draws"]}
+            tables.append(with_source(table, source))
         source = {key: wildcards[key] for key in ("model", "dataset", "seed", "texts")}
         source["split"] = split_names(images[stored.scored])
         source |= {"layers": f"{layers[0]}–{layers[-1]}", "mlps": params.mlps}

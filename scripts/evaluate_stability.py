@@ -1,51 +1,80 @@
-"""How stable components and their texts are over seeds, and over two halves of the text pool."""
+"""How stable components and their texts are: on disjoint images, over seeds, and over two halves of the text pool."""
 
-import json
 from itertools import combinations
 
 import numpy as np
 import pandas as pd
 
-from clipspectra.arrays import load_arrays, load_table, save_table, with_source
-from clipspectra.evaluation.stability import compare_components, compare_halves
+from clipspectra.arrays import load_arrays, save_table, with_source
+from clipspectra.contributions.stored import EMBEDDING, StoredActivations
+from clipspectra.evaluation.stability import by_chance, compare_components, compare_halves
 from clipspectra.explanations.head import load_explanations
+from clipspectra.explanations.spectral import explain_components
 from clipspectra.jobs import job, progress
 
 
-def pole_texts(path, indices):
-    """{(layer, head): indices of the best texts of each component's top and bottom pole [rank, 2]}.
+def half_components(stored, texts, options, rng):
+    """{(layer, head): components of each disjoint half of the fit images}, and how many images are in the smaller."""
+    halves = np.array_split(rng.permutation(np.flatnonzero(stored.fit)), 2)
+    components, numbers = {}, np.arange(len(stored.fit))
+    for layer in progress([*stored.layers, EMBEDDING], "halves of the images", unit="layer"):
+        moments = zip(*(stored.moments(layer, np.isin(numbers, half)) for half in halves))
+        for number, of_halves in enumerate(moments):
+            head = EMBEDDING if layer == EMBEDDING else number
+            components[layer, head] = [explain_components(half, texts, **options).components for half in of_halves]
+    return components, min(map(len, halves))
 
-    indices: {text: its index in the text pool}
-    """
-    table = load_table(path)
-    table = table[table["place"] == 0].assign(text=table["text"].map(indices))
-    wide = table.pivot(index=["layer", "head", "component"], columns="pole", values="text")[["top", "bottom"]]
-    return {key: rows.to_numpy() for key, rows in wide.groupby(level=["layer", "head"])}
+
+def overlap(first, second):
+    """Share of images, in %, of the smaller of two sets that are in the other too."""
+    return 100 * len(first & second) / min(len(first), len(second))
 
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):
-        wildcards, seeds = snakemake.wildcards, snakemake.params.seeds
-        pool, metadata = load_arrays(snakemake.input.texts, "features")
-        features = pool["features"].astype(np.float64)
-        features = features - features.mean(0)
-        features /= np.linalg.norm(features, axis=1, keepdims=True)
-        indices = {text: index for index, text in enumerate(json.loads(metadata["texts"]))}
-        explanations = [load_explanations(path) for path in snakemake.input.components]
-        texts = [pole_texts(path, indices) for path in snakemake.input.tables]
+        inputs, params, wildcards = snakemake.input, snakemake.params, snakemake.wildcards
+        texts = load_arrays(inputs.texts, "features")[0]["features"].astype(np.float64)
+        texts -= texts.mean(0)
+        seeds = params.seeds
+        stored = [StoredActivations(inputs.shards, inputs.basis, images, params.protocol) for images in inputs.images]
+        fit = [set(images.images.loc[images.fit, "image_sha256"]) for images in stored]
+        components = [
+            {unit: explanation.components for unit, explanation in load_explanations(path).items()}
+            for path in inputs.components
+        ]
+        compared = [
+            ("seeds", f"{seeds[a]} and {seeds[b]}", min(len(fit[a]), len(fit[b])), overlap(fit[a], fit[b]), a, b)
+            for a, b in combinations(range(len(seeds)), 2)
+        ]
+        of_seed, first_fit = f"seed {seeds[0]}", int(stored[0].fit.sum())
+        if first_fit >= 4:  # two images a half at least
+            halves, half_images = half_components(stored[0], texts, params.options, np.random.default_rng(seeds[0]))
+            first, second = ({unit: pair[half] for unit, pair in halves.items()} for half in (0, 1))
+            compared.insert(
+                0, ("disjoint halves of the fit images", of_seed, half_images, 0.0, len(seeds), len(seeds) + 1)
+            )
+            components += [first, second]
         rows = []
-        for layer, head in progress(explanations[0], "stability", unit="head"):
-            place = {"layer": layer, "head": head}
-            components = [by_head[layer, head].components for by_head in explanations]  # one entry per seed
-            poles = [by_head.get((layer, head)) for by_head in texts]
-            for a, b in combinations(range(len(seeds)), 2):
-                if min(len(components[a]), len(components[b])):
-                    measures = compare_components(components[a], components[b], poles[a], poles[b], features)
-                    rows.append(place | {"compared": "seeds", "which": f"{seeds[a]} and {seeds[b]}"} | measures)
-            if len(components[0]):
-                rng = np.random.default_rng([seeds[0], layer + 1, head + 1])
-                measures = compare_halves(components[0], features, rng)
-                rows.append(place | {"compared": "halves of the pool", "which": f"seed {seeds[0]}"} | measures)
+        for unit in progress(components[0], "stability", unit="head"):
+            place = dict(zip(("layer", "head"), unit))
+            rng = np.random.default_rng([seeds[0], *(number + 1 for number in unit)])
+            for what, which, images, shared, a, b in compared:
+                pair = [components[number][unit] for number in (a, b)]
+                if min(map(len, pair)):
+                    measures = compare_components(*pair, texts)
+                    measures |= by_chance(
+                        lambda turned, first=pair[0]: compare_components(first, turned, texts), pair[1], rng
+                    )
+                    rows.append(
+                        place | {"compared": what, "which": which, "images": images, "overlap": shared} | measures
+                    )
+            if len(own := components[0][unit]):
+                pools = np.array_split(rng.permutation(len(texts)), 2)
+                measures = compare_halves(own, own, texts, pools)
+                measures |= by_chance(
+                    lambda turned, own=own, pools=pools: compare_halves(own, turned, texts, pools), own, rng
+                )
+                place |= {"compared": "halves of the pool", "which": of_seed, "images": first_fit, "overlap": 100.0}
+                rows.append(place | measures)
         source = {key: wildcards[key] for key in ("model", "dataset", "texts")}
-        source["fit_images"] = load_arrays(snakemake.input.components[0], "mean.-1.-1")[1]["fit_images"]
         save_table(snakemake.output[0], with_source(pd.DataFrame(rows), source))

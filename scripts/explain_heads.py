@@ -1,4 +1,4 @@
-"""Every head, and the whole embedding, explained by all methods: their texts, and the directions that these span."""
+"""Every head, and the whole embedding, explained by some methods: their texts, and the directions that these span."""
 
 import json
 
@@ -16,10 +16,11 @@ from clipspectra.jobs import job, progress
 ALL_LAYER_METHODS = ("components", "weights")
 
 
-def explain_layers(stored, layers_of_methods, text_features, *, seed, budget, options):
+def explain_layers(stored, layers_of_methods, text_features, options):
     """(method, layer, head, HeadExplanation) of every head, and of the whole embedding as layer and head -1.
 
-    layers_of_methods: {method: the layers it explains}. The images are read once for all methods.
+    layers_of_methods: {method: the layers it explains}; options: {method: its options of `explain`}. The images are
+    read once for all methods.
     """
     for layer in progress([*stored.layers, EMBEDDING], "explaining", unit="layer"):
         methods = [method for method, layers in layers_of_methods.items() if layer in layers or layer == EMBEDDING]
@@ -30,9 +31,12 @@ def explain_layers(stored, layers_of_methods, text_features, *, seed, budget, op
         for number, (moments, weights) in enumerate(zip(all_moments, all_weights)):
             head = EMBEDDING if layer == EMBEDDING else number
             for method in methods:
-                settings = {"rng": np.random.default_rng([seed, layer + 1, number]), "options": options}
-                explanation = explain(method, moments, text_features, budget=budget, weights=weights, **settings)
-                yield method, layer, head, explanation
+                yield (
+                    method,
+                    layer,
+                    head,
+                    explain(method, moments, text_features, weights=weights, options=options[method]),
+                )
 
 
 def note(rank):
@@ -47,17 +51,16 @@ if __name__ == "__main__":
         params, inputs, wildcards = snakemake.params, snakemake.input, snakemake.wildcards
         stored = StoredActivations(inputs.shards, inputs.basis, inputs.images, params.protocol)
         pool, metadata = load_arrays(inputs.texts, "features")
-        texts = np.array([*json.loads(metadata["texts"]), ""], object)  # -1: no text
+        texts, methods = np.array(json.loads(metadata["texts"]), object), list(params.options)
         if params.last_layers > len(stored.layers):
             raise InputError(
                 f"evaluation.last_layers is {params.last_layers}, but only {len(stored.layers)} layers are stored; "
                 "lower it, or keep more under activations.layers."
             )
-        layers = dict.fromkeys(params.methods, stored.layers[-params.last_layers :])
+        layers = dict.fromkeys(methods, stored.layers[-params.last_layers :])
         layers |= {method: stored.layers for method in ALL_LAYER_METHODS if method in layers}
-        settings = {"seed": int(wildcards.seed), "budget": max(params.budgets), "options": params.options}
-        explanations, tables, heads = ({method: kind() for method in layers} for kind in (dict, list, list))
-        for method, layer, head, explanation in explain_layers(stored, layers, pool["features"], **settings):
+        explanations, tables, heads = ({method: kind() for method in methods} for kind in (dict, list, list))
+        for method, layer, head, explanation in explain_layers(stored, layers, pool["features"], params.options):
             unit, rank = {"layer": layer, "head": head}, explanation.rank
             tables[method].append(explanation.table.assign(text=texts[explanation.table["text"]], **unit))
             heads[method].append(unit | {"rank": rank, "directions": len(explanation.steps), "note": note(rank)})
@@ -65,7 +68,7 @@ if __name__ == "__main__":
         metadata = {key: wildcards[key] for key in ("model", "dataset", "seed", "texts")}
         metadata |= {"fit_images": int(np.sum(stored.fit)), "sha256": stored.sha256, "code": params.code}
         metadata |= versions("numpy", "scipy")
-        outputs = zip(params.methods, snakemake.output.tables, snakemake.output.heads, snakemake.output.directions)
+        outputs = zip(methods, snakemake.output.tables, snakemake.output.heads, snakemake.output.directions)
         for method, table_path, heads_path, directions_path in outputs:
             table = pd.concat(tables[method], ignore_index=True)
             save_table(table_path, table[["layer", "head", *table.columns.drop(["layer", "head"])]])

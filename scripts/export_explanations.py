@@ -11,7 +11,7 @@ import numpy as np
 from clipspectra.arrays import atomic_write, load_arrays, load_table
 from clipspectra.contributions.stored import EMBEDDING, StoredActivations
 from clipspectra.data.datasets import class_labels
-from clipspectra.evaluation.recovery import Recovery, recovered_accuracy
+from clipspectra.evaluation.recovery import recovered_accuracy
 from clipspectra.explanations.exports import export_lines
 from clipspectra.explanations.head import load_explanations
 from clipspectra.jobs import job
@@ -26,8 +26,8 @@ if __name__ == "__main__":
         text_mean = load_arrays(inputs.texts, "features")[0]["features"].astype(np.float64).mean(0)
         images = stored.images
         classifier, labels = class_labels(inputs.classes, images, wildcards.dataset)
-        recovery = Recovery(explanations, stored.basis, [len(text_mean)])  # d_embed texts: all that a head has
-        table = recovered_accuracy(stored, recovery, layers, classifier, labels, mlps="kept")
+        all_texts = [len(text_mean)]  # d_embed texts: all that a head has
+        table = recovered_accuracy(stored, [explanations], all_texts, layers, classifier, labels, mlps="kept")
         accuracy = table["top1"].iloc[0]
         texts = load_table(inputs.table)
         lines = export_lines(explanations, texts, wildcards.algorithm, text_mean=text_mean, accuracy=accuracy)

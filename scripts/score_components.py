@@ -8,6 +8,7 @@ from clipspectra.contributions.stored import StoredActivations
 from clipspectra.evaluation.accuracy import component_scores, eta_squared, extreme_values
 from clipspectra.evaluation.labels import factor_vocabulary, hit_rates
 from clipspectra.explanations.head import load_explanations
+from clipspectra.explanations.methods import GIVEN
 from clipspectra.jobs import job, progress
 
 POLE_IMAGES = 8
@@ -57,5 +58,6 @@ if __name__ == "__main__":
             vocabulary, rates = factor_vocabulary(stored.images, params.factors), []
             for method, path in zip(params.methods, inputs.explanations):
                 rng = np.random.default_rng(int(wildcards.seed))
-                rates.append(with_source(hit_rates(load_table(path), factors, vocabulary, rng=rng), {"method": method}))
+                hits = hit_rates(load_table(path), factors, vocabulary, rng=rng)
+                rates.append(with_source(hits, {"method": method, "given": GIVEN[method]}))
             save_table(snakemake.output.labels, with_source(pd.concat(rates, ignore_index=True), source))

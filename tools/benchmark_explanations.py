@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from clipspectra.contributions.moments import Moments, Reduced
-from clipspectra.evaluation.recovery import Recovery
+from clipspectra.evaluation.recovery import Frame, rebuild
 from clipspectra.explanations.methods import explain
 from clipspectra.explanations.textspan import text_span
 
@@ -69,7 +69,7 @@ def explanation_memory(head_count, text_count):
     rng = np.random.default_rng(0)
     texts, head = rng.normal(size=(text_count, D_EMBED)).astype(np.float32), random_head(1000, rng)
     moments = Moments.from_data(head)
-    explanations = [explain("components", moments, texts, budget=STEPS, rng=rng) for _ in range(head_count)]
+    explanations = [explain("components", moments, texts, rng=rng) for _ in range(head_count)]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
     print(json.dumps({"heads": len(explanations), "MiB": peak}))
 
@@ -103,15 +103,17 @@ def main():
     for method in ("components", "textspan", "sparse", "sparse_coherent"):
         start = time.perf_counter()
         for number in tqdm(range(arguments.heads), desc=method, leave=False):
-            explanations[method, number] = explain(method, Moments.from_data(head), texts, budget=STEPS, rng=rng)
+            explanations[method, number] = explain(method, Moments.from_data(head), texts)
         seconds[method] = time.perf_counter() - start
     prefix, note = f"{arguments.heads} heads: ", "dense: extrapolated from one head"
     print_row(prefix + "components with texts", seconds["components"], reference, note)
-    print_row(prefix + "TextSpan with all budgets", seconds["textspan"], None)
+    print_row(prefix + "TextSpan to its end", seconds["textspan"], None)
     print_row(prefix + "sparse sums of 5 texts", seconds["sparse"], None)
     print_row(prefix + "sparse coherent sums", seconds["sparse_coherent"], None)
-    recovery = Recovery({(0, 0): explanations["textspan", 0]}, head.basis[None, None], [0, 5, *range(10, 81, 10)])
-    seconds = timed(lambda: recovery.rebuilt(0, head.q[:1000, None])) * arguments.heads
+    rebuilt_heads = {number: explanations["textspan", number] for number in range(arguments.heads)}
+    frames = {number: Frame(head.basis, head.dense().mean(0)) for number in rebuilt_heads}
+    coordinates = {number: frame.coordinates(head.q[:1000]) for number, frame in frames.items()}
+    seconds = timed(lambda: rebuild(rebuilt_heads, frames, coordinates, [0, 5, *range(10, 81, 10)]))
     print_row(f"{arguments.heads} heads rebuilt at 10 budgets, 1,000 images", seconds, None)
     return None
 

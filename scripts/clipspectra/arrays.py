@@ -13,6 +13,7 @@ import pandas as pd
 from safetensors import safe_open
 
 ROWS = 1000  # of large arrays in memory at a time
+P_VALUES = ("p", "p_holm")  # columns of tests
 # Columns of names, whatever they look like.
 NAMES = ("image", "mask", "class", "group", "split", "text", "opposite", "topic", "name", "value", "seeds")
 
@@ -126,17 +127,20 @@ def save_table(path, table):
 
 
 def save_latex(path, table):
-    """Write a pandas table for a paper: each column "x" with its "x_sd" as mean ± sd, two digits."""
+    """Write a pandas table for a paper, two digits: "x" with its interval, "x_low" to "x_high", or with its "x_sd"."""
     shown = {}
     for name, values in table.items():
-        if name.endswith("_sd") and name[:-3] in table:
+        if name.endswith(("_low", "_high")) or (name.endswith("_sd") and f"{name[:-3]}_low" not in table):
             continue
         if pd.api.types.is_float_dtype(values):
-            spread = table.get(f"{name}_sd")
-            values = [
-                "" if np.isnan(value) else f"{value:.2f}" + (f" ± {spread.iloc[row]:.2f}" if spread is not None else "")
-                for row, value in enumerate(values)
-            ]
+            notes = [""] * len(table)
+            if f"{name}_low" in table:
+                bounds = zip(table[f"{name}_low"], table[f"{name}_high"])
+                notes = ["" if np.isnan(low) else f" [{low:.2f}, {high:.2f}]" for low, high in bounds]
+            elif f"{name}_sd" in table:
+                notes = ["" if np.isnan(spread) else f" ± {spread:.2f}" for spread in table[f"{name}_sd"]]
+            digits = 4 if name in P_VALUES else 2
+            values = ["" if np.isnan(value) else f"{value:.{digits}f}{note}" for value, note in zip(values, notes)]
         shown[name.replace("_", " ")] = values
     text = pd.DataFrame(shown).to_latex(index=False, escape=True)
     with atomic_write(path) as part:
@@ -146,15 +150,20 @@ def save_latex(path, table):
 def over_seeds(table, scores, means=()):
     """One row for each combination of the other columns: mean and sample sd over seeds of scores, the mean of means.
 
-    The number of images, where a seed may lack unreadable ones, is a mean too and keeps its place.
+    The bounds of intervals, "x_low" and "x_high", are averaged; of p values the largest counts, so that what they show
+    holds for every seed. The sd of one seed is blank. The number of images, where a seed may lack unreadable ones, is a
+    mean too and keeps its place.
     """
-    keys = [column for column in table.columns if column not in {"seed", "images", *scores, *means}]
+    bounds = [column for column in table.columns if column.endswith(("_low", "_high"))]
+    values = {*scores, *means, *bounds, *P_VALUES}
+    keys = [column for column in table.columns if column not in {"seed", "images", *values}]
     grouped = table.groupby(keys, sort=False, dropna=False)
     summary = {"seeds": grouped["seed"].agg(lambda seeds: ", ".join(map(str, sorted(set(seeds)))))}
-    for score in scores:
-        summary[score] = grouped[score].mean()
-        summary[f"{score}_sd"] = grouped[score].std().fillna(0)
-    summary |= {name: grouped[name].mean() for name in means}
+    for column in (column for column in table.columns if column in values):
+        summary[column] = grouped[column].agg("max" if column in P_VALUES else "mean")
+        if column in scores:
+            summary |= {name: grouped[name].mean() for name in (f"{column}_low", f"{column}_high") if name in bounds}
+            summary[f"{column}_sd"] = grouped[column].std()
     summary = pd.DataFrame(summary).reset_index()
     if "images" in table.columns and "images" not in means:
         images = grouped["images"].mean().to_numpy()
@@ -174,7 +183,10 @@ def split_names(images):
 
 
 def load_table(path, numbers=()):
-    """Read a table that save_table wrote. Names stay text, a class "007" or "NA" too; `numbers` may be blank."""
+    """Read a table that save_table wrote. Names stay text, a class "007" or "NA" too.
+
+    Numbers may be blank in the columns `numbers`, and in those of intervals, deviations and tests.
+    """
     if str(path).endswith(".parquet"):
         return pd.read_parquet(path)
     with open(path, encoding="utf-8") as file:
@@ -182,6 +194,7 @@ def load_table(path, numbers=()):
     texts = [*NAMES, *(column for column in header if column.startswith(("high_", "low_")))]  # values of factors
     if {"image", "label", "class", "split"} <= set(header):  # of a manifest, whose factors are texts too
         texts = [column for column in header if column not in ("label", "row")]
+    numbers = [*numbers, *P_VALUES, *(column for column in header if column.endswith(("_low", "_high", "_sd")))]
     return pd.read_csv(
         path, keep_default_na=False, dtype=dict.fromkeys(texts, str), na_values={name: [""] for name in numbers}
     )

@@ -29,9 +29,12 @@ def save_images(path, roles):
     return picture_ids(digests)
 
 
-def stored_small(folder, *, dtype=torch.float64, first=0, roles=ROLES):
-    """stored: StoredActivations of two shards, heads of layers from `first` on; exact: their dense Contributions;
-    told: {(layer, head): HeadExplanation} with all components, in float64; model; images"""
+def stored_small(folder, *, dtype=torch.float64, first=0, roles=ROLES, store=None):
+    """stored: StoredActivations of two shards (z as the type `store`), heads of layers from `first` on
+
+    exact: their dense Contributions; told: {(layer, head): HeadExplanation} with all components, in float64; model;
+    images
+    """
     model = small("ViT", dtype)
     images = pictures(model, IMAGES, dtype)
     batch, tower, paths = activations(model, images), adapt(model.visual), []
@@ -45,6 +48,7 @@ def stored_small(folder, *, dtype=torch.float64, first=0, roles=ROLES):
         if first:
             arrays["early"] = heads_sum(batch.z[rows, :first], batch.scalars[rows], basis[:first])
         arrays = {name: tensor.numpy() for name, tensor in arrays.items()}
+        arrays["z"] = arrays["z"].astype(store or arrays["z"].dtype)
         arrays |= {"row": np.arange(IMAGES)[rows], "picture_id": ids[rows]}
         paths.append(folder / f"{shard}.safetensors")
         save_arrays(paths[-1], arrays, {"first_layer": first})

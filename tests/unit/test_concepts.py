@@ -17,10 +17,13 @@ from clipspectra.concepts.interventions import Intervention
 from clipspectra.concepts.outcomes import (
     Outcome,
     PreparedIntervention,
+    evaluate,
+    matched_units,
     predictions,
-    random_candidates,
+    prepare,
     select_units,
     unit_counts,
+    variances,
 )
 from clipspectra.concepts.tables import (
     accuracy,
@@ -29,10 +32,11 @@ from clipspectra.concepts.tables import (
     role_groups,
     settings,
     value_changes,
+    value_counts,
     with_images,
     with_texts,
 )
-from clipspectra.evaluation.accuracy import accuracy_change
+from clipspectra.evaluation.intervals import change
 from clipspectra.figures.concepts import edit_labels, neighbours_title, query_title, scores_note
 
 rng = np.random.default_rng(7)
@@ -46,10 +50,11 @@ def study(tmp_path_factory):
     return small
 
 
-def test_the_components_of_a_head_hold_its_variance(study):
-    shares = study.table.groupby(["layer", "head"])["share_of_head"].sum()
-    assert len(shares) == 12
-    np.testing.assert_allclose(shares, 1, atol=1e-9)
+def test_the_components_of_all_heads_hold_their_variance(study):
+    assert study.table["variance"].sum() == pytest.approx(100)
+    heads = study.exact.heads.numpy()[study.stored.fit].var(0).sum(2)  # [layer, head]
+    shares = study.table.groupby(["layer", "head"])["variance"].sum().to_numpy()
+    np.testing.assert_allclose(shares, 100 * heads.ravel() / heads.sum(), atol=1e-9)
 
 
 @pytest.mark.parametrize("ranking", ["evidence", "sway"])
@@ -74,8 +79,18 @@ def test_shares_are_those_of_dense_contributions(study, ranking):
     assert heads.sum() + rest == pytest.approx(1, abs=1e-9)  # and all parts to the whole
     row = table.iloc[17]
     direction = study.told[row["layer"], row["head"]].components[int(row["component"])]
-    assert row["concept"] == pytest.approx(((directions @ direction) ** 2).mean())
-    assert row["classes"] == pytest.approx(((classes @ direction) ** 2).mean())
+    assert row["concept"] == pytest.approx(((directions @ direction) ** 2).sum() / (directions**2).sum())
+    assert row["classes"] == pytest.approx(((classes @ direction) ** 2).sum() / (classes**2).sum())
+
+
+def test_averaging_prompts_changes_no_components(study):
+    """Texts that differ less because more prompts were averaged lie along the same components."""
+    directions = concept_directions(TEXTS, None)
+    one = concept_shares(study.table, study.stored, study.told, directions, CLASSIFIER, "evidence")
+    mean = CLASSIFIER.mean(1, keepdims=True)
+    averaged = concept_shares(study.table, study.stored, study.told, directions, 0.1 * (CLASSIFIER - mean), "evidence")
+    pd.testing.assert_frame_equal(concept_components(one), concept_components(averaged))
+    assert len(concept_components(one, 2.0)) < len(concept_components(one)) < len(concept_components(one, 0.5))
 
 
 def test_the_direction_of_one_text_is_from_the_pools_mean():
@@ -87,6 +102,8 @@ def test_the_rule_counts_what_holds_the_share():
     table = concept_components(table)
     assert table["share"].tolist() == [0.5, 0.3, 0.1]
     np.testing.assert_allclose(table["held"], [5 / 9, 8 / 9, 1])
+    np.testing.assert_allclose(table["held_of_heads"], [5 / 11, 8 / 11, 9 / 11])
+    np.testing.assert_allclose(table["held_of_all"], [0.5, 0.8, 0.9])
     assert [number_for_share(table, share) for share in (0.5, 0.8, 0.9, 1.0)] == [1, 2, 3, 3]
     assert number_for_share(table, 0.9, 2) == 2
     with pytest.raises(InputError, match="4 components are asked for, but only 3 carry the concept"):
@@ -97,14 +114,47 @@ def test_the_rule_counts_what_holds_the_share():
 
 def test_random_units_are_drawn_from_those_not_held_at_their_mean(study):
     before = Intervention().edited({"do": "remove", "all_but_last": 1}, [], study.stored)
-    assert random_candidates({"heads": []}, before, study.table) == [(2, head) for head in range(4)]
-    candidates = random_candidates({"components": []}, before, study.table)
-    assert {unit[0] for unit in candidates} == {2}
-    assert len(candidates) == ((study.table["layer"] == 2) & (study.table["share_of_head"] >= 0.01)).sum()
-    assert random_candidates({"mlps": True}, before, study.table) == []
+    assert list(variances({"heads": []}, before, study.table)) == [(2, head) for head in range(4)]
+    assert {unit[0] for unit in variances({"components": []}, before, study.table)} == {2}
+    assert variances({"mlps": True}, before, study.table) == {}
     edit = {"do": "remove", "heads": [[2, 1], [0, 3]]}
     units, chosen_count, table = select_units(edit, study.table, study.stored, study.told, [], None, CLASSIFIER)
     assert (units, chosen_count, len(table)) == ([(2, 1), (0, 3)], 2, 2)
+
+
+def test_random_units_have_the_variance_of_their_counterparts():
+    """Of 300 units whose variances span five orders of magnitude; each counterpart is drawn as often as its like."""
+    variance = {(0, 0, number): value for number, value in enumerate(10 ** rng.uniform(-4, 1, 300))}
+    units = [list(variance)[number] for number in rng.permutation(300)[:30]]
+    draws = [matched_units(units, variance, rng) for _ in range(400)]
+    ratios = np.log10([[variance[drawn] / variance[unit] for unit, drawn in zip(units, draw)] for draw in draws])
+    assert np.abs(ratios).max() < 0.6
+    assert np.abs(ratios.mean()) < 0.02
+    assert all(len(set(draw)) == 30 for draw in draws)
+    # Each is drawn from its 10 nearest: itself, and 9 of which every tenth is the counterpart of another one.
+    assert np.mean([len(set(draw) & set(units)) for draw in draws]) == pytest.approx(30 * 0.19, abs=1)
+    assert sorted(matched_units(list(variance), variance, rng)) == sorted(variance)
+
+
+def test_random_units_show_what_the_rule_is_worth(study):
+    """A concept's units are no better than chance where the labels are drawn at random."""
+    prepared = prepare(
+        [{"do": "remove", "concept": ["a", "b", "c"], "rank_by": "evidence", "share": 0.8, "number": None}],
+        *(study.stored, study.told, [*TEXTS, *rng.normal(size=(2, 24))], np.zeros(24), CLASSIFIER),
+        {"other": ["d", "e"]},
+    )
+    names = ["edited, concept > 0.5 × classes", "edited, concept > 2 × classes", "control: other"]
+    assert list(prepared.alternatives) == names
+    assert prepared.variance_of(list(prepared.variance)) == pytest.approx(100)
+    reached = []
+    for _ in range(12):
+        outcome = evaluate(prepared, study.stored, study.told, CLASSIFIER, rng.integers(0, 4, 40), rng)
+        rows = pd.DataFrame(settings(prepared, outcome, {"eval": {"all": np.ones(40, bool)}})).set_index("setting")
+        edited = rows.loc["edited"]
+        assert edited["random_variance"] == pytest.approx(edited["variance"], rel=0.35)
+        assert rows.loc[names, "random"].isna().all()
+        reached.append(edited["random_as_high"])
+    assert 20 < np.mean(reached) < 90
 
 
 def test_accuracy_by_group_and_the_worst():
@@ -127,19 +177,6 @@ def test_missing_and_empty_groups_are_named():
         role_groups(manifest, roles, manifest.assign(group=["a", "b", "worst", "a"]), True, "birds")
 
 
-def test_the_interval_of_matched_pairs_has_a_width_even_without_change():
-    before = np.array([1, 1, 1, 0] * 50, bool)
-    middle, low, high = accuracy_change(before, before)
-    assert low < middle == 0 < high < 1.5
-    assert accuracy_change(before | True, before | True)[1:] == (pytest.approx(-1.96 / 2.02, abs=0.01), 0)
-    after = before.copy()
-    after[:6] = True
-    after[8:11] = False
-    middle, low, high = accuracy_change(before, after)
-    assert middle == pytest.approx(100 * (after.mean() - before.mean()))
-    assert low < middle < high
-
-
 def test_values_that_change_and_values_that_stay(study):
     """Two factors before and after: without an edit nothing changes; the values the edit targets are marked."""
     classifiers = {"class": CLASSIFIER, "size": rng.normal(size=(24, 2))}
@@ -151,15 +188,23 @@ def test_values_that_change_and_values_that_stay(study):
     np.testing.assert_array_equal(before["size"][0], (whole @ classifiers["size"]).argmax(1))
     text = CLASSIFIER.T[labels["class"]]
     np.testing.assert_allclose(before["class"][1], (whole * text).sum(1), atol=1e-9)
-    rows = pd.DataFrame(value_changes(before, before, labels, scored, values, {})).set_index(["factor", "value"])
+    nothing = pd.DataFrame(value_counts(before, before, labels, scored, values))
+    rows = value_changes(nothing, {}).set_index(["factor", "value"])
     assert (rows["change"] == 0).all()
-    rows = pd.DataFrame(value_changes(before, after, labels, scored, values, {"class": ["b"]}))
-    rows = rows.set_index(["factor", "value"])
+    assert (rows["change_low"] < 0).all()  # no change in a few images does not show that there is none
+    counts = pd.DataFrame(value_counts(before, after, labels, scored, values)).assign(model="m")
+    rows = value_changes(counts[["model", *counts.columns[:-1]]], {"class": ["b"]}).set_index(["factor", "value"])
     assert rows.index[rows["meant"] == "yes"].tolist() == [("class", "b")]
     others = scored & (labels["class"] != 1)
     share = (after["class"][0] == labels["class"])[others].mean()
     assert rows.loc[("class", "all others"), "after"] == pytest.approx(100 * share)
+    row = rows.loc[("class", "all")]
+    whole_change = change(*((value == labels["class"])[scored] for value, _ in (before["class"], after["class"])))
+    assert row[list(whole_change)].tolist() == pytest.approx(list(whole_change.values()))
+    assert row["cosine_after"] == pytest.approx(after["class"][1][scored].mean())
+    assert rows.loc[("class", "b"), "called_after"] == pytest.approx(100 * (after["class"][0][scored] == 1).mean())
     assert rows.loc[("size", "all"), "images"] == scored.sum()
+    assert rows["p_holm"].isna().sum() == 3  # sums are not tested beside their values
 
 
 def test_settings_and_curve_of_an_outcome():
@@ -173,7 +218,7 @@ def test_settings_and_curve_of_an_outcome():
     chosen = {0: np.array([0, 0, 1, 0], bool), 1: np.array([1, 0, 1, 1], bool), 2: np.array([1, 1, 0, 0], bool)}
     draws = {0: np.array([chosen[0]] * 2), 1: np.array([[1, 1, 0, 0], [0, 0, 0, 0]], bool)}
     outcome = Outcome(chosen[0], chosen[0], chosen, draws, [0, 1, 2])
-    prepared = PreparedIntervention(Intervention(), {}, [(0, 0), (0, 1)], 2, [(1, 0)], 2, None)
+    prepared = PreparedIntervention(Intervention(), {}, [(0, 0), (0, 1)], 2, {(0, 0): 2.0, (0, 1): 1.0}, 2, None)
     table = pd.DataFrame(settings(prepared, outcome, groups)).set_index(["role", "setting", "group"])
     names = ["as it is", "before the last edit", "edited", "best number, by validation labels"]
     assert table.loc["eval"].index.tolist() == [(name, "all") for name in names]
@@ -181,6 +226,11 @@ def test_settings_and_curve_of_an_outcome():
     assert table.loc["eval"]["accuracy"].tolist() == [0, 0, 100, 50]
     assert table.loc[("eval", names[3], "all"), "random"] == 50
     assert np.isnan(table.loc[("eval", "edited", "all"), "random"])
+    assert table.loc["eval", "variance"].tolist() == [0, 0, 3, 2]
+    assert table.loc[("eval", names[3], "all"), "random_as_high"] == pytest.approx(100 * 2 / 3)
+    assert table.loc[("eval", "edited", "all"), ["change", "p"]].tolist() == [100, 0.5]  # two images, both gained
+    assert table.loc[("validation", "edited", "worst"), "change"] == 0  # of b, of a after it: other images
+    assert np.isnan(table.loc[("validation", "edited", "worst"), "p"])
     rows = pd.DataFrame(curve(outcome, groups)).set_index(["role", "units", "group"])
     assert rows.loc[("validation", 1, "worst"), "accuracy"] == 100
     assert len(rows) == 3 * (1 + 4)
@@ -210,11 +260,9 @@ def test_units_are_named_by_the_texts_of_their_components():
 
 
 def test_the_values_an_intervention_is_about_must_exist():
-    check_about({"class": ["a"]}, {"class": ["a", "b"]})
-    with pytest.raises(InputError, match="about class 'z', but its values are a, b"):
-        check_about({"class": ["z"]}, {"class": ["a", "b"]})
-    with pytest.raises(InputError, match="about 'hue', but there are prompts for class"):
-        check_about({"hue": ["z"]}, {"class": ["a", "b"]})
+    check_about({"class": ["a"]}, {"class": ["a", "b"]}, "mine")
+    with pytest.raises(InputError, match=r"interventions.mine.about: there is no class 'z'; known: a, b"):
+        check_about({"class": ["z"]}, {"class": ["a", "b"]}, "mine")
 
 
 def test_the_steps_between_unit_counts_grow():

@@ -31,10 +31,10 @@ def test_ablations_hold_parts_at_their_mean():
     masks = ablations(names)
     assert list(masks)[:3] == ["none", "MLPs", "MLPs and heads of layer 0"]
     np.testing.assert_allclose(mean_ablated(parts, means, masks["none"]), parts.sum(1))
-    expected = parts[:, 1:4].sum(1) + means[0] + means[4:].sum(0)  # heads of layers 1 and 2, and x_0
+    expected = parts[:, 1:3].sum(1) + means[0] + means[3:].sum(0)  # heads of layers 1 and 2; x_0 counts as an MLP
     np.testing.assert_allclose(mean_ablated(parts, means, masks["MLPs and heads of layer 0"]), expected)
     ablated = mean_ablated(parts, means, masks["MLPs and all heads"])
-    np.testing.assert_allclose(ablated - parts[:, layers], np.tile(ablated[0] - parts[0, layers], (4, 1)))
+    np.testing.assert_allclose(ablated, np.tile(means.sum(0), (4, 1)))
 
 
 def test_ablations_of_the_last_layers_and_of_self_attention():
@@ -42,14 +42,14 @@ def test_ablations_of_the_last_layers_and_of_self_attention():
     masks = {ablation: "".join(map(str, mask.astype(int))) for ablation, mask in ablations(names).items()}
     assert masks == {
         "none": "00000000",
-        "MLPs": "00000011",
+        "MLPs": "00000111",
         "class token to itself": "00011000",
-        "MLPs and class token to itself": "00011011",
-        "MLPs and heads of layers 0–1": "10000011",
-        "MLPs and heads of layers 0–2": "11010011",
-        "MLPs and heads of layer 3": "00101011",
-        "MLPs and heads of layers 2–3": "01111011",
-        "MLPs and all heads": "11111011",
+        "MLPs and class token to itself": "00011111",
+        "MLPs and heads of layers 0–1": "10000111",
+        "MLPs and heads of layers 0–2": "11010111",
+        "MLPs and heads of layer 3": "00101111",
+        "MLPs and heads of layers 2–3": "01111111",
+        "MLPs and all heads": "11111111",
     }
 
 

@@ -11,7 +11,7 @@ from clipspectra.contributions.exact import head_basis, value_grams
 from clipspectra.contributions.moments import Moments
 from clipspectra.contributions.stored import StoredActivations
 from clipspectra.evaluation.labels import hit_rates, names_any
-from clipspectra.evaluation.stability import compare_components, compare_halves
+from clipspectra.evaluation.stability import by_chance, compare_components, compare_halves
 from clipspectra.explanations.exports import export_lines
 from clipspectra.explanations.head import load_explanations, save_explanations
 from clipspectra.explanations.methods import CONTROLS, METHODS, explain
@@ -81,7 +81,7 @@ def test_the_threshold_counts_singular_values_or_variance():
 def test_a_budget_of_texts_spans_these_texts_in_the_heads_space():
     """Not the components themselves: random texts must recover less than the right ones."""
     components = explain_components(DATA, TEXTS, threshold=1.0)
-    explanation = explain("components", Moments.from_data(DATA), TEXTS, budget=9, rng=rng, options={"threshold": 1.0})
+    explanation = explain("components", Moments.from_data(DATA), TEXTS, options={"threshold": 1.0})
     centred = (TEXTS - TEXTS.mean(0))[components.chosen_text[:4]] @ components.components.T @ components.components
     expected = np.linalg.svd(centred)[2][: np.linalg.matrix_rank(centred)]
     span = explanation.directions(4)
@@ -138,7 +138,7 @@ TEXTS_24 = rng.normal(size=(30, 24))
 )
 def test_constant_and_rank_one_heads_are_explained_to_their_rank(method, rows, rank):
     moments = Moments.from_data(rows)
-    explanation = explain(method, moments, TEXTS[:4], budget=5, rng=rng, weights=moments)
+    explanation = explain(method, moments, TEXTS[:4], rng=rng, weights=moments)
     assert explanation.rank == rank
     assert (explanation.table.empty, len(explanation.steps)) == (True, 0) if rank == 0 else len(explanation.table) >= 1
     np.testing.assert_allclose(explanation.mean, rows.mean(0))
@@ -150,8 +150,7 @@ def test_constant_and_rank_one_heads_are_explained_to_their_rank(method, rows, r
 def test_explanations_are_saved_and_loaded(tmp_path):
     path, moments = tmp_path / "explanations.safetensors", Moments.from_data(DATA)
     explanations = {
-        (3, head): explain(method, moments, TEXTS, budget=6, rng=rng)
-        for head, method in enumerate(("components", "textspan", "sparse"))
+        (3, head): explain(method, moments, TEXTS) for head, method in enumerate(("components", "textspan", "sparse"))
     }
     save_explanations(path, explanations, {})
     loaded = load_explanations(path)
@@ -167,7 +166,7 @@ def test_explanations_are_saved_and_loaded(tmp_path):
 def test_exports_have_the_keys_of_the_reference(algorithm, method):
     moments = Moments.from_data(DATA)
     units = [(3, 0), (3, 1), (-1, -1)]
-    explanations = {unit: explain(method, moments, TEXTS, budget=6, rng=rng) for unit in units}
+    explanations = {unit: explain(method, moments, TEXTS) for unit in units}
     tables = [explanations[unit].table.assign(layer=unit[0], head=unit[1]) for unit in units]
     table = pd.concat(tables).assign(text=lambda rows: rows["text"].map("text {}".format))
     *heads, whole = export_lines(explanations, table, algorithm, text_mean=TEXTS.mean(0), accuracy=50)
@@ -212,13 +211,36 @@ def test_label_hits_against_chance():
     texts = pd.DataFrame(
         {"layer": 0, "head": 0, "component": range(8), "pole": ["top", "bottom"] * 4, "place": 0, "text": names}
     )
-    table = hit_rates(texts, factors, vocabulary, rng=np.random.default_rng(0)).set_index("components")
-    row = table.loc["of heads"]
+    table = hit_rates(texts, factors, vocabulary, rng=np.random.default_rng(0))
+    assert set(table["which_poles"]) == {"better"}  # no component has names at both poles
+    table = table.set_index(["components", "naming"])
+    row = table.loc[("of heads", "any")]
     assert (row["poles"], row["factor_hits"], row["value_hits"]) == (8, 75, 75)
     # 5 texts name a colour, 2 a size, of 8; half of the components are driven by either
     assert row["factor_hits_by_chance"] == pytest.approx(100 * (5 / 8 * 0.5 + 2 / 8 * 0.5), abs=2)
     assert row["value_hits_by_chance"] < row["factor_hits_by_chance"]
-    assert "of the whole embedding" not in table.index
+    assert "of the whole embedding" not in table.index.levels[0]
+    one = table.loc[("of heads", "one factor")]
+    assert (one["poles"], one["share"], one["factor_hits"]) == (7, 87.5, pytest.approx(100 * 6 / 7))
+    assert ("of heads", "several factors") not in table.index
+    # dropped components are misses, however good the names of the others are
+    kept = hit_rates(texts[:4], factors, vocabulary, rng=rng, draws=9).set_index(["components", "naming"])
+    assert kept.loc[("of heads", "any"), ["poles", "value_hits"]].tolist() == [8, 50]
+
+
+def test_methods_with_one_pole_and_with_two_are_scored_alike():
+    """The better pole of each component is that of the larger |score|; both are scored beside it."""
+    vocabulary = {"colour": {"red": ["red"], "blue": ["blue"]}, "size": {"big": ["big"]}}
+    factors = pd.DataFrame({"layer": 0, "head": 0, "component": [0, 1], "eta2_colour": 0.9, "eta2_size": 0.1})
+    factors = factors.assign(high_colour="red", low_colour="blue", high_size="big", low_size="big")
+    two = pd.DataFrame({"layer": 0, "head": 0, "component": [0, 0, 1, 1], "pole": ["top", "bottom"] * 2, "place": 0})
+    two = two.assign(text=["a big red", "a hat", "a hat", "blue"], score=[0.3, -0.1, 0.1, -0.2])
+    table = hit_rates(two, factors, vocabulary, rng=rng, draws=9).set_index(["components", "which_poles", "naming"])
+    assert table.loc[("of heads", "better", "any"), "value_hits"] == 100
+    assert table.loc[("of heads", "both", "any"), ["poles", "value_hits"]].tolist() == [4, 50]
+    assert table.loc[("of heads", "better", "several factors"), ["poles", "share"]].tolist() == [1, 50]
+    one = two.iloc[[0, 3]].drop(columns="score").assign(place=1)  # the first text of a sum may have lost its weight
+    assert hit_rates(one, factors, vocabulary, rng=rng, draws=9)["value_hits"].iloc[0] == 100
 
 
 def test_factor_values_that_look_like_numbers_stay_text(tmp_path):
@@ -229,33 +251,51 @@ def test_factor_values_that_look_like_numbers_stay_text(tmp_path):
     save_table(tmp_path / "factors.csv", factors)
     texts = factors[["layer", "head", "component"]].assign(pole="top", place=0, text=["a wide lens", "a wide lens"])
     table = hit_rates(texts, load_table(tmp_path / "factors.csv"), vocabulary, rng=rng, draws=9)
-    assert table["value_hits"].tolist() == [50, 50]
+    assert table.loc[table["naming"] == "any", "value_hits"].tolist() == [50, 50]
 
 
 def test_stability_of_the_same_and_of_turned_components():
-    features = unit(TEXTS - TEXTS.mean(0))
-    explanation = explain_components(DATA, TEXTS, threshold=1.0)
-    components = explanation.components
-    poles = np.stack([explanation.top_text[:, 0], explanation.bottom_text[:, 0]], axis=1)
-    same = compare_components(components, components, poles, poles, features)
+    texts = TEXTS - TEXTS.mean(0)
+    components = explain_components(DATA, TEXTS, threshold=1.0).components
+    same = compare_components(components, components, texts)
     assert same["largest_angle"] == pytest.approx(0, abs=1e-4)
     assert (same["same_text"], same["components"]) == (100, 9)
     assert same["text_cosine"] == pytest.approx(1)
-    order = rng.permutation(9)
     signs = np.where(np.arange(9) % 2, 1, -1)[:, None]
-    swapped = np.where(signs > 0, poles[order], poles[order][:, ::-1])
-    turned = compare_components(components, signs * components[order], poles, swapped, features)
+    turned = compare_components(components, signs * components[rng.permutation(9)], texts)
     assert (turned["same_text"], turned["cosine"]) == (100, pytest.approx(1))
-    random = np.linalg.qr(rng.normal(size=(16, 16)))[0][:9]
-    different = compare_components(components, random, poles, rng.integers(0, 70, (9, 2)), features)
+    different = compare_components(components, np.linalg.qr(rng.normal(size=(16, 16)))[0][:9], texts)
     assert different["largest_angle"] > 45
-    assert abs(different["text_cosine"]) < 0.3
-    halves = compare_halves(components, features, rng)
-    assert np.isnan(halves["same_text"])
-    assert halves["text_cosine"] > halves["text_cosine_by_chance"]
+    assert different["text_cosine"] < 0.8
+    halves = np.array_split(rng.permutation(len(texts)), 2)
+    named = compare_halves(components, components, texts, halves)
+    assert np.isnan(named["same_text"])
+    chance = by_chance(lambda turned: compare_halves(components, turned, texts, halves), components, rng)
+    assert named["text_cosine"] > chance["text_cosine_by_chance"]
 
 
-def test_latex_has_mean_and_sd(tmp_path):
+def test_chance_of_stability_is_that_of_random_spans():
+    """Of 40 dimensions, two random spans of 10; and a text in a thousand of random ones is the same one."""
+    components, texts = np.linalg.qr(rng.normal(size=(50, 50)))[0][:40], rng.normal(size=(1000, 50))
+    chance = by_chance(lambda turned: compare_components(components, turned, texts), components, rng)
+    expected = [
+        np.degrees(np.arccos(np.linalg.svd(np.linalg.qr(rng.normal(size=(40, 10)))[0][:10], compute_uv=False)))
+        for _ in range(300)
+    ]
+    assert chance["mean_angle_by_chance"] == pytest.approx(np.mean(expected), abs=1)
+    assert chance["same_text_by_chance"] < 3
+    own = by_chance(lambda turned: compare_components(components[:10], turned, texts), components[:10], rng)
+    assert own["mean_angle_by_chance"] == pytest.approx(
+        0, abs=1e-4
+    )  # the span is the whole space: no proof of anything
+
+
+def test_latex_has_intervals_or_deviations(tmp_path):
+    table = pd.DataFrame({"top1": [71.0, 60.0], "top1_low": [68.0, np.nan], "top1_high": [74.0, np.nan], "p": 0.0123})
+    save_latex(tmp_path / "t.tex", table.assign(top1_sd=[0.5, np.nan]))
+    text = (tmp_path / "t.tex").read_text()
+    assert r"71.00 [68.00, 74.00] & 0.0123 & 0.50" in text
+    assert "60.00 & 0.0123 & " in text
     save_latex(tmp_path / "t.tex", pd.DataFrame({"model": ["a_b"], "top1": [71.234], "top1_sd": [0.5], "n": [3]}))
     text = (tmp_path / "t.tex").read_text()
     assert r"a\_b & 71.23 $\pm$ 0.50 & 3" in text
@@ -267,5 +307,10 @@ def test_seeds_that_skipped_images_are_averaged():
     row = over_seeds(table, ["top1"])
     assert row.columns.tolist() == ["model", "images", "group", "seeds", "top1", "top1_sd"]
     assert row[["images", "seeds", "top1"]].to_numpy().tolist() == [[199.5, "0, 1", 65]]
+    table = table.assign(top1_low=[50.0, 62], top1_high=[70.0, 78], p=[0.01, 0.2])
+    row = over_seeds(table, ["top1"])
+    assert row.columns.tolist()[-5:] == ["top1", "top1_low", "top1_high", "top1_sd", "p"]
+    assert row[["top1_low", "top1_high", "p"]].to_numpy().tolist() == [[56, 74, 0.2]]  # bounds: means; p: the largest
+    assert over_seeds(table[:1], ["top1"])["top1_sd"].isna().all()  # one seed tells no spread
     assert over_seeds(table.assign(images=200), ["top1"])["images"].dtype == int
-    assert over_seeds(table, ["top1"], ["images"]).columns.tolist()[-1] == "images"
+    assert over_seeds(table, ["top1"], ["images"])["images"].tolist() == [199.5]

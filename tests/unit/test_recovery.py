@@ -8,8 +8,8 @@ from stored_small import stored_small
 from clipspectra.contributions.moments import Moments
 from clipspectra.evaluation.accuracy import cosine, in_top_k
 from clipspectra.evaluation.effects import direct_effects
-from clipspectra.evaluation.recovery import Recovery, recovered_accuracy
-from clipspectra.explanations.methods import CONTROLS, METHODS, explain
+from clipspectra.evaluation.recovery import recovered_accuracy
+from clipspectra.explanations.methods import CONTROLS, DRAWS, METHODS, explain
 
 rng = np.random.default_rng(5)
 TEXTS, CLASSIFIER = rng.normal(size=(50, 24)), rng.normal(size=(24, 9))
@@ -23,16 +23,18 @@ def activations(tmp_path_factory):
     return small.stored, small.exact, rng.integers(0, 9, 40)
 
 
-def recovered(activations, method, layers, budgets):
+def recovered(activations, method, layers, budgets, draws=1):
     stored, _, labels = activations
-    layers, explanations = stored.layers[-layers:], {}
+    layers, explanations = stored.layers[-layers:], [{} for _ in range(draws)]
+    options = {"threshold": 1.0} if method in ("components", "weights") or "sparse" in method else {}
     for layer in layers:
         weights = stored.weight_moments(layer)
         for head, moments in enumerate(stored.fit_moments(layer)):
-            options = {"budget": max(budgets), "rng": np.random.default_rng(head), "options": {"threshold": 1.0}}
-            explanations[layer, head] = explain(method, moments, TEXTS, weights=weights[head], **options)
-    recovery = Recovery(explanations, stored.basis, budgets)
-    return recovered_accuracy(stored, recovery, layers, CLASSIFIER, labels, mlps="kept").set_index("budget")
+            for number, by_head in enumerate(explanations):
+                settings = {"rng": np.random.default_rng([number, head]), "options": options, "weights": weights[head]}
+                by_head[layer, head] = explain(method, moments, TEXTS, **settings)
+    table = recovered_accuracy(stored, explanations, budgets, layers, CLASSIFIER, labels, mlps="kept")
+    return table.set_index("budget")
 
 
 @pytest.mark.parametrize("method", [*METHODS, *CONTROLS])
@@ -60,8 +62,9 @@ def test_the_same_as_replacing_dense_contributions(activations):
     for layer in (1, 2):
         for head in range(4):
             data = heads[:, layer, head]
-            explanation = explain("textspan", Moments.from_data(data[stored.fit]), TEXTS, budget=budget, rng=None)
-            reconstructed = explanation.reconstruct(data)
+            explanation = explain("textspan", Moments.from_data(data[stored.fit]), TEXTS)
+            directions = explanation.directions(budget)
+            reconstructed = explanation.mean + (data - explanation.mean) @ directions.T @ directions
             rebuilt = rebuilt + reconstructed
             missed += ((data - reconstructed)[scored] ** 2).sum()
             energy += ((data - means[layer, head])[scored] ** 2).sum()
@@ -73,10 +76,41 @@ def test_the_same_as_replacing_dense_contributions(activations):
 
 
 def test_texts_beat_chance(activations):
-    tables = {method: recovered(activations, method, 3, [10]) for method in [*METHODS, *CONTROLS]}
-    variance = {method: table["explained_variance"][10] for method, table in tables.items()}
+    tables = {method: recovered(activations, method, 3, [3], DRAWS.get(method, 1)) for method in [*METHODS, *CONTROLS]}
+    variance = {method: table["explained_variance"][3] for method, table in tables.items()}
     assert variance["components_without_text"] == max(variance.values())
-    assert min(variance["components"], variance["textspan"]) > variance["random_directions"]
+    band = tables["random_directions"].loc[3, ["explained_variance_draws_low", "explained_variance_draws_high"]]
+    assert (
+        min(variance["components"], variance["textspan"]) > band.iloc[1] > variance["random_directions"] > band.iloc[0]
+    )
+    assert np.isnan(tables["components"]["top1_draws_low"][3])
+
+
+def test_random_directions_hold_what_chance_gives_them(activations):
+    """k of r directions of a head's own space, drawn at random, hold k / r of its variance on average."""
+    stored, _, _ = activations
+    rank = len(explain("random_directions", stored.fit_moments(2)[0], TEXTS, rng=rng).steps)
+    table = recovered(activations, "random_directions", 1, [1, 2, 4], draws=200)
+    np.testing.assert_allclose(table["explained_variance"], 100 * np.array([1, 2, 4]) / rank, atol=2)
+
+
+def test_intervals_hold_what_other_images_would_give(activations):
+    """Bounds around each measure; the interval of the explained variance against a bootstrap over images."""
+    stored, exact, _ = activations
+    table = recovered(activations, "components", 1, [2]).loc[2]
+    for name in ("top1", "top5", "cosine", "explained_variance"):
+        assert table[f"{name}_low"] < table[name] < table[f"{name}_high"]
+    heads, missed, energy = exact.heads.numpy().astype(np.float64), 0, 0
+    for head in range(4):
+        data = heads[:, 2, head]
+        moments = Moments.from_data(data[stored.fit])
+        steps = explain("components", moments, TEXTS, options={"threshold": 1.0}).directions(2)
+        centred = (data - moments.mean)[stored.scored]
+        missed, energy = missed + ((centred - centred @ steps.T @ steps) ** 2).sum(1), energy + (centred**2).sum(1)
+    drawn = rng.integers(0, len(energy), (4000, len(energy)))
+    bootstrap = np.quantile(100 * (1 - missed[drawn].sum(1) / energy[drawn].sum(1)), (0.025, 0.975))
+    bounds = table[["explained_variance_low", "explained_variance_high"]].astype(float)
+    np.testing.assert_allclose(bounds, bootstrap, atol=0.25 * np.ptp(bootstrap))
 
 
 def test_direct_effects_of_a_head_and_an_mlp(activations):
@@ -97,10 +131,15 @@ def test_direct_effects_of_a_head_and_an_mlp(activations):
     after = 100 * in_top_k(embedding - head + head[stored.fit].mean(0), CLASSIFIER, labels, 1)[scored].mean()
     assert effects["accuracy"] == pytest.approx(before)
     assert effects["accuracy_lost"] == pytest.approx(before - after)
+    assert effects["accuracy_lost_low"] < before - after < effects["accuracy_lost_high"]
+    lengths = np.linalg.norm(head, axis=1)[scored]
+    spread = 1.96 * lengths.std() / np.sqrt(scored.sum())
+    assert effects["norm_high"] - effects["norm"] == pytest.approx(spread, rel=1e-3)
+    assert (table["p_holm"] >= table["p"]).all()
     mlp = exact.mlps.numpy()[scored, 2]
     assert table.loc["MLP", 1, -1]["norm"] == pytest.approx(np.linalg.norm(mlp, axis=1).mean(), rel=1e-5)
 
 
 def test_an_unknown_method_is_refused():
     with pytest.raises(ValueError, match="'lasso' is no method; use one of components, textspan"):
-        explain("lasso", Moments.from_data(rng.normal(size=(9, 24))), TEXTS, budget=3, rng=rng)
+        explain("lasso", Moments.from_data(rng.normal(size=(9, 24))), TEXTS)

@@ -8,7 +8,8 @@ a component v with the scores s adds
 
 and its share is <C, M> / <M, M>. With t = u this is the component's share of the evidence ("evidence"), with the
 classes' texts as t its share of the concept's influence on the classes ("sway"). A component belongs to the concept if
-the concept's texts differ more along it than the classes' texts do. The rule for the number: the first components, by
+the concept's texts differ more along it than the classes' texts do, each in units of their own spread: averaging many
+prompts makes texts differ less, and says nothing about the component. The rule for the number: the first components, by
 their share, that together hold a given part of the sum over all components of the concept.
 """
 
@@ -19,8 +20,6 @@ from clipspectra import InputError
 from clipspectra.contributions.stored import EMBEDDING
 from clipspectra.jobs import progress
 
-LEAST_SHARE = 0.01  # of its head's variance, for a component to be drawn as a random one
-
 
 def concept_directions(features, pool_mean):
     """Directions of a concept [text, d_embed]: its texts less their mean; a single text less the pool's mean."""
@@ -29,20 +28,21 @@ def concept_directions(features, pool_mean):
 
 
 def component_table(stored, explanations):
-    """One row for each component of every head: layer, head, component, share_of_head.
+    """One row for each component of every head: layer, head, component, variance.
 
-    explanations: {(layer, head): HeadExplanation}; share_of_head: of the head's variance over the fit images
+    explanations: {(layer, head): HeadExplanation}; variance: over the fit images, in % of the sum over all heads
     """
-    tables = []
+    tables, total = [], 0.0
     for layer in stored.layers:
         for head, moments in enumerate(stored.fit_moments(layer)):
             # [component, coordinate]
             components = explanations[layer, head].components.astype(np.float64) @ moments.basis
             variance = np.einsum("ck,kl,cl->c", components, moments.covariance, components)
             columns = {"layer": layer, "head": head, "component": np.arange(len(components))}
-            share = variance / max(moments.total_variance(), np.finfo(float).tiny)
-            tables.append(pd.DataFrame(columns | {"share_of_head": share}))
-    return pd.concat(tables, ignore_index=True)
+            tables.append(pd.DataFrame(columns | {"variance": variance}))
+            total += moments.total_variance()
+    table = pd.concat(tables, ignore_index=True)
+    return table.assign(variance=100 * table["variance"] / max(total, np.finfo(float).tiny))
 
 
 def concept_shares(table, stored, explanations, directions, classifier, ranking="evidence"):
@@ -51,8 +51,8 @@ def concept_shares(table, stored, explanations, directions, classifier, ranking=
     explanations: {(layer, head): HeadExplanation}, with the whole embedding under (-1, -1)
     directions: of the concept, [text, d_embed]; classifier: [d_embed, class]; ranking: "evidence" or "sway"
 
-    share: of the concept's evidence or sway, see above; concept, classes: mean squared projection on the component of
-    the concept's directions, and of the classes' texts less their mean.
+    share: of the concept's evidence or sway, see above; concept, classes: share of the concept's directions, and of the
+    classes' texts less their mean, that lies along the component, in terms of their squared lengths.
     """
     classes = classifier.T - classifier.mean(1)
     readout = {"evidence": directions, "sway": classes}[ranking]
@@ -63,6 +63,7 @@ def concept_shares(table, stored, explanations, directions, classifier, ranking=
         evidence.append(centred @ directions.T)
         covariance = covariance + evidence[-1].T @ (centred @ readout.T)
     squared_norm = max((covariance**2).sum(), np.finfo(float).tiny)
+    spreads = [max((texts**2).sum(), np.finfo(float).tiny) for texts in (directions, classes)]
     columns = {"share": [], "concept": [], "classes": []}
     for layer in progress(stored.layers, "concept shares", unit="layer"):
         chunks = zip(stored.reduced(layer), fit_masks, evidence)
@@ -73,16 +74,24 @@ def concept_shares(table, stored, explanations, directions, classifier, ranking=
             covariances = components @ (stored.basis[layer, head] @ sums[head]) - centre  # [component, text]
             shares = np.einsum("ct,cr,tr->c", covariances, components @ readout.T, covariance) / squared_norm
             columns["share"].append(shares)
-            columns["concept"].append(((components @ directions.T) ** 2).mean(1))
-            columns["classes"].append(((components @ classes.T) ** 2).mean(1))
+            for name, texts, spread in zip(("concept", "classes"), (directions, classes), spreads):
+                columns[name].append(((components @ texts.T) ** 2).sum(1) / spread)
     return table.assign(**{name: np.concatenate(arrays) for name, arrays in columns.items()})
 
 
-def concept_components(table):
-    """The concept's components in a table of `concept_shares`, largest share first; `held`: the cumulative part."""
-    table = table[(table["concept"] > table["classes"]) & (table["share"] > 0)]
+def concept_components(table, ratio=1.0):
+    """The concept's components in a table of `concept_shares`, largest share first.
+
+    ratio: how many times more the concept's texts must lie along a component than the classes' texts. Added columns:
+    held, held_of_heads, held_of_all: what the components so far hold, as a part of what all of the concept's components
+    hold, of what the components of all heads hold, and of the model's whole evidence or sway.
+    """
+    of_heads = table["share"].sum()
+    table = table[(table["concept"] > ratio * table["classes"]) & (table["share"] > 0)]
     table = table.sort_values("share", ascending=False, kind="stable", ignore_index=True)
-    return table.assign(held=table["share"].cumsum() / max(table["share"].sum(), np.finfo(float).tiny))
+    held, tiny = table["share"].cumsum(), np.finfo(float).tiny
+    table = table.assign(held=held / max(table["share"].sum(), tiny))
+    return table.assign(held_of_heads=held / max(of_heads, tiny), held_of_all=held)
 
 
 def number_for_share(table, share, number=None):

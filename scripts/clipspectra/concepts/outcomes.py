@@ -1,12 +1,11 @@
 """Interventions of the config: their units, and the zero-shot predictions with them and with random units."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 
 from clipspectra.concepts.carriers import (
-    LEAST_SHARE,
     component_table,
     concept_components,
     concept_directions,
@@ -16,7 +15,9 @@ from clipspectra.concepts.carriers import (
 from clipspectra.concepts.interventions import Edits, Intervention, check_units
 from clipspectra.jobs import progress
 
-DRAWS = 20  # of random units
+DRAWS = 100  # of random units
+NEAREST = 10  # a random unit is drawn from so many whose variance is closest
+RATIOS = (0.5, 2.0)  # at which the rule for a concept's components is tried too
 
 
 def unit_counts(most):
@@ -34,12 +35,9 @@ def select_units(edit, components, stored, explanations, features, pool_mean, cl
     components: component_table of all heads; features: of the concept's texts, if the edit has one [text, d_embed]
     """
     if "concept" in edit:
-        directions = concept_directions(features, pool_mean)
-        table = concept_components(
-            concept_shares(components, stored, explanations, directions, classifier, edit["rank_by"])
-        )
-        units = list(map(tuple, table[["layer", "head", "component"]].to_numpy().tolist()))
-        return units, number_for_share(table, edit["share"], edit["number"]), table
+        shares = _shares(edit, components, stored, explanations, features, pool_mean, classifier)
+        table = concept_components(shares)
+        return _units(table), number_for_share(table, edit["share"], edit["number"]), table
     if "mlps" in edit:
         return [], 0, pd.DataFrame({"mlps": ["all"]})
     if "all_but_last" in edit:
@@ -51,19 +49,52 @@ def select_units(edit, components, stored, explanations, features, pool_mean, cl
     return units, len(units), table.merge(components, how="left") if "components" in edit else table
 
 
-def random_candidates(edit, before, components):
-    """Units of the last edit's kind to draw random ones from: all but those already held at their mean.
+def _shares(edit, components, stored, explanations, features, pool_mean, classifier):
+    """Table of concept_shares of the texts of an edit's concept, or of a control."""
+    directions = concept_directions(features, pool_mean)
+    return concept_shares(components, stored, explanations, directions, classifier, edit["rank_by"])
 
-    Components with little of their head's variance are left out, as they would be no match. components: component_table
+
+def _units(table):
+    """The components in a table, in order: (layer, head, component) of each."""
+    return list(map(tuple, table[["layer", "head", "component"]].to_numpy().tolist()))
+
+
+def units_by_rule(edit, shares, ratio=1.0):
+    """Units that the rule of an edit's concept chooses from a table of concept_shares; none if nothing passes."""
+    table = concept_components(shares, ratio)
+    return _units(table)[: edit["number"] or number_for_share(table, edit["share"])] if len(table) else []
+
+
+def variances(edit, before, components):
+    """{unit: variance} of the units of the last edit's kind that are not yet held at their mean, in % of all heads'.
+
+    components: of component_table; empty if the edit has no units that can be counted.
     """
-    if "heads" in edit:
-        units = sorted(set(map(tuple, components[["layer", "head"]].to_numpy().tolist())))
-    elif "components" in edit or "concept" in edit:
-        large = components[components["share_of_head"] >= LEAST_SHARE]
-        units = map(tuple, large[["layer", "head", "component"]].to_numpy().tolist())
-    else:
-        units = []
-    return [unit for unit in units if before.factor(unit)]
+    keys = ["layer", "head"] if "heads" in edit else ["layer", "head", "component"]
+    if not {"heads", "components", "concept"} & set(edit):
+        return {}
+    table = components.groupby(keys, sort=False)["variance"].sum()
+    units = zip((tuple(map(int, unit)) for unit in table.index), table)
+    return {unit: variance for unit, variance in units if variance > 0 and before.factor(unit)}
+
+
+def matched_units(units, variance, rng):
+    """As many random units as `units`, each of about the variance of its counterpart and none twice, in a list.
+
+    variance: {unit: variance} of all units to draw from, the counterparts themselves among them. Fewer units are drawn
+    where there are no more.
+    """
+    candidates = sorted(variance, key=lambda unit: (variance[unit], unit))
+    logarithms = np.log([variance[unit] for unit in candidates])
+    free, drawn = np.ones(len(candidates), bool), []
+    for unit in units[: len(candidates)]:
+        counterpart = np.log(variance.get(unit, variance[candidates[0]]))  # one already held at its mean has none left
+        distance = np.where(free, np.abs(logarithms - counterpart), np.inf)
+        choice = rng.choice(np.argsort(distance, kind="stable")[: min(NEAREST, free.sum())])
+        free[choice] = False
+        drawn.append(candidates[choice])
+    return drawn
 
 
 @dataclass
@@ -71,44 +102,63 @@ class PreparedIntervention:
     """An intervention of the config with its units selected.
 
     before: all edits but the last; edit, units, chosen_count: the last one, its units in order and how many are chosen
-    candidates: units to draw random ones from, empty if the last edit has no units; edits: the number of edits
-    table: the units of every edit in order, with the scores that selected them
+    variance: {unit: variance} of units to draw random ones from, empty if the last edit has no units
+    edits: the number of edits; table: the units of every edit in order, with the scores that selected them
+    alternatives: {setting: units} that the last edit is made on as well: another rule, or a control
     """
 
     before: Intervention
     edit: dict
     units: list
     chosen_count: int
-    candidates: list
+    variance: dict
     edits: int
     table: pd.DataFrame
+    alternatives: dict = field(default_factory=dict)
 
     def intervention(self, units, stored):
         """The Intervention of all edits, with these units in the last one."""
         return self.before.edited(self.edit, units, stored)
 
+    def variance_of(self, units):
+        """Sum of the variances of units, in % of all heads'; NaN if the last edit has no units."""
+        return sum(self.variance.get(unit, 0.0) for unit in units) if self.variance else np.nan
 
-def prepare(edits, stored, explanations, features, pool_mean, classifier):
+
+def prepare(edits, stored, explanations, features, pool_mean, classifier, controls=()):
     """The edits of the config as a PreparedIntervention.
 
     explanations: {(layer, head): HeadExplanation} of all stored heads; features: of the texts of all concepts, in the
-    order of the edits [text, d_embed]; pool_mean: of the text pool [d_embed]; classifier: [d_embed, class]
+    order of the edits, and of the controls [text, d_embed]; pool_mean: of the text pool [d_embed]
+    classifier: [d_embed, class]; controls: {name: texts} that the rule of the last edit's concept is applied to as well
     """
     components, before, tables = component_table(stored, explanations), Intervention(), []
     concept_features = iter(features)
+
+    def take(texts):
+        return np.array([next(concept_features) for _ in texts])
+
     for index, edit in enumerate(edits):
-        texts = np.array([next(concept_features) for _ in edit.get("concept", [])])
+        texts = take(edit.get("concept", []))
         units, chosen_count, table = select_units(edit, components, stored, explanations, texts, pool_mean, classifier)
         places = np.arange(len(table))
         chosen = np.where((places < chosen_count) | (not units), "yes", "no")
         tables.append(table.assign(edit=index, do=edit["do"], place=places, chosen=chosen))
         if index < len(edits) - 1:
             before = before.edited(edit, units[:chosen_count], stored)
+    alternatives, place = {}, (components, stored, explanations)
+    if "concept" in edit and edit["number"] is None:
+        shares = _shares(edit, *place, texts, pool_mean, classifier)
+        for ratio in RATIOS:
+            alternatives[f"edited, concept > {ratio:g} × classes"] = units_by_rule(edit, shares, ratio)
+    for name, control in dict(controls).items():
+        shares = _shares(edit, *place, take(control), pool_mean, classifier)
+        alternatives[f"control: {name}"] = units_by_rule(edit, shares)
     table = pd.concat(tables, ignore_index=True)
     front = ["edit", "do", "place", "chosen"]
     table = table[[*front, *table.columns.drop(front)]]
-    candidates = random_candidates(edit, before, components)
-    return PreparedIntervention(before, edit, units, chosen_count, candidates, len(edits), table)
+    variance = variances(edit, before, components)
+    return PreparedIntervention(before, edit, units, chosen_count, variance, len(edits), table, alternatives)
 
 
 @dataclass
@@ -117,7 +167,8 @@ class Outcome:
 
     unedited: by the unedited model; before: with all edits but the last
     chosen: {number of the last edit's units: [image]}; draws: {number: [draw, image]} of as many random units
-    steps: the numbers of units along a curve, the same for every seed
+    steps: the numbers of units along a curve, the same for every seed; alternatives: {setting: [image]}
+    drawn: the units of each draw in order, a list of lists
     """
 
     unedited: np.ndarray
@@ -125,6 +176,8 @@ class Outcome:
     chosen: dict
     draws: dict
     steps: list
+    alternatives: dict = field(default_factory=dict)
+    drawn: list = field(default_factory=list)
 
 
 def evaluate(prepared, stored, explanations, classifier, labels, rng):
@@ -133,24 +186,27 @@ def evaluate(prepared, stored, explanations, classifier, labels, rng):
     classifier: [d_embed, class]; labels: index of the correct class [image]; rng: of the random units
     """
     steps = [number for number in unit_counts(max(2 * prepared.chosen_count, 16)) if number <= len(prepared.units)]
-    numbers, candidates = sorted({*steps, prepared.chosen_count}), prepared.candidates
-    draws = [[candidates[row] for row in rng.permutation(len(candidates))] for _ in range(DRAWS if candidates else 0)]
+    numbers, variance = sorted({*steps, prepared.chosen_count}), prepared.variance
+    draws = [matched_units(prepared.units[: numbers[-1]], variance, rng) for _ in range(DRAWS if variance else 0)]
     orders = [prepared.units, *draws]
     # One flat list of interventions, each close to the one before it, so that one pass over the images serves all.
     planned_runs = [(order, number) for order, units in enumerate(orders) for number in numbers if number <= len(units)]
     interventions = [prepared.intervention(orders[order][:number], stored) for order, number in planned_runs]
-    interventions = [Intervention(), prepared.before, *interventions]
+    others = [prepared.intervention(units, stored) for units in prepared.alternatives.values()]
+    interventions = [Intervention(), prepared.before, *others, *interventions]
     correct = np.zeros((len(interventions), len(labels)), bool)
     runs, length = Edits(stored, explanations, classifier).run(interventions), len(stored.chunks) * len(interventions)
     for rows, number, logits in progress(runs, "interventions", total=length, unit="edit"):
         correct[number, rows] = logits.argmax(1) == labels[rows]
-    planned = dict(zip(planned_runs, correct[2:]))
-    draws = {
+    alternatives = dict(zip(prepared.alternatives, correct[2:]))
+    planned = dict(zip(planned_runs, correct[2 + len(others) :]))
+    by_number = {
         number: np.stack([planned[order, number] for order in range(1, len(orders))])
         for number in numbers
-        if candidates and number <= len(candidates)
+        if variance and number <= len(variance)
     }
-    return Outcome(correct[0], correct[1], {number: planned[0, number] for number in numbers}, draws, steps)
+    chosen = {number: planned[0, number] for number in numbers}
+    return Outcome(correct[0], correct[1], chosen, by_number, steps, alternatives, draws)
 
 
 def predictions(interventions, stored, explanations, classifiers, labels):

@@ -1,10 +1,12 @@
 """Tables of an intervention: its units, and accuracy by setting, number of units, group and value of each factor."""
 
 import numpy as np
+import pandas as pd
 
 from clipspectra import InputError
 from clipspectra.arrays import split_names, with_source
-from clipspectra.evaluation.accuracy import accuracy_change, group_masks
+from clipspectra.evaluation import intervals
+from clipspectra.evaluation.accuracy import group_masks
 
 BAND = (2.5, 97.5)  # percentiles of the random draws
 
@@ -36,15 +38,14 @@ def role_groups(images, roles, manifest, by_group, dataset):
     return masks
 
 
-def check_about(about, values):
-    """Raise InputError for a factor or value in `about` that is not among the prompts' values {factor: names}."""
+def check_about(about, values, intervention):
+    """Raise InputError for a value in the intervention's `about` that is not among the prompts' {factor: values}."""
     for factor, names in about.items():
-        if factor not in values:
-            raise InputError(f"The intervention is about '{factor}', but there are prompts for {', '.join(values)}.")
         unknown = sorted(set(names) - set(values[factor]))
         if unknown:
+            known = ", ".join(values[factor])
             raise InputError(
-                f"The intervention is about {factor} '{unknown[0]}', but its values are {', '.join(values[factor])}."
+                f"interventions.{intervention}.about: there is no {factor} '{unknown[0]}'; known: {known}."
             )
 
 
@@ -58,71 +59,143 @@ def accuracy(correct, groups):
     return percent | ({"worst": np.min(group_percents, axis=0)} if group_percents else {})
 
 
-def beside_random(units, correct, draws, groups):
-    """One row per group: accuracy with so many units, and mean and band of as many random ones, NaN if there are none.
+def group_columns(correct, before, groups):
+    """{group: columns} of the accuracy and its change from `before`, both bool [image], with intervals and p value.
 
-    correct: bool [image]; draws: {number of units: bool [draw, image]}; groups: {name: bool [image]}
+    The worst group is that of each of the two; where they differ, the change is between different images. p_holm is
+    corrected for the number of groups.
     """
-    random_accuracy = accuracy(draws[units], groups) if units in draws else {}
-    for group, percent in accuracy(correct, groups).items():
-        drawn = random_accuracy.get(group, np.array([np.nan]))  # blank where there are none
-        row = {"units": units, "group": group, "accuracy": percent, "random": drawn.mean()}
-        yield row | dict(zip(("random_low", "random_high"), np.percentile(drawn, BAND)))
+    percent, columns = accuracy(correct, groups), {}
+    for name, inside in groups.items():
+        columns[name] = intervals.percent(correct[inside]) | intervals.change(before[inside], correct[inside])
+    names = [name for name in groups if name != "all"]
+    if names:
+        worst, worst_before = (min(names, key=accuracy(values, groups).get) for values in (correct, before))
+        columns["worst"] = columns[worst]
+        if worst != worst_before:
+            change = intervals.change_between(before[groups[worst_before]], correct[groups[worst]])
+            columns["worst"] = columns[worst] | change
+        columns["worst"] = columns["worst"] | {"p": np.nan}  # picked after the fact: its own test says too little
+    corrected = dict(zip(names, intervals.holm([columns[name]["p"] for name in names])))
+    return {name: columns[name] | {"p_holm": corrected.get(name, np.nan)} for name in percent}
+
+
+def beside_random(units, correct, before, draws, groups):
+    """One row per group: accuracy with so many units and its change, and what as many random ones give.
+
+    correct, before: bool [image]; draws: {number of units: bool [draw, image]}; groups: {name: bool [image]}
+    random, random_low, random_high: mean of the draws and the band that holds 95 % of them, blank without draws
+    random_as_high: % of the draws, the edit itself counted as one, that reach its accuracy
+    """
+    drawn = accuracy(draws[units], groups) if units in draws else {}
+    for group, columns in group_columns(correct, before, groups).items():
+        row = {"units": units, "group": group} | columns
+        random = drawn.get(group, np.array([np.nan]))
+        row |= {"random": random.mean()} | dict(zip(("random_low", "random_high"), np.percentile(random, BAND)))
+        reached = 100 * (1 + (random >= columns["accuracy"] - 1e-9).sum()) / (1 + len(random))
+        yield row | {"random_as_high": reached if group in drawn else np.nan}
 
 
 def curve(outcome, groups):
     """One row per role, number of units and group of an Outcome; groups: {role: {group: bool [image]}}."""
     for role, masks in groups.items():
         for number in outcome.steps:
-            for row in beside_random(number, outcome.chosen[number], outcome.draws, masks):
+            for row in beside_random(number, outcome.chosen[number], outcome.before, outcome.draws, masks):
                 yield {"role": role} | row
 
 
 def settings(prepared, outcome, groups):
-    """One row per role, setting and group of an Outcome: as it is, before the last edit, edited, with the best number.
+    """One row per role, setting and group of an Outcome: as it is, before the last edit, edited, and what is beside it.
 
-    The best number is that of the worst group (or of all) on validation images, by their labels.
+    Beside it are the rule at other ratios, the controls, and the best number of units: that of the worst group (or of
+    all) on validation images, by their labels. The change is that from before the last edit. variance: of the units, in
+    % of all heads'; random_variance: that of the random units.
     """
-    correct_by_setting = {"as it is": (0, outcome.unedited)}
+    chosen = prepared.units[: prepared.chosen_count]
+    by_setting = {"as it is": ([], outcome.unedited)}
     if prepared.edits > 1:
-        correct_by_setting["before the last edit"] = 0, outcome.before
-    correct_by_setting["edited"] = prepared.chosen_count, outcome.chosen[prepared.chosen_count]
+        by_setting["before the last edit"] = [], outcome.before
+    by_setting["edited"] = chosen, outcome.chosen[prepared.chosen_count]
+    for setting, correct in outcome.alternatives.items():
+        by_setting[setting] = prepared.alternatives[setting], correct
     if "validation" in groups and len(outcome.chosen) > 1:
         validation_accuracy = {  # accuracy puts the worst group last
             number: list(accuracy(correct, groups["validation"]).values())[-1]
             for number, correct in outcome.chosen.items()
         }
         best = max(validation_accuracy, key=validation_accuracy.get)
-        correct_by_setting["best number, by validation labels"] = best, outcome.chosen[best]
+        by_setting["best number, by validation labels"] = prepared.units[:best], outcome.chosen[best]
     for role, masks in groups.items():
-        for setting, (units, correct) in correct_by_setting.items():
-            for row in beside_random(units, correct, outcome.draws if units else {}, masks):
-                yield {"role": role, "setting": setting} | row
+        for setting, (units, correct) in by_setting.items():
+            has_draws = len(units) and setting not in outcome.alternatives
+            before = outcome.unedited if setting == "before the last edit" else outcome.before
+            before = correct if setting == "as it is" else before
+            variance = {"variance": prepared.variance_of(units), "random_variance": np.nan}
+            if has_draws and outcome.drawn:
+                drawn = [prepared.variance_of(draw[: len(units)]) for draw in outcome.drawn]
+                variance["random_variance"] = np.mean(drawn)
+            for row in beside_random(len(units), correct, before, outcome.draws if has_draws else {}, masks):
+                yield {"role": role, "setting": setting} | row | variance
 
 
-def value_changes(before, after, labels, scored, values, about):
-    """One row per value of each factor, and one for all that the edit is not about: what changes.
+COUNTS = ["images", "correct_before", "gained", "lost", "called_before", "called_after"]
+SUMS = [*COUNTS, "cosine_before", "cosine_after"]
+
+
+def value_counts(before, after, labels, scored, values):
+    """One row per value of each factor: numbers of eval images, and sums of their cosines, before and after an edit.
 
     before, after: {factor: (value, cosine)} of `predictions`; labels: {factor: index of the correct value [image]}
-    scored: the eval images, bool [image]; values: {factor: names in order}; about: {factor: names the edit targets}
+    scored: the eval images, bool [image]; values: {factor: names in order}
     """
     for factor, names in values.items():
-        target_indices = [names.index(name) for name in about.get(factor, [])]
-        rows = {name: [index] for index, name in enumerate(names)}
-        rows["all others" if target_indices else "all"] = sorted({*range(len(names))} - {*target_indices})
-        for name, indices in rows.items():
-            inside = scored & np.isin(labels[factor], indices)
-            if not inside.any():
-                continue
-            correct = [(value == labels[factor])[inside] for value, _ in (before[factor], after[factor])]
-            row = {"role": "eval", "factor": factor, "value": name}
-            row |= {"meant": "yes" if set(indices) <= set(target_indices) else "no", "images": int(inside.sum())}
-            row |= {"before": 100 * correct[0].mean(), "after": 100 * correct[1].mean()}
-            row |= dict(zip(("change", "change_low", "change_high"), accuracy_change(*correct)))
+        correct = [value == labels[factor] for value, _ in (before[factor], after[factor])]
+        for index, name in enumerate(names):
+            inside = scored & (labels[factor] == index)
+            row = {"role": "eval", "factor": factor, "value": name, "images": int(inside.sum())}
+            row["correct_before"] = int(correct[0][inside].sum())
+            row["gained"] = int((correct[1] & ~correct[0])[inside].sum())
+            row["lost"] = int((correct[0] & ~correct[1])[inside].sum())
             for when, (value, cosine) in (("before", before[factor]), ("after", after[factor])):
-                row[f"called_{when}"] = 100 * np.isin(value[scored], indices).mean()
-                row[f"cosine_{when}"] = cosine[inside].mean()
+                row[f"called_{when}"] = int((value[scored] == index).sum())
+                row[f"cosine_{when}"] = cosine[inside].sum()
             yield row
+
+
+def value_changes(counts, about):
+    """What an edit changes: one row per value, one per factor for all images, and one for all that it is not about.
+
+    counts: table of value_counts, with source columns in front; about: {factor: values that the edit targets}. Accuracy
+    before and after, and the change, have their intervals; p_holm is corrected for the number of single values.
+    """
+    source, single = counts.columns[: counts.columns.get_loc("images")].drop(["factor", "value"]), []
+    rows = []
+    for factor, of_factor in counts.groupby("factor", sort=False):
+        meant, total = of_factor["value"].isin(about.get(factor, [])), of_factor["images"].sum()
+        sets = {value: of_factor["value"] == value for value in of_factor["value"]} | {"all": of_factor["images"] >= 0}
+        if meant.any() and not meant.all():
+            sets["all others"] = ~meant
+        for value, inside in sets.items():
+            sums, first = of_factor.loc[inside, SUMS].sum(), of_factor.iloc[0]
+            images, gained, lost = (int(sums[name]) for name in ("images", "gained", "lost"))
+            if images == 0:
+                continue
+            before = int(sums["correct_before"])
+            row = dict(first[source]) | {"factor": factor, "value": value, "images": images}
+            row["meant"] = "yes" if meant[inside].all() else "no"
+            for when, correct in (("before", before), ("after", before + gained - lost)):
+                bounds = (100 * bound for bound in intervals.wilson(correct, images))
+                row |= intervals.columns(when, 100 * correct / images, *bounds)
+            row |= intervals.change_of_counts(gained, lost, images)
+            for when in ("before", "after"):
+                row[f"called_{when}"] = 100 * sums[f"called_{when}"] / total
+                row[f"cosine_{when}"] = sums[f"cosine_{when}"] / images
+            rows.append(row)
+            single.append(value not in ("all", "all others"))
+    table, single = pd.DataFrame(rows), np.array(single)
+    table["p_holm"] = np.nan
+    table.loc[single, "p_holm"] = intervals.holm(table.loc[single, "p"])
+    return table
 
 
 def with_images(table, source, roles, images, groups):

@@ -28,12 +28,14 @@ class Moments:
     """Count, mean [coordinate] and covariance [coordinate, coordinate] (divided by count) of a head's rows.
 
     basis: [d_embed, coordinate], maps coordinates to the joint space; None where they are the same
+    spacing: of the numbers that the rows were stored as, relative to their size (a type's eps), one or [coordinate]
     """
 
     count: int
     mean: np.ndarray
     covariance: np.ndarray
     basis: np.ndarray | None = None
+    spacing: np.ndarray | float = 0.0
 
     @classmethod
     def from_data(cls, data):
@@ -41,10 +43,11 @@ class Moments:
         if isinstance(data, cls):
             return data
         rows, basis = (data.q, data.basis) if isinstance(data, Reduced) else (data, None)
-        rows, basis = np.asarray(rows, np.float64), None if basis is None else np.asarray(basis, np.float64)
-        mean = rows.mean(0)
+        rows, basis = np.asarray(rows), None if basis is None else np.asarray(basis, np.float64)
+        spacing = np.finfo(rows.dtype).eps if np.issubdtype(rows.dtype, np.floating) else 0.0
+        mean = rows.mean(0, dtype=np.float64)
         centred = rows - mean
-        return cls(len(rows), mean, centred.T @ centred / len(rows), basis)
+        return cls(len(rows), mean, centred.T @ centred / len(rows), basis, float(spacing))
 
     def merge(self, other):
         """Moments of both sets of rows (Chan, Golub and LeVeque 1983)."""
@@ -59,6 +62,10 @@ class Moments:
         """The same Moments with the second moment about 0 in place of the covariance, and mean 0."""
         second = self.covariance + np.outer(self.mean, self.mean)
         return replace(self, mean=np.zeros_like(self.mean), covariance=second)
+
+    def rounding(self):
+        """Variance of the error of each coordinate by the rounding of the stored numbers, from above, [coordinate]."""
+        return np.square(self.spacing) / 12 * (np.diagonal(self.covariance) + self.mean**2)
 
     def total_variance(self):
         """Sum of the variances of all dimensions of the joint space."""

@@ -25,6 +25,7 @@ class StoredActivations:
     images: path of the seed's table; as an attribute its rows in the order of the shards, without unreadable images
     basis: [layer, head, d_embed, coordinate + scalar]
     layers: numbers of the layers in z; heads: their number in a layer; scalars: their number
+    spacing: of the stored numbers, relative to their size, [coordinate + scalar] (see Moments)
     sha256: of the model's weights
     names: (kind, layer) of each of `parts`, the kinds being early, heads, self (the class token's attention to itself),
     x_0 and mlp
@@ -41,10 +42,13 @@ class StoredActivations:
         selected, first_layer = select_images(shards, load_table(images))
         self.images = pd.concat([table for _, _, table in selected], ignore_index=True)
         self.layers = range(first_layer, len(self.basis))
-        self.heads = self.basis.shape[1]
+        self.heads, width = self.basis.shape[1], self.basis.shape[-1]
         with safe_open(selected[0][0], "np") as file:
             mlps, self.scalars = (file.get_slice(name).get_shape()[1] for name in ("mlps", "scalars"))
+            stored_as = np.float16 if file.get_slice("z").get_dtype() == "F16" else np.float32
             has_class_self = "class_self" in file.keys()
+        self.spacing = np.full(width, np.finfo(np.float32).eps)
+        self.spacing[: width - self.scalars] = np.finfo(stored_as).eps
         self.names = [("early", self.layers.start - 1)] if self.layers.start else []
         self.names += [(kind, layer) for kind in ("heads", *["self"] * has_class_self) for layer in self.layers]
         self.names += [("x_0", -1), *(("mlp", layer) for layer in range(mlps - 1))]
@@ -72,21 +76,27 @@ class StoredActivations:
             yield np.concatenate([z, scalars], axis=-1)
 
     def fit_moments(self, layer):
-        """Moments of every head of a layer over the fit images, merged over chunks: list [head].
+        """Moments of every head of a layer over the fit images: list [head]; see `moments`."""
+        return self.moments(layer, self.fit)
 
-        With EMBEDDING as layer: those of the normalised embedding, a list of one.
+    def moments(self, layer, inside):
+        """Moments of every head of a layer over some images, merged over chunks: list [head].
+
+        inside: the images, bool [image]. With EMBEDDING as layer: those of the normalised embedding, a list of one.
         """
         if layer == EMBEDDING:
             chunks, bases = (embeddings[:, None] for embeddings in self.embeddings()), [None]
         else:
             chunks, bases = self.reduced(layer), self.basis[layer].astype(np.float64)
         merged = [None] * len(bases)
-        for q, fit in zip(chunks, self.by_chunk(self.fit)):
-            for head in range(len(bases) if fit.any() else 0):
-                moments = Moments.from_data(q[fit, head])
+        for q, chunk_inside in zip(chunks, self.by_chunk(inside)):
+            for head in range(len(bases) if chunk_inside.any() else 0):
+                moments = Moments.from_data(q[chunk_inside, head])
                 merged[head] = moments if merged[head] is None else merged[head].merge(moments)
         for moments, basis in zip(merged, bases):
             moments.basis = basis
+            if basis is not None:
+                moments.spacing = self.spacing
         return merged
 
     def weight_moments(self, layer):

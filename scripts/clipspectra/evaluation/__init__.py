@@ -11,7 +11,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "accuracy": ["ablations", "eta_squared", "zero_shot"],
-        "recovery": ["Recovery", "recovered_accuracy"],
+        "recovery": ["recovered_accuracy"],
         "effects": ["direct_effects"],
         "labels": ["hit_rates"],
         "stability": ["compare_components"],

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+MLPS = ("x_0", "mlp")  # kinds of parts that "mlps" stands for, in tables and in the config
+
 
 def mean_ablated(parts, means, at_mean):
     """Sum of parts [image, part, d_embed], those in the bool mask at_mean [part] replaced by means [part, d_embed]."""
@@ -13,11 +15,12 @@ def ablations(names):
     """{ablation: mask [part] of the parts held at their mean} over parts named (kind, layer), see StoredActivations.
 
     The ablations that Gandelsman et al. (2024) start from: all MLPs; the class token's attention to itself; both; then
-    the MLPs and the heads of more and more layers, from the first layer on and from the last layer back.
+    the MLPs and the heads of more and more layers, from the first layer on and from the last layer back. As everywhere,
+    the MLPs are those with x_0, the embedding of the tokens, which is their number 0.
     """
     kinds = np.array([kind for kind, _ in names])
     layers = np.array([layer for _, layer in names])
-    mlps, self_attention, heads = kinds == "mlp", kinds == "self", np.isin(kinds, ("early", "heads", "self"))
+    mlps, self_attention, heads = np.isin(kinds, MLPS), kinds == "self", np.isin(kinds, ("early", "heads", "self"))
     masks = {"none": np.zeros(len(names), bool), "MLPs": mlps}
     if self_attention.any():
         masks |= {"class token to itself": self_attention, "MLPs and class token to itself": mlps | self_attention}
@@ -40,19 +43,6 @@ def group_masks(table):
     """Masks of a table of images, bool [image]: {"all": every image, and each group's name: its images}."""
     groups = sorted(set(table["group"]) - {""})
     return {"all": np.ones(len(table), bool)} | {name: (table["group"] == name).to_numpy() for name in groups}
-
-
-def accuracy_change(before, after):
-    """(change in percentage points, low, high) of the accuracy on the same images, from two bool arrays [image].
-
-    The 95 % interval is that of Agresti and Min (2005) for matched pairs, which has a width even if nothing changed.
-    It is cut at what is possible: no more can be lost than was correct before, and no more gained than was wrong.
-    """
-    gained, lost, count = (after & ~before).sum(), (before & ~after).sum(), len(before)
-    middle = (gained - lost) / (count + 2)
-    spread = 1.96 * np.sqrt(gained + lost + 1 - (gained - lost) ** 2 / (count + 2)) / (count + 2)
-    low, high = max(middle - spread, -before.mean()), min(middle + spread, 1 - before.mean())
-    return 100 * (gained - lost) / count, 100 * low, 100 * high
 
 
 def eta_squared(scores, values):

@@ -4,25 +4,31 @@ import numpy as np
 import pandas as pd
 
 from clipspectra.evaluation.accuracy import cosine, zero_shot
+from clipspectra.evaluation.intervals import change_of_counts, columns, holm, mean_of_sums, ratio_of_sums
 from clipspectra.jobs import progress
-
-MEASURES = ["norm", "cosine", "margin", "correct_at_mean"]
 
 
 def part_effects(part, mean, embedding, classifier, labels):
-    """Direct effects of one part of the embedding, summed over images, in the order of MEASURES.
+    """Direct effects of one part of the embedding: sums over images, as a dict.
 
     part, embedding: contributions of the part and the normalised embedding, [image, d_embed]; mean: the part's,
     [d_embed]; classifier: [d_embed, class]; labels: correct classes [image]. norm: length of the part; cosine: with the
     text of the correct class; margin: what the part adds to the logit of the correct class, minus what it adds to that
-    of the best wrong class of the embedding; correct_at_mean: images classified correctly with the part at its mean
+    of the best wrong class of the embedding; whole: the embedding's margin; gained, lost: images that are classified
+    correctly only with the part at its mean, or only without
     """
     logits = embedding @ classifier
+    before = logits.argmax(1) == labels
     logits[np.arange(len(labels)), labels] = -np.inf
     texts = classifier.T[labels]  # [image, d_embed]
-    margin = (part * (texts - classifier.T[logits.argmax(1)])).sum(1)
-    correct = zero_shot(embedding - part + mean, classifier) == labels
-    return np.array([np.linalg.norm(part, axis=1).sum(), cosine(part, texts).sum(), margin.sum(), correct.sum()])
+    directions = texts - classifier.T[logits.argmax(1)]
+    norm, alignment = np.linalg.norm(part, axis=1), cosine(part, texts)
+    margin, whole = (part * directions).sum(1), (embedding * directions).sum(1)
+    after = zero_shot(embedding - part + mean, classifier) == labels
+    by_image = {"norm": norm, "norm_squares": norm**2, "cosine": alignment, "cosine_squares": alignment**2}
+    by_image |= {"margin": margin, "whole": whole, "margin_squares": margin**2, "margin_whole": margin * whole}
+    by_image |= {"whole_squares": whole**2, "before": before, "gained": after & ~before, "lost": before & ~after}
+    return {name: values.sum() for name, values in by_image.items()}
 
 
 def direct_effects(stored, classifier, labels):
@@ -30,9 +36,10 @@ def direct_effects(stored, classifier, labels):
 
     classifier: [d_embed, class]; labels: correct classes of all stored images [image]. Columns: kind (head or MLP),
     layer, head (-1 for an MLP), norm, cosine, margin_share (% of the embedding's margin), accuracy (% without
-    ablation), accuracy_lost (points, with the head or MLP held at its mean).
+    ablation), accuracy_lost (points, with the head or MLP held at its mean), each with its interval; p: of the accuracy
+    lost, and p_holm: corrected for the number of heads and MLPs.
     """
-    sums, embedding_sums, count = {}, np.zeros(len(MEASURES)), stored.scored.sum()
+    sums, count = {}, stored.scored.sum()
     basis = {layer: stored.basis[layer].astype(np.float64) for layer in stored.layers}
     head_means = {
         layer: np.stack([moments.embedded_mean() for moments in stored.fit_moments(layer)])
@@ -46,10 +53,10 @@ def direct_effects(stored, classifier, labels):
             continue
         parts, chunk_labels = parts[scored].astype(np.float64), chunk_labels[scored]
         embedding = parts.sum(1)
-        embedding_sums += part_effects(embedding, embedding, embedding, classifier, chunk_labels)
 
         def add(key, part, mean, context=(embedding, classifier, chunk_labels)):
-            sums[key] = sums.get(key, 0) + part_effects(part, mean, *context)
+            effects, sums_before = part_effects(part, mean, *context), sums.get(key, {})
+            sums[key] = {name: value + sums_before.get(name, 0) for name, value in effects.items()}
 
         for layer, q in zip(stored.layers, reduced):
             for head, head_basis in enumerate(basis[layer]):
@@ -57,8 +64,18 @@ def direct_effects(stored, classifier, labels):
         for index, (kind, layer) in enumerate(stored.names):
             if kind == "mlp":
                 add(("MLP", layer, -1), parts[:, index], means[index])
-    rows = pd.DataFrame(sums, index=MEASURES).T.rename_axis(["kind", "layer", "head"]).reset_index()
-    accuracy = 100 * embedding_sums[3] / count  # "ablated" to itself, so not ablated
-    table = rows[["kind", "layer", "head"]].assign(norm=rows["norm"] / count, cosine=rows["cosine"] / count)
-    table["margin_share"] = 100 * rows["margin"] / embedding_sums[2]
-    return table.assign(accuracy=accuracy, accuracy_lost=accuracy - 100 * rows["correct_at_mean"] / count)
+    rows = [dict(zip(("kind", "layer", "head"), key)) | effect_columns(effects, count) for key, effects in sums.items()]
+    table = pd.DataFrame(rows)
+    return table.assign(p_holm=holm(table["p"]))
+
+
+def effect_columns(sums, count):
+    """The columns of direct_effects from the sums of part_effects over so many images."""
+    row = {}
+    for name in ("norm", "cosine"):
+        row |= columns(name, *mean_of_sums(sums[name], sums[f"{name}_squares"], count))
+    names = ("margin", "whole", "margin_squares", "margin_whole", "whole_squares")
+    row |= columns("margin_share", *(100 * value for value in ratio_of_sums(*(sums[name] for name in names))))
+    lost = change_of_counts(sums["lost"], sums["gained"], count)  # what holding the part at its mean takes away
+    row |= {"accuracy": 100 * sums["before"] / count}
+    return row | columns("accuracy_lost", lost["change"], lost["change_low"], lost["change_high"]) | {"p": lost["p"]}

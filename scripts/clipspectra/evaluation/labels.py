@@ -4,6 +4,7 @@ This needs a dataset whose manifest has factor columns: there it is known which 
 """
 
 import re
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -28,48 +29,83 @@ def factor_vocabulary(images, factors):
     }
 
 
-def hit_rates(texts, factors, vocabulary, *, rng, draws=1000):
-    """How often the best text of a pole names the factor of its component: one row per set of components.
+def pole_names(texts, components):
+    """{"better": one name of each component, "both": one of each pole, if the method names both}.
 
-    texts: rows of an explanation (layer, head, component, pole, place, text); factors: one row per component, with
-    eta2_, high_ and low_ of each factor; vocabulary: {factor: {value: phrases that name it}}
-
-    Columns: poles (their number); factor_hits: % of poles whose text names any value of the factor with the largest
-    η²; value_hits: % whose text names the very value with the highest (top pole) or lowest (bottom pole) scores; and
-    for both the mean and the 95 % quantile over random permutations (draws) of the texts among the poles.
+    texts: rows of an explanation (layer, head, component, pole, place, text, and of methods with two poles score)
+    components: table of all components; one without a text has the name "", which is always a miss
+    A pole's name is its first text; the better pole is that of the larger |score|.
     """
-    best = texts[texts["place"] == 0].merge(factors, on=UNIT_COLUMNS)
-    names = list(vocabulary)
-    eta = best[[f"eta2_{name}" for name in names]].to_numpy()  # [pole, factor]
-    strongest = eta.argmax(1)  # factor of each pole
-    values = [(factor, value) for factor, name in enumerate(names) for value in vocabulary[name]]
-    named_values = {
-        text: [names_any(text, vocabulary[names[factor]][value]) for factor, value in values]
-        for text in best["text"].unique()
-    }
-    names_value = np.array([named_values[text] for text in best["text"]], bool).reshape(len(best), len(values))
-    names_factor = np.stack(
-        [names_value[:, [factor == index for factor, _ in values]].any(1) for index in range(len(names))], axis=1
+    first = texts.sort_values("place", kind="stable").drop_duplicates([*UNIT_COLUMNS, "pole"])
+    strength = first["score"].abs() if "score" in first else first["place"]
+    order = strength.sort_values(ascending=False, kind="stable").index
+    names = {"better": components.merge(first.loc[order].drop_duplicates(UNIT_COLUMNS), how="left", on=UNIT_COLUMNS)}
+    if first.duplicated(UNIT_COLUMNS).any():
+        poles = components.merge(pd.DataFrame({"pole": ["top", "bottom"]}), how="cross")
+        names["both"] = poles.merge(first, how="left", on=[*UNIT_COLUMNS, "pole"])
+    return {which: table.fillna({"text": "", "pole": "top"}) for which, table in names.items()}
+
+
+def hit_rates(texts, factors, vocabulary, *, rng, draws=1000):
+    """How often the name of a pole names the factor of its component: one row per set of components and of names.
+
+    texts: as in pole_names; factors: one row per component, with eta2_, high_ and low_ of each factor
+    vocabulary: {factor: {value: phrases that name it}}
+
+    Columns: components; which_poles, "better" or "both"; naming, whether any name counts, or those that name one factor
+    or several; poles (their number) and share (% of the poles of all such components); factor_hits: % of poles whose
+    name has any value of the factor with the largest η²; value_hits: % whose name has the very value with the highest
+    (top pole) or lowest (bottom pole) scores; and for both the mean and the 95 % quantile over random permutations
+    (draws) of the names among the poles.
+    """
+    return pd.DataFrame(
+        [
+            {"components": components, "which_poles": which, "naming": naming} | row
+            for which, names in pole_names(texts, factors).items()
+            for (components, naming), row in _rates(names, vocabulary, rng, draws).items()
+        ]
     )
-    ends = np.where(best["pole"] == "top", "high_", "low_")
-    expected = [(factor, str(best[end + names[factor]][row])) for row, (factor, end) in enumerate(zip(strongest, ends))]
+
+
+def _rates(names, vocabulary, rng, draws):
+    """{(components, naming): the other columns of hit_rates} of a table of names, with the columns of factors."""
+    factors = list(vocabulary)
+    eta = names[[f"eta2_{factor}" for factor in factors]].to_numpy()  # [pole, factor]
+    strongest = eta.argmax(1)  # factor of each pole
+    values = [(number, value) for number, factor in enumerate(factors) for value in vocabulary[factor]]
+    has_value = {
+        text: [names_any(text, vocabulary[factors[number]][value]) for number, value in values]
+        for text in names["text"].unique()
+    }
+    names_value = np.array([has_value[text] for text in names["text"]], bool).reshape(len(names), len(values))
+    names_factor = np.stack(
+        [names_value[:, [factor == number for factor, _ in values]].any(1) for number in range(len(factors))], axis=1
+    )
+    ends = np.where(names["pole"] == "top", "high_", "low_")
+    expected = [
+        (number, str(names[end + factors[number]][row])) for row, (number, end) in enumerate(zip(strongest, ends))
+    ]
     expected = np.array([values.index(value) for value in expected])
 
-    heads = (best["layer"] >= 0).to_numpy()
-    masks = {
-        "of heads": heads,
-        f"of heads, one factor moves {100 * CLEAR_ETA2:.0f} % or more": heads & (eta.max(1, initial=0) >= CLEAR_ETA2),
-        "of the whole embedding": ~heads,
+    heads, count = (names["layer"] >= 0).to_numpy(), names_factor.sum(1)
+    sets = {
+        "of heads": (heads, heads),
+        f"of heads, one factor moves {100 * CLEAR_ETA2:.0f} % or more": (
+            heads & (eta.max(1, initial=0) >= CLEAR_ETA2),
+            heads,
+        ),
+        "of the whole embedding": (~heads, ~heads),
     }
-    rows = []
-    for label, mask in masks.items():
-        poles = np.flatnonzero(mask)
+    namings = {"any": np.ones(len(names), bool), "one factor": count == 1, "several factors": count > 1}
+    rows = {}
+    for (label, (inside, whole)), (naming, named) in product(sets.items(), namings.items()):
+        poles = np.flatnonzero(inside & named)
         if len(poles) == 0:
             continue
         orders = [poles, *(rng.permutation(poles) for _ in range(draws))]
-        row = {"components": label, "poles": len(poles)}
-        for column, named, target in (("factor_hits", names_factor, strongest), ("value_hits", names_value, expected)):
-            row[column], *chance = (100 * named[order, target[poles]].mean() for order in orders)
+        row = {"poles": len(poles), "share": 100 * len(poles) / whole.sum()}
+        for column, hits, target in (("factor_hits", names_factor, strongest), ("value_hits", names_value, expected)):
+            row[column], *chance = (100 * hits[order, target[poles]].mean() for order in orders)
             row |= {f"{column}_by_chance": np.mean(chance), f"{column}_by_chance_95": np.quantile(chance, 0.95)}
-        rows.append(row)
-    return pd.DataFrame(rows)
+        rows[label, naming] = row
+    return rows

@@ -1,8 +1,7 @@
 """A head's explanation in the form that all methods share: directions in the order of their texts.
 
 Whatever the method, a head's contributions c are reconstructed as mean + (c - mean) D^T D, with the rows of D the
-orthonormal directions of the first texts. A text's direction is its projection on the space of the head's components;
-a sparse sum of texts is taken as it is.
+orthonormal directions of the first texts. What a text, or a sum of texts, brings is its part in the head's own space.
 """
 
 from dataclasses import dataclass

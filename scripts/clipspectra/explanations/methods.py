@@ -7,7 +7,7 @@ import pandas as pd
 
 from clipspectra.explanations.head import HeadExplanation
 from clipspectra.explanations.sparse import explain_sparsely
-from clipspectra.explanations.spectral import explain_components, principal_components
+from clipspectra.explanations.spectral import explain_components, orthonormal, principal_components
 from clipspectra.explanations.textspan import text_span
 
 METHODS = {
@@ -20,22 +20,32 @@ METHODS = {
 }
 CONTROLS = {
     "components_without_text": "principal components as they are: the ceiling at each budget",
+    "texts_at_random": "texts drawn from the pool at random",
     "random_texts": "components named from a pool of random directions",
     "random_texts_sparse": "sparse, from a pool of random directions",
-    "random_directions": "random directions of the joint space: the floor",
+    "random_directions": "random directions of the head's own space: the floor",
+}
+DRAWS = dict.fromkeys(CONTROLS, 20) | {"components_without_text": 1}  # of each control; a method needs one
+# What a method is given of a head, for tables that compare methods.
+GIVEN = dict.fromkeys(METHODS, "fit images, texts") | {
+    "weights": "weights, texts; mean of the fit images",
+    "components_without_text": "fit images",
+    "texts_at_random": "span of the fit images, texts at random",
+    "random_texts": "fit images, random vectors as texts",
+    "random_texts_sparse": "fit images, random vectors as texts",
+    "random_directions": "span of the fit images",
 }
 
 
-def explain(method, moments, text_features, *, budget, rng, weights=None, options=None):
+def explain(method, moments, text_features, *, rng=None, weights=None, options=None):
     """A head's HeadExplanation by one of METHODS or CONTROLS.
 
-    moments: of the head's contributions; text_features: [text, d_embed]; budget: largest number of TextSpan's texts and
-    of random directions; rng: for the random controls; weights: Moments of the head's value-output map, for "weights"
-    options: texts_per_pole, threshold, threshold_of and texts_chosen of explain_components, texts_per_component and
-    coherence of explain_sparsely. Raises ValueError for an unknown method.
+    moments: of the head's contributions; text_features: [text, d_embed]; rng: for the random controls
+    weights: Moments of the head's value-output map, for "weights"
+    options: texts_per_pole, threshold, threshold_of and texts_chosen of explain_components; threshold, threshold_of,
+    texts_per_component and coherence of explain_sparsely; the others have none. Raises ValueError for another method.
     """
     options = dict(options or {})
-    sparse = {key: options.pop(key) for key in ("texts_per_component", "coherence") if key in options}
     if method == "components":
         return _from_components(explain_components(moments, text_features, **options))
     if method == "weights":
@@ -43,38 +53,40 @@ def explain(method, moments, text_features, *, budget, rng, weights=None, option
             raise ValueError("the method 'weights' needs the argument weights, see StoredActivations.weight_moments")
         explanation = _from_components(explain_components(weights, text_features, **options))
         return replace(explanation, mean=moments.embedded_mean())
-    if method == "random_texts":
-        pool = rng.normal(size=np.shape(text_features))
-        explanation = _from_components(explain_components(moments, pool, **options))
-        return replace(explanation, table=explanation.table.assign(text=-1))
     if method in ("textspan", "textspan_paper"):
         variant = "paper" if method == "textspan_paper" else "centred"
-        span = text_span(moments, text_features, iterations=budget, variant=variant)
+        span = text_span(moments, text_features, iterations=len(text_features), variant=variant)
         place = np.arange(len(span.text))
         share = 100 * span.variance / max(moments.total_variance(), np.finfo(float).tiny)
         table = pd.DataFrame({"place": place, "text": span.text, "variance": share})
         # The paper's TextSpan has the rank of the uncentred data.
         rank = len(principal_components(moments)[0]) if variant == "paper" else span.rank
         return HeadExplanation(span.mean, rank, span.steps, place + 1, table)
-    if method in ("sparse", "sparse_coherent", "random_texts_sparse"):
-        if method != "sparse_coherent":
-            sparse["coherence"] = 0.0
-        pool = rng.normal(size=np.shape(text_features)) if method.startswith("random") else text_features
-        explanation = _from_sparse_code(explain_sparsely(moments, pool, **sparse, **options))
-        if method.startswith("random"):
-            return replace(explanation, table=explanation.table.assign(text=-1))
-        return explanation
-    if method == "components_without_text":
-        singular, components = principal_components(moments)
-        table = pd.DataFrame({"component": np.arange(len(components)), "singular_value": singular, "text": -1})
-        rank, steps = len(components), components
-    elif method == "random_directions":
-        rank, width = len(principal_components(moments)[0]), np.shape(text_features)[1]
-        steps = np.linalg.qr(rng.normal(size=(width, min(budget, width))))[0].T if rank else np.zeros((0, width))
-        table = pd.DataFrame({"place": np.arange(len(steps)), "text": -1})
-    else:
+    if method in ("sparse", "sparse_coherent"):
+        return _from_sparse_code(explain_sparsely(moments, text_features, **options))
+    if method not in CONTROLS:
         raise ValueError(f"'{method}' is no method; use one of {', '.join(METHODS | CONTROLS)}")
-    return HeadExplanation(moments.embedded_mean(), rank, steps, np.arange(len(steps)) + 1, table)
+    if method == "random_texts_sparse":
+        explanation = explain("sparse", moments, rng.normal(size=np.shape(text_features)), options=options)
+        return replace(explanation, table=explanation.table.assign(text=-1))
+    singular, components = principal_components(moments)
+    rank, order = len(components), np.arange(len(components))
+    if method == "random_texts":  # only what lies in the head's own space counts
+        pool = rng.normal(size=(len(text_features), rank)) @ components
+        explanation = explain("components", moments, pool, options=options)
+        return replace(explanation, table=explanation.table.assign(text=-1))
+    if method == "components_without_text":
+        table = pd.DataFrame({"component": order, "singular_value": singular, "text": -1})
+        return HeadExplanation(moments.embedded_mean(), rank, components, order + 1, table)
+    if method == "random_directions":
+        table, drawn = pd.DataFrame({"place": order, "text": -1}), rng.normal(size=(rank, rank))
+    else:
+        texts = np.asarray(text_features, np.float64)
+        numbers = rng.permutation(len(texts))[:rank]
+        table = pd.DataFrame({"place": np.arange(len(numbers)), "text": numbers})
+        drawn = (texts[numbers] - texts.mean(0)) @ components.T
+    steps, place = orthonormal(drawn)
+    return HeadExplanation(moments.embedded_mean(), rank, steps @ components, place + 1, table)
 
 
 def _from_components(explanation):

@@ -8,7 +8,6 @@ Weights to Concepts", 2026) adds to a text's agreement a multiple of its mean si
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import nnls
 
 from clipspectra.explanations.spectral import ComponentExplanation, explain_components, orthonormal
 
@@ -30,8 +29,13 @@ class SparseCode:
     cosine: np.ndarray
 
     def steps(self):
-        """(orthonormal directions [step, d_embed], the component whose sum gives each [step])."""
-        return orthonormal(self.sums)
+        """(orthonormal directions [step, d_embed], the component whose sum gives each [step]).
+
+        A sum brings its part in the space of the head's components, as a text does in every other method.
+        """
+        components = self.explanation.components
+        steps, component = orthonormal(self.sums @ components.T)
+        return steps @ components, component
 
 
 def explain_sparsely(data, text_features, *, texts_per_component=5, coherence=0.0, **options):
@@ -58,6 +62,8 @@ def matching_pursuit(targets, texts, *, count, coherence=0.0):
 
     targets: [target, d_embed]; texts: of unit length, [text, d_embed]; k is count, or the number of texts
     """
+    from scipy.optimize import nnls  # takes longer to import than most jobs need for all else
+
     chosen, residual, weight = np.zeros((len(targets), 0), int), targets, np.zeros((len(targets), 0))
     for step in range(min(count, len(texts))):
         agreement = residual @ texts.T  # [target, text]

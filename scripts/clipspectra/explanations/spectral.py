@@ -14,19 +14,23 @@ from clipspectra.contributions.moments import Moments, Reduced
 def principal_components(moments):
     """(singular values of the centred data [rank], components [rank, d_embed]), largest first, to the numerical rank.
 
-    The sign is fixed: a component's entry of largest magnitude is positive. The numerical rank is that at float32
-    rounding, the precision of the data.
+    The sign is fixed: a component's entry of largest magnitude is positive. Components count to the numerical rank:
+    their singular value is above float32 rounding, the precision of the forward pass, and above what the rounding of
+    the stored numbers can make of nothing.
     """
     if moments.basis is None:
-        frame, covariance = None, moments.covariance
+        frame, covariance, errors = None, moments.covariance, moments.rounding().max()
     else:
         frame, triangle = np.linalg.qr(moments.basis)  # thin: [d_embed, k], [k, coordinate]
         covariance = triangle @ moments.covariance @ triangle.T
+        errors = np.linalg.norm(triangle * np.sqrt(moments.rounding()), 2) ** 2  # largest variance of any direction
     eigenvalues, vectors = np.linalg.eigh(covariance)
     singular = np.sqrt(np.clip(eigenvalues[::-1], 0, None) * moments.count)
     # A head whose contribution is constant has singular values of rounding size beside its mean.
     scale = max(singular[0], np.linalg.norm(moments.embedded_mean()) * np.sqrt(moments.count))
-    rank = int((singular > scale * len(singular) * np.finfo(np.float32).eps).sum())
+    # The largest singular value of random errors: Marchenko and Pastur's edge.
+    rounding = np.sqrt(errors) * (np.sqrt(moments.count) + np.sqrt(len(singular)))
+    rank = int((singular > max(scale * len(singular) * np.finfo(np.float32).eps, rounding)).sum())
     vectors = vectors[:, ::-1][:, :rank]
     components = (vectors if frame is None else frame @ vectors).T
     largest = np.abs(components).argmax(1)

@@ -9,6 +9,7 @@ SEGMENTATION_INPUTS = {
 SEGMENTATION_PARAMS = model_job() | {
     "masks": lambda wildcards: pictures_stamp(wildcards.dataset, "mask"),
     "target": config["segmentation"]["target"],
+    "direction": config["segmentation"]["direction"],
     "geometry": config["segmentation"]["geometry"],
     "mask_pixels": lambda wildcards: DATASETS[wildcards.dataset].get("mask_pixels"),
     "on_bad_image": config["on_bad_image"],
@@ -101,11 +102,8 @@ use rule table_accuracy as table_segmentation with:
     log:
         "results/logs/tables/segmentation.log",
     params:
-        scores=["pixel_accuracy", "mean_iou", "mean_ap"],
-        means=[
-            *("pixel_accuracy_low", "pixel_accuracy_high", "mean_iou_low"),
-            *("mean_iou_high", "mean_ap_low", "mean_ap_high", "flat_maps"),
-        ],
+        scores=["pixel_accuracy", "mean_iou", "mean_ap", "foreground_ap", "chosen_iou"],
+        means=["flat_maps"],
     message:
         "Table of segmentation scores"
 

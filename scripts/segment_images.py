@@ -13,6 +13,7 @@ if __name__ == "__main__":
     with job(snakemake.log[0]) as log, locked(snakemake.output.store, log):
         from clipspectra.data.pictures import check_readable
         from clipspectra.segmentation.images import have_pictures, summarise
+        from clipspectra.segmentation.scoring import ABOVE
         from clipspectra.segmentation.segmenter import Segmenter
         from clipspectra.segmentation.tables import scores_table
         from clipspectra.towers import models
@@ -23,12 +24,13 @@ if __name__ == "__main__":
         images = images_of_seeds(tables, ["image_sha256", "mask_sha256", *["class"] * (params.target == "label")])
         loaded = models.load(**model_arguments(snakemake), device=snakemake.resources.device, towers="image")
         settings = {key: params[key] for key in ("target", "geometry", "mask_pixels")}
-        options = settings | {"batch_size": snakemake.resources.batch_size, "log": log}
+        options = settings | {"batch_size": snakemake.resources.batch_size, "direction": params.direction, "log": log}
         segmenter = Segmenter(loaded, inputs.classes, wildcards.dataset, root, **options)
         classes, metadata = load_arrays(inputs.classes, "class")
         identity = model_identity(snakemake) | {"sha256": loaded.sha256 or "", "values": metadata["values"]}
         identity |= {"classifier": hashlib.sha256(classes["class"].tobytes()).hexdigest()[:12], "code": params.code}
         identity |= settings | {key: params[key] for key in ("methods", "save_images")}
+        identity |= {"direction": params.direction} if params.save_images else {}  # scores are of both
         identity |= versions("torch", "open_clip_torch", "pillow")
         store = ImageStore(outputs.store, identity)
         pictures_folder, is_stored = Path(outputs.pictures) if params.save_images else None, store.has(images)
@@ -36,7 +38,7 @@ if __name__ == "__main__":
             is_stored &= have_pictures(pictures_folder, images["row"])
         absent = images[~is_stored].reset_index(drop=True)
         if len(absent):
-            stream, methods, skipped = segmenter.score(
+            stream, maps, skipped = segmenter.score(
                 absent,
                 params.methods,
                 Path(outputs.store).parent,
@@ -45,20 +47,28 @@ if __name__ == "__main__":
                 pictures_folder=pictures_folder,
             )
             check_readable(skipped, images)
-            store.save(stream, images, identity | {"supported": methods, "skipped": skipped})
+            store.save(stream, images, identity | {"maps": maps, "skipped": skipped})
             for picture in skipped:
                 log(f"skipped {picture['image']}: {picture['reason']}")
         arrays, metadata = load_arrays(outputs.store, "scores", "row")
-        methods = json.loads(metadata["supported"])
+        maps = [tuple(pair) for pair in json.loads(metadata["maps"])]
+        shown = segmenter.shown_map(maps)
         for seed, table, *paths in zip(params.seeds, tables, outputs.scores, outputs.images, outputs.examples):
             table = table[table["row"].isin(arrays["row"])].reset_index(drop=True)
             scores = arrays["scores"][arrays["row"].searchsorted(table["row"])]
-            by_image = scores_table(scores, methods, range(len(table)))
+            by_image = scores_table(scores, maps, range(len(table)))
             source = {"model": wildcards.model, "dataset": wildcards.dataset, "seed": seed}
             source |= {"split": split_names(table), "target": params.target, "geometry": params.geometry}
             save_table(paths[0], with_source(summarise(by_image, seed), source))
             names = {"image": table["image"].to_numpy()[by_image["row"]]}
-            save_table(paths[1], with_source(by_image.drop(columns="row"), names))
-            examples, kinds = segmenter.examples(by_image, table, methods[0], seed)
-            source |= {"kinds": kinds, "method": methods[0], "sha256": loaded.sha256 or "", "code": params.code}
+            levels = [name for names in ABOVE.values() for name in names]
+            save_table(paths[1], with_source(by_image.drop(columns=["row", *levels]), names))
+            examples, kinds = segmenter.examples(by_image, table, shown, seed)
+            source |= {
+                "kinds": kinds,
+                "method": shown[0],
+                "given": shown[1],
+                "sha256": loaded.sha256 or "",
+                "code": params.code,
+            }
             save_arrays(paths[2], examples, source | versions("torch", "open_clip_torch"))

@@ -17,6 +17,7 @@ if __name__ == "__main__":
         from clipspectra.data.pictures import batches, check_readable, named_skipped
         from clipspectra.explanations.head import load_explanations
         from clipspectra.segmentation import units
+        from clipspectra.segmentation.images import given_to
         from clipspectra.segmentation.segmenter import Segmenter
         from clipspectra.towers import models
         from clipspectra.towers.devices import explain_out_of_memory
@@ -26,7 +27,7 @@ if __name__ == "__main__":
         rows = np.linspace(0, len(table) - 1, min(IMAGES, len(table))).round().astype(int)
         table = table.iloc[rows].reset_index(drop=True)
         loaded = models.load(**model_arguments(snakemake), device=resources.device, towers="image")
-        options = {key: params[key] for key in ("target", "geometry", "mask_pixels")}
+        options = {key: params[key] for key in ("target", "direction", "geometry", "mask_pixels")}
         options |= {"batch_size": resources.batch_size, "log": log}
         segmenter = Segmenter(loaded, snakemake.input.classes, wildcards.dataset, root, **options)
         files, labels, tower = segmenter.files(table), segmenter.classes(table), segmenter.tower
@@ -38,7 +39,8 @@ if __name__ == "__main__":
         with explain_out_of_memory(resources.batch_size):
             for rows, (images, batch_masks) in batches(files, resources.batch_size, **options):
                 classes = None if labels is None else labels[rows]
-                evidence_options = {"classes": classes, "tower": tower}
+                minus_mean = params.direction == "minus_mean"
+                evidence_options = {"classes": classes, "minus_mean": minus_mean, "tower": tower}
                 evidence.append(
                     units.unit_evidence(loaded.model, images, segmenter.classifier, components, **evidence_options)
                 )
@@ -51,5 +53,6 @@ if __name__ == "__main__":
         tables = units.unit_tables(tower, components)
         alone, together = units.score_units(evidence, tables, np.concatenate(masks), tower.grid)
         source = {key: wildcards[key] for key in ("model", "dataset", "seed")}
+        source["given"] = given_to("decomposition", params.direction)[0]
         for path, scores in ((snakemake.output.parts, alone), (snakemake.output.together, together)):
             save_table(path, with_source(scores, source))

@@ -49,7 +49,7 @@ def test_the_bright_patch_is_found(name, planted):
         assert values[0].argsort(descending=True)[:4].sort().values.tolist() == [5, 6, 9, 10]
     else:
         assert values.argmax(1).tolist() == [BRIGHT, BRIGHT]
-    if name in ("full LRP", "partial LRP"):
+    if "LRP" in name:
         black = torch.ones(16, dtype=bool)
         black[BRIGHT] = False
         assert values[:, black].abs().max() < 1e-10  # a zero patch has no relevance
@@ -110,7 +110,7 @@ def test_components_and_heads_add_up(name):
     assert torch.equal(classes, top1)
     rest = evidence - heads.sum((1, 2))
     torch.testing.assert_close(rest, rest[:, :1].expand_as(rest), atol=1e-11, rtol=0)
-    last, magnitude = last_layer_maps(heads).values()
+    last, magnitude = last_layer_maps(heads[:, -1]).values()
     assert (magnitude >= last.abs() - 1e-12).all()
 
 
@@ -126,3 +126,25 @@ def test_the_batch_size_changes_nothing():
         values = baseline(model, images, texts, tower)
         by_image = torch.cat([baseline(model, image[None], text[None], tower) for image, text in zip(images, texts)])
         torch.testing.assert_close(values, by_image, atol=1e-12, rtol=0, msg=name)
+
+
+def test_the_last_layer_alone_is_gradient_relevance_of_one_layer():
+    """R = I + mean over heads of the positive part of gradient times attention, written out."""
+    model = small("ViT")
+    tower, images = adapt(model.visual), pictures(model, 2)
+    texts = F.normalize(torch.randn(2, 24, dtype=torch.float64), dim=-1)
+    trace = traced_forward(model, images, tower)
+    attention = trace.attention[-1]
+    (gradient,) = torch.autograd.grad((trace.embedding * texts).sum(), attention)
+    expected = (gradient * attention).clamp(min=0).mean(1)[:, 0, tower.prefix :]
+    torch.testing.assert_close(BASELINES["Chefer et al., last layer"](model, images, texts, tower), expected)
+
+
+def test_maskclip_ranks_patches_whose_similarities_are_all_negative():
+    """It is a similarity, not evidence against: a text that no patch resembles still has the most similar one."""
+    model = small("ViT")
+    tower, images = adapt(model.visual), pictures(model, 2)
+    mean = F.normalize(model.encode_image(images), dim=-1)
+    near, far = (BASELINES["MaskCLIP"](model, images, sign * mean, tower) for sign in (1, -1))
+    assert near.min() == far.min() == 0
+    torch.testing.assert_close(near + far, near.amax(1, keepdim=True).expand_as(near))

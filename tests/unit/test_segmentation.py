@@ -39,18 +39,24 @@ def test_evidence_of_methods_does_not_depend_on_the_gradient_batch(monkeypatch):
     images, tower, classifier, log = pictures(model, 3), adapt(model.visual), random_classifier(model), []
     options = {"classes": None, "tower": tower, "log": log.append}
     evidence = segmentation.method_evidence(model, images, classifier, methods, **options)
-    assert list(evidence) == methods
+    both = ["text minus mean", "text"]
+    assert list(evidence) == [*((name, given) for name in methods[:3] for given in both), ("centre prior", "no text")]
     assert all(values.shape == (3, 16) and values.dtype == torch.float32 for values in evidence.values())
     decomposition, _ = patch_evidence(model, images, classifier, tower=tower)
-    assert torch.equal(evidence["decomposition"], decomposition.float())
+    assert torch.equal(evidence["decomposition", "text minus mean"], decomposition.float())
+    decomposition, _ = patch_evidence(model, images, classifier, minus_mean=False, tower=tower)
+    torch.testing.assert_close(evidence["decomposition", "text"], decomposition.float())
+    last = patch_evidence(model, images, classifier, by_head=True, minus_mean=False, tower=tower)[0][:, -1].sum(1)
+    torch.testing.assert_close(evidence["decomposition, last layer", "text"], last.float())
+    assert not torch.allclose(evidence["GradCAM", "text"], evidence["GradCAM", "text minus mean"])
     monkeypatch.setattr(segmentation, "GRADIENT_BATCH", 2)
     monkeypatch.setattr(segmentation, "ATTENTION_NUMBERS", 0)
     split = segmentation.method_evidence(model, images, classifier, methods, **options)
-    torch.testing.assert_close(split["GradCAM"], evidence["GradCAM"])
+    torch.testing.assert_close(split["GradCAM", "text"], evidence["GradCAM", "text"])
     classes = torch.tensor([4, 0, 2])
     label_evidence = segmentation.method_evidence(model, images, classifier, methods, **options | {"classes": classes})
     decomposition, _ = patch_evidence(model, images, classifier, classes=classes, tower=tower)
-    assert torch.equal(label_evidence["decomposition"], decomposition.float())
+    assert torch.equal(label_evidence["decomposition", "text minus mean"], decomposition.float())
     assert not log
 
 
@@ -59,7 +65,7 @@ def test_baselines_that_a_tower_does_not_support_are_left_out():
     options = {"classes": None, "tower": adapt(model.visual), "log": log.append}
     methods = ["decomposition", "rollout", "LeGrad"]
     evidence = segmentation.method_evidence(model, pictures(model, 1), random_classifier(model), methods, **options)
-    assert list(evidence) == ["decomposition"]
+    assert list(evidence) == [("decomposition", "text minus mean"), ("decomposition", "text")]
     assert log[0] == "rollout is left out: rollout needs a class token, and it has none"
     assert log[1].startswith("LeGrad is left out: its attention cannot be traced")
     with pytest.raises(InputError, match=r"none of the segmentation\.methods \(rollout, LeGrad\)"):
@@ -79,11 +85,11 @@ def test_scores_of_a_batch_at_both_resolutions():
     masks, evidence = squares(2)
     picture_mask = np.zeros((32, 64), np.uint8)
     picture_mask[:8, 16:24] = 1  # the same in the middle of a wide picture, of which the model sees 32 columns
-    methods = {"perfect": evidence, "flat": torch.zeros(2, 16)}
+    methods = {("perfect", "text"): evidence, ("flat", "no text"): torch.zeros(2, 16)}
     own = [None, (picture_mask, (0, 16, 32, 32))]
     table = segmentation.score_batch(methods, (4, 4), masks, [7, 9], own)
     assert table[["method", "resolution", "row"]].to_numpy().tolist() == [
-        [method, *case] for method in methods for case in (["model", 7], ["model", 9], ["own", 9])
+        [method, *case] for method, _ in methods for case in (["model", 7], ["model", 9], ["own", 9])
     ]
     assert table["labelled_pixels"].tolist() == [1024] * 6
     assert table["flat"].tolist() == [0, 0, 0, 1, 1, 1]
@@ -100,20 +106,25 @@ def test_scores_of_a_batch_at_both_resolutions():
     ]
     assert summary["pixel_accuracy"][2] == pytest.approx(100 * 15 / 16)  # all background
     assert summary["mean_iou"][2] == pytest.approx(50 * 15 / 16)
+    assert summary["given"].tolist() == ["text"] * 2 + ["no text"] * 2
+    assert summary["foreground_ap"][2] == pytest.approx(100 / 16)
+    assert np.isnan(summary["chosen_iou"][1])  # a single image has no others to choose on
     assert (summary["mean_ap_low"] <= summary["mean_ap"]).all()
     assert (summary["mean_ap"] <= summary["mean_ap_high"]).all()
 
 
 def test_examples_are_the_best_the_worst_and_random_ones():
     precision = [0.2, 0.9, 0.5, 0.9, 0.1]
-    table = pd.DataFrame({"row": range(5), "average_precision": precision, "method": "a", "resolution": "model"})
+    table = pd.DataFrame({"row": range(5), "average_precision": precision, "method": "a", "given": "text"})
+    table["resolution"] = "model"
     noise = table.assign(average_precision=0.3)
-    by_image = pd.concat([table[::-1], noise.assign(method="b"), noise.assign(resolution="own")])
-    examples = segmentation.choose_examples(by_image, "a", seed=0)
+    by_image = [table[::-1], noise.assign(method="b"), noise.assign(resolution="own"), noise.assign(given="no text")]
+    by_image = pd.concat(by_image)
+    examples = segmentation.choose_examples(by_image, "a", "text", seed=0)
     assert examples[:6] == [("best", 1), ("best", 3), ("best", 2), ("worst", 4), ("worst", 0), ("worst", 2)]
     assert [kind for kind, _ in examples[6:]] == ["random"] * 3
     assert len({row for _, row in examples[6:]}) == 3
-    assert examples == segmentation.choose_examples(by_image, "a", seed=0)
+    assert examples == segmentation.choose_examples(by_image, "a", "text", seed=0)
 
 
 def test_pictures_are_written_as_the_model_sees_them(tmp_path):
@@ -177,10 +188,11 @@ def test_the_best_units_come_first():
     heads = torch.cat([random[:, :2], 100 * evidence[:, None], random[:, 2:]], dim=1)  # unit 2 alone is right
     table = pd.DataFrame({"layer": 0, "head": range(6), "component": -1})
     alone, together = units.score_units({"heads": heads}, {"heads": table}, masks, (4, 4))
-    assert alone["mean_ap"].idxmax() == 2
+    assert alone["mean_ap"].idxmax() == alone["foreground_ap"].idxmax() == 2
     assert alone["mean_ap"][2] == pytest.approx(100)
     assert alone["images"].tolist() == [4] * 6
     assert together["unit"].tolist() == ["heads"] * 4
     assert together["number"].tolist() == [1, 2, 4, 6]
     assert together["images"].tolist() == [2] * 4
     assert together["mean_ap"][0] > 99
+    assert together["foreground_ap"][0] > together["foreground_ap"][3]

@@ -79,13 +79,17 @@ def heads_map(table, factors, *, first=3, title, footer):
 
 
 def effects_map(table, *, title, footer):
-    """Layers by heads: accuracy lost with a head at its mean, in points, and its share of the margin."""
+    """Layers by heads: accuracy lost with a head at its mean, in points, and its share of the margin.
+
+    Hatched are heads whose 95 % interval includes 0.
+    """
     table = table[table["kind"] == "head"]
     panels = {
         "accuracy_lost": ("Accuracy lost if held at its mean", "points of accuracy"),
         "margin_share": ("Share of the right class's margin", "% of the margin"),
     }
-    grids = {name: by_head(table, lambda rows, name=name: rows[name].iloc[0]) for name in panels}
+    names = [f"{name}{end}" for name in panels for end in ("", "_low", "_high")]
+    grids = {name: by_head(table, lambda rows, name=name: rows[name].iloc[0]) for name in names}
     figure = new_figure(heads_height(grids["margin_share"].shape), footer)
     figure.suptitle(title, fontsize=10)
     for axes, (name, (heading, unit)) in zip(figure.subplots(1, 2), panels.items()):
@@ -93,8 +97,17 @@ def effects_map(table, *, title, footer):
         options = {"digits": 1, "cmap": "PuOr_r", "vmin": -limit, "vmax": limit}
         is_dark = np.abs(grids[name]) > 0.75 * limit
         draw_heads(axes, grids[name], table["layer"].min(), is_dark=is_dark, label=unit, **options)
-        axes.set_title(heading)
+        within_noise = (grids[f"{name}_low"] <= 0) & (grids[f"{name}_high"] >= 0)
+        hatch_heads(axes, within_noise)
+        axes.set_title(f"{heading}\nhatched: not told from 0, {within_noise.sum()} of {within_noise.size}")
     return figure
+
+
+def hatch_heads(axes, chosen):
+    """Hatch the heads in the bool array chosen [layer, head], around the numbers in their middle."""
+    for layer, head in np.argwhere(chosen):
+        cell = Rectangle((head - 0.5, layer - 0.5), 1, 1, fill=False, hatch="////", edgecolor="#999999", linewidth=0)
+        axes.add_patch(cell)
 
 
 def has_numbers(grid):
@@ -114,7 +127,9 @@ def draw_heads(axes, values, start, *, is_dark, label, digits=0, **options):
     label_heads(axes, values.shape, start)
     for (layer, head), value in np.ndenumerate(values) if has_numbers(values.shape) else ():
         colour = "white" if is_dark[layer, head] else "black"
-        axes.text(head, layer, f"{value:.{digits}f}", ha="center", va="center", color=colour)
+        background = {"facecolor": image.cmap(image.norm(value)), "edgecolor": "none", "pad": 1}  # over a hatch
+        number = f"{value:.{digits}f}"
+        axes.text(head, layer, number, ha="center", va="center", color=colour, bbox=background, zorder=3)
 
 
 def label_heads(axes, grid, start):
@@ -172,32 +187,40 @@ RECOVERY_LINES = {
     "sparse": ("sparse sums of texts", "#009E73", "-"),
     "sparse_coherent": ("sparse sums of like texts", "#56B4E9", "-"),
     "weights": ("components of the weights", "#CC79A7", "-"),
-    "random_texts": ("components, random pool", "#0072B2", "--"),
-    "random_texts_sparse": ("sparse, random pool", "#009E73", "--"),
-    "random_directions": ("random directions (floor)", "#777777", "--"),
+    "texts_at_random": ("texts drawn at random", "#8C6D31", "--"),
+    "random_texts": ("components, random vectors as texts", "#0072B2", "--"),
+    "random_texts_sparse": ("sparse sums, random vectors as texts", "#009E73", "--"),
+    "random_directions": ("random directions of the head's space (floor)", "#777777", "--"),
     "components_without_text": ("components without text (ceiling)", "#000000", ":"),  # last: on top
 }
 
 
 def recovery(table, *, title, footer):
-    """Top-1 accuracy and explained variance against the number of texts per head: one line per method, ± 1 sd."""
-    figure = new_figure(4.0, footer)
+    """Top-1 accuracy and explained variance against the number of texts per head: one line per method.
+
+    Bars are 95 % intervals over the images; bands hold 95 % of the draws of a random control.
+    """
+    figure = new_figure(4.6, footer)
     figure.suptitle(title, fontsize=10)
     panels = {"top1": "zero-shot top-1 accuracy (%)", "explained_variance": "explained variance of the heads (%)"}
-    places = figure.subplot_mosaic([["legend", "legend"], list(panels)], height_ratios=[1.5, 7])
+    places = figure.subplot_mosaic([["legend", "legend"], list(panels)], height_ratios=[1.9, 7])
+    shown = [method for method in RECOVERY_LINES if (table["method"] == method).any()]
+    width = 0.012 * max(table["budget"].max(), 1)
     for score, label in panels.items():
         axes = places[score]
-        for method, (name, colour, style) in RECOVERY_LINES.items():
+        for number, method in enumerate(shown):
+            name, colour, style = RECOVERY_LINES[method]
             rows = table[table["method"] == method].sort_values("budget")
-            if rows.empty:
-                continue
-            low, high = rows[score] - rows[f"{score}_sd"], rows[score] + rows[f"{score}_sd"]
-            axes.fill_between(rows["budget"], low, high, color=colour, alpha=0.2, linewidth=0)
-            axes.plot(
-                rows["budget"], rows[score], style, color=colour, label=name, marker="o", markersize=2.5, linewidth=1.2
-            )
+            line = {"color": colour, "linestyle": style, "marker": "o", "markersize": 2.5, "linewidth": 1.2}
+            axes.plot(rows["budget"], rows[score], label=name, **line)
+            if rows["draws"].max() > 1:
+                low, high = rows[f"{score}_draws_low"], rows[f"{score}_draws_high"]
+                axes.fill_between(rows["budget"], low, high, color=colour, alpha=0.2, linewidth=0)
+            else:
+                place = rows["budget"] + width * (number / max(len(shown) - 1, 1) - 0.5)  # beside each other
+                axes.vlines(place, rows[f"{score}_low"], rows[f"{score}_high"], color=colour, linewidth=0.6, alpha=0.8)
         axes.set(xlabel="texts a head", ylabel=label)
         axes.spines[["top", "right"]].set_visible(False)
     places["legend"].set_axis_off()
-    places["legend"].legend(*axes.get_legend_handles_labels(), loc="center", ncols=3, frameon=False)
+    places["legend"].legend(*axes.get_legend_handles_labels(), loc="center", ncols=2, frameon=False, fontsize=7)
     return figure

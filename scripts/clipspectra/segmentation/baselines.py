@@ -168,14 +168,23 @@ def grad_cam(model, images, texts, tower, trace=None):
     return (weight * last.detach()[:, :, 0, tower.prefix :]).mean(1).clamp(min=0)
 
 
-def gradient_relevance(model, images, texts, tower, trace=None):
-    """Chefer, Gur and Wolf 2021, generic attention explainability: by layer, R = R + mean over heads of (dA * A)+ R."""
+def gradient_relevance(model, images, texts, tower, trace=None, layers=None):
+    """Chefer, Gur and Wolf 2021, generic attention explainability: by layer, R = R + mean over heads of (dA * A)+ R.
+
+    layers: how many of the last ones, all if None
+    """
     trace = trace or traced_forward(model, images, tower)
-    gradients = torch.autograd.grad(_summed_similarity(trace, texts), trace.attention, retain_graph=True)
+    layers_attention = trace.attention[-layers:] if layers else trace.attention
+    gradients = torch.autograd.grad(_summed_similarity(trace, texts), layers_attention, retain_graph=True)
     relevance = torch.eye(gradients[0].shape[-1]).to(images)
-    for attention, gradient in zip(trace.attention, gradients):
+    for attention, gradient in zip(layers_attention, gradients):
         relevance = relevance + (gradient * attention.detach()).clamp(min=0).mean(1) @ relevance
     return relevance[:, 0, tower.prefix :]
+
+
+def last_layer_gradient_relevance(model, images, texts, tower, trace=None):
+    """The same from the last layer alone, as in its authors' notebook for CLIP."""
+    return gradient_relevance(model, images, texts, tower, trace, layers=1)
 
 
 def legrad(model, images, texts, tower, trace=None, layers=2):
@@ -194,15 +203,16 @@ def legrad(model, images, texts, tower, trace=None, layers=2):
 
 
 def full_lrp(model, images, texts, tower, trace=None):
-    """Layer-wise relevance propagation to the token embeddings, with rules for attention and LayerNorm that conserve
-    relevance (Ali et al. 2022): gradient times input of the tower, linearised at this image."""
+    """Layer-wise relevance propagation to the token embeddings by the AH and LN rules (Ali et al. 2022): attention
+    heads, LayerNorms' deviations and activations' gates as constants, LRP-0 elsewhere. That is gradient times input of
+    the tower linearised at this image, and conserves relevance."""
     trace = trace or traced_forward(model, images, tower, linear=True)
     (gradient,) = torch.autograd.grad(_summed_similarity(trace, texts), trace.start, retain_graph=True)
     return (gradient * trace.start.detach()).sum(-1)[:, tower.prefix :]
 
 
 def partial_lrp(model, images, texts, tower, trace=None):
-    """LRP to the last layer's attention only (Voita et al. 2019), from the class token to each patch."""
+    """LRP to the last layer's attention only (as Voita et al. 2019), by the same rules, from the class token."""
     trace = trace or traced_forward(model, images, tower, linear=True)
     (gradient,) = torch.autograd.grad(_summed_similarity(trace, texts), trace.attention[-1], retain_graph=True)
     return (gradient * trace.attention[-1].detach()).sum(1)[:, 0, tower.prefix :]
@@ -210,7 +220,10 @@ def partial_lrp(model, images, texts, tower, trace=None):
 
 @torch.no_grad()
 def value_similarity(model, images, texts, tower):
-    """MaskCLIP (Zhou, Loy and Dai 2022): similarity of text and patch, the last attention replaced by its values."""
+    """MaskCLIP (Zhou, Loy and Dai 2022): similarity of text and patch, the last attention replaced by its values.
+
+    Less the least similar patch of the image: a similarity below 0 is no evidence against the text, only less of it.
+    """
     block = _traceable_blocks(tower)[-1]
     width = block.attn.embed_dim
 
@@ -227,7 +240,8 @@ def value_similarity(model, images, texts, tower):
         finally:
             hook.remove()
     patches = F.normalize(tower.visual.ln_post(tokens[0][:, tower.prefix :]) @ tower.visual.proj, dim=-1)
-    return (patches * texts[:, None]).sum(-1)
+    similarity = (patches * texts[:, None]).sum(-1)
+    return similarity - similarity.amin(1, keepdim=True)
 
 
 def centre_prior(model, images, texts, tower):
@@ -245,14 +259,17 @@ def all_background(model, images, texts, tower):
 BASELINES = {
     "last-layer attention": last_layer_attention,
     "rollout": rollout,
-    "partial LRP": partial_lrp,
-    "full LRP": full_lrp,
+    "partial LRP, AH and LN rules": partial_lrp,
+    "full LRP, AH and LN rules": full_lrp,
     "GradCAM": grad_cam,
-    "Chefer et al.": gradient_relevance,
+    "Chefer et al., all layers": gradient_relevance,
+    "Chefer et al., last layer": last_layer_gradient_relevance,
     "LeGrad": legrad,
     "MaskCLIP": value_similarity,
     "centre prior": centre_prior,
     "all background": all_background,
 }
 # The baselines that take a trace: whether it is linear.
-TRACES = {"GradCAM": False, "Chefer et al.": False, "LeGrad": False, "partial LRP": True, "full LRP": True}
+TRACES = dict.fromkeys(("GradCAM", "Chefer et al., all layers", "Chefer et al., last layer", "LeGrad"), False)
+TRACES |= dict.fromkeys(("partial LRP, AH and LN rules", "full LRP, AH and LN rules"), True)
+TEXT_FREE = ("last-layer attention", "rollout", "centre prior", "all background")  # given no text

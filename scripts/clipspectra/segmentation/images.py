@@ -9,11 +9,20 @@ from PIL import Image
 
 from clipspectra import InputError
 from clipspectra.data.geometry import model_view, model_view_box
-from clipspectra.segmentation.baselines import BASELINES, TRACES, traced_forward
-from clipspectra.segmentation.maps import VARIANTS, at_own_resolution, last_layer_maps, patch_evidence, upsample
-from clipspectra.segmentation.scoring import VOID, Scores, predictions, scores
+from clipspectra.segmentation.baselines import BASELINES, TEXT_FREE, TRACES, traced_forward
+from clipspectra.segmentation.maps import (
+    at_own_resolution,
+    both_directions,
+    class_direction,
+    last_layer_maps,
+    upsample,
+)
+from clipspectra.segmentation.scoring import VOID, Scores, chosen_counts, predictions, scores
 from clipspectra.towers.families import Unsupported
 
+# What methods are given of a class, in the order of maps.both_directions; and those that ask for no text.
+GIVEN = MINUS_MEAN, TEXT = "text minus mean", "text"
+NO_TEXT = "no text"
 PICTURES = ("image", "mask", "map", "prediction", "overlay")  # that save_pictures writes of an image
 EXAMPLES = 3  # of each kind: best, worst, random
 OWN_PIXELS = 2**22  # of a picture's maps at its own resolution that are held at a time
@@ -22,40 +31,48 @@ ATTENTION_NUMBERS = 2**25
 
 
 def method_evidence(model, images, classifier, methods, *, classes, tower, log):
-    """{method: patch values [image, patch]} of the decomposition, its variants and the baselines, in float32.
+    """{(method, given): patch values [image, patch]} of the decomposition, its variants and the baselines, in float32.
 
     images: [image, 3, height, width]; classifier: [d_embed, class]; classes: of the images, [image], or None for their
-    top-1 class. A baseline that cannot be computed for the tower is left out, with a line in the log; the others keep
-    the order of `methods`. Raises InputError if none can be computed.
+    top-1 class. Every method is given the same: the class's text minus the mean over classes, and the text alone; those
+    without a text come once. A baseline that cannot be computed for the tower is left out, with a line in the log; the
+    others keep the order of `methods`. Raises InputError if none can be computed.
     """
     images, classes = images.to(classifier.device), None if classes is None else classes.to(classifier.device)
-    evidence, classes = patch_evidence(model, images, classifier, classes=classes, tower=tower)
-    values = {"decomposition": evidence}
-    if set(methods) & set(VARIANTS):
-        head_evidence, _ = patch_evidence(model, images, classifier, classes=classes, by_head=True, tower=tower)
-        values |= last_layer_maps(head_evidence)
-    texts = F.normalize(classifier.T[classes], dim=-1)
+    evidence, last_heads, classes = both_directions(model, images, classifier, classes=classes, tower=tower)
+    by_method = {"decomposition": evidence} | last_layer_maps(last_heads)  # [image, direction, patch]
+    values = {(name, given): maps[:, number] for name, maps in by_method.items() for number, given in enumerate(GIVEN)}
+    texts = [F.normalize(class_direction(classifier, classes, given == MINUS_MEAN), dim=-1) for given in GIVEN]
     heads, tokens = sum(layer.heads for layer in tower.layers), tower.prefix + tower.grid[0] * tower.grid[1]
     size = max(ATTENTION_NUMBERS // (heads * tokens**2), GRADIENT_BATCH)
     by_batch, unsupported = {}, {}
-    for batch in zip(images.split(size), texts.split(size)):
+    for batch, *batch_texts in zip(images.split(size), *(directions.split(size) for directions in texts)):
         traces = {}  # of this batch, shared by all methods
         for name in (name for name in methods if name in BASELINES and name not in unsupported):
             try:
                 if name in TRACES and TRACES[name] not in traces:
-                    traces[TRACES[name]] = traced_forward(model, batch[0], tower, linear=TRACES[name])
+                    traces[TRACES[name]] = traced_forward(model, batch, tower, linear=TRACES[name])
                 trace = {"trace": traces[TRACES[name]]} if name in TRACES else {}
-                evidence_of_batch = BASELINES[name](model, *batch, tower, **trace)
-                by_batch.setdefault(name, []).append(evidence_of_batch)
+                for given, directions in dict(zip(given_to(name), batch_texts)).items():
+                    maps = BASELINES[name](model, batch, directions, tower, **trace)
+                    by_batch.setdefault((name, given), []).append(maps)
             except Unsupported as error:
                 unsupported[name] = error.reason
-    values |= {name: torch.cat(batches) for name, batches in by_batch.items()}
+    values |= {key: torch.cat(batches) for key, batches in by_batch.items()}
     for name, reason in unsupported.items():
         log(f"{name} is left out: {reason}")
-    if not values.keys() & set(methods):
+    keys = [(name, given) for name in methods for given in given_to(name) if (name, given) in values]
+    if not keys:
         names = ", ".join(methods)
         raise InputError(f"This model supports none of the segmentation.methods ({names}); add decomposition.")
-    return {name: values[name].float() for name in methods if name in values}
+    return {key: values[key].float() for key in keys}
+
+
+def given_to(method, direction="minus_mean"):
+    """What a method is given of a class, that of the config's segmentation.direction first."""
+    if method in TEXT_FREE:
+        return [NO_TEXT]
+    return list(GIVEN if direction == "minus_mean" else reversed(GIVEN))
 
 
 def own_masks(files, rows, shape):
@@ -68,23 +85,23 @@ def own_masks(files, rows, shape):
 
 
 def score_batch(evidence, grid, masks, rows, masks_and_boxes):
-    """Table of every method's scores on a batch, one row per image and resolution ("model" or the picture's "own").
+    """Table of every map's scores on a batch, one row per image and resolution ("model" or the picture's "own").
 
-    evidence: {method: [image, patch]}; masks: [image, height, width] as the model sees them; rows: of the images, for
-    the column `row`; masks_and_boxes: their own_masks, or None for no scores at the pictures' resolution
+    evidence: {(method, given): [image, patch]}; masks: [image, height, width] as the model sees them; rows: of the
+    images, for the column `row`; masks_and_boxes: their own_masks, or None for no scores at the pictures' resolution
     """
     tables = []
-    for method, values in evidence.items():
+    for number, values in enumerate(evidence.values()):
         maps = upsample(values, grid, masks.shape[-2:]).cpu().numpy()
-        tables.append(scores(maps, masks).table.assign(resolution="model", method=method, row=rows))
-    by_picture = torch.stack(list(evidence.values()), dim=1).cpu()  # [image, method, patch]
+        tables.append(scores(maps, masks).table.assign(resolution="model", map=number, row=rows))
+    by_picture = torch.stack(list(evidence.values()), dim=1).cpu()  # [image, map, patch]
     for values, mask_and_box, row in zip(by_picture, masks_and_boxes or (), rows):
         if mask_and_box is not None:
             table = _scores_at_own_resolution(values, grid, *mask_and_box)
-            tables.append(table.assign(resolution="own", method=list(evidence), row=row))
-    table = pd.concat(tables, ignore_index=True)
-    by_method = table["method"].map(list(evidence).index).argsort(kind="stable")
-    return table.iloc[by_method].reset_index(drop=True)
+            tables.append(table.assign(resolution="own", map=range(len(evidence)), row=row))
+    table = pd.concat(tables, ignore_index=True).sort_values("map", kind="stable", ignore_index=True)
+    names = pd.DataFrame(list(evidence), columns=["method", "given"]).iloc[table["map"]].reset_index(drop=True)
+    return pd.concat([table.drop(columns=["map", "row"]), names, table["row"]], axis=1)
 
 
 def _scores_at_own_resolution(values, grid, mask, box):
@@ -98,24 +115,27 @@ def _scores_at_own_resolution(values, grid, mask, box):
 
 
 def summarise(by_image, seed):
-    """Scores in per cent with their 95 % intervals over all images, one row per method and resolution.
+    """Scores in per cent with their 95 % intervals over all images, one row per method, what it is given, resolution.
 
-    by_image: tables of score_batch, concatenated; seed: of the bootstrap
+    by_image: tables of score_batch, concatenated; seed: of the bootstrap. threshold_low, threshold_high: the two that
+    were chosen for the other half of the images each, in terms of a map from 0 to 1
     """
     rows = []
-    for (method, resolution), members in by_image.groupby(["method", "resolution"], sort=False):
-        pooled = Scores.from_table(members.drop(columns=["row", "method", "resolution"]))
-        row = {"method": method, "resolution": resolution, "images": len(members)}
+    for (method, given, resolution), members in by_image.groupby(["method", "given", "resolution"], sort=False):
+        pooled = Scores.from_table(members.sort_values("row", kind="stable"))
+        row = {"method": method, "given": given, "resolution": resolution, "images": len(members)}
         row["flat_maps"] = int(members["flat"].sum())
         for name, (low, high) in pooled.intervals(np.random.default_rng(seed)).items():
             row |= {name: 100 * getattr(pooled, name), f"{name}_low": 100 * low, f"{name}_high": 100 * high}
-        rows.append(row)
+        thresholds = chosen_counts(pooled.table)[1] or [np.nan]
+        rows.append(row | {"threshold_low": min(thresholds), "threshold_high": max(thresholds)})
     return pd.DataFrame(rows)
 
 
-def choose_examples(by_image, method, seed):
-    """[(kind, row)] of the images to show: best and worst by a method's average precision, and random ones."""
-    table = by_image[(by_image["method"] == method) & (by_image["resolution"] == "model")].sort_values("row")
+def choose_examples(by_image, method, given, seed):
+    """[(kind, row)] of the images to show: best and worst by a map's average precision, and random ones."""
+    is_map = (by_image["method"] == method) & (by_image["given"] == given)
+    table = by_image[is_map & (by_image["resolution"] == "model")].sort_values("row")
     order = table["row"].to_numpy()[np.argsort(-table["average_precision"].to_numpy(), kind="stable")]
     shuffled = np.random.default_rng(seed).permutation(order)
     kinds = {"best": order[:EXAMPLES], "worst": order[::-1][:EXAMPLES], "random": shuffled[:EXAMPLES]}

@@ -21,49 +21,83 @@ def patch_maps(model, images, classifier, *, tower=None):
     return upsample(evidence, tower.grid, images.shape[-2:])
 
 
+def class_direction(classifier, classes, minus_mean=True):
+    """The direction of each image's class in the joint space [image, d_embed]: its text, by default minus the mean.
+
+    classifier: [d_embed, class]; classes: of the images [image]. Minus the mean of all classes' texts, the evidence is
+    that for the class rather than the others; with the text alone it is that for whatever its prompts say.
+    """
+    return classifier.T[classes] - (classifier.mean(1) if minus_mean else 0)
+
+
 @torch.no_grad()
 def patch_evidence(model, images, classifier, *, classes=None, minus_mean=True, by_head=False, tower=None):
     """Contribution of each patch to a class's logit, by default minus the mean logit: ([image, patch], class [image]).
 
     classes: the class of each image, [image], its top-1 class if None; by_head: the evidence of each head alone,
-    [image, layer, head, patch], without the constants, which are equal for all patches. The class's direction is mapped
-    into each head's coordinates once per image, so that nothing of size [pos, head, d_model] is formed.
+    [image, layer, head, patch], without the constants, which are equal for all patches.
     """
     tower = tower or adapt(model.visual)
-    attention_states, ends, embedding = _forward(model, images, tower)
-    classes = (embedding @ classifier).argmax(1) if classes is None else classes
-    direction = classifier.T[classes] - (classifier.mean(1) if minus_mean else 0)  # [image, d_embed]
-    weights, scalars, _ = tower.readout.weights_and_scalars(ends, embedding.norm(dim=-1))
-    project, shared, _ = tower.reading
-    stream_direction = torch.einsum("ie,gem->igm", direction, project)  # [image, group, d_model]
-    evidence, biases, head_evidence = 0, 0, []
-    for number, (write, bias) in enumerate(tower.writing):
-        coordinates = _source_coordinates(tower, number, attention_states, weights)
-        head_shape = coordinates.shape[-2:]
-        directions = (stream_direction @ write).unflatten(-1, head_shape)  # [image, group, head, coordinate]
-        if by_head:
-            head_evidence.append(torch.einsum("igphk,ighk->ihp", coordinates, directions))
-        else:
-            evidence, biases = evidence + torch.einsum("igphk,ighk->ip", coordinates, directions), biases + bias
-    if by_head:
-        return torch.stack(head_evidence, dim=1)[..., tower.prefix :], classes
-    # Biases, means and betas contribute the same to every token: one number per image.
-    layers = len(tower.layers)
-    constants = torch.cat([project @ biases, shared.T * layers / (2 * layers + 1)])  # [scalar, d_embed]
-    evidence = evidence + (direction @ constants.T * scalars).sum(1, keepdim=True) / evidence.shape[1]
-    return evidence[:, tower.prefix :], classes
+    forward = _forward(model, images, tower)
+    classes = (forward[-1] @ classifier).argmax(1) if classes is None else classes
+    directions = class_direction(classifier, classes, minus_mean)[:, None]
+    layers = range(len(tower.layers)) if by_head else ()
+    evidence, by_layer = _evidence(tower, *forward, directions, layers)
+    return (torch.stack(list(by_layer.values()), dim=1)[:, :, 0] if by_head else evidence[:, 0]), classes
 
 
 @torch.no_grad()
-def component_evidence(model, images, classifier, components, *, classes=None, tower=None):
+def both_directions(model, images, classifier, *, classes=None, tower=None):
+    """patch_evidence of the class's text minus the mean, and of the text alone, from one forward pass.
+
+    Returns (evidence [image, direction, patch], of the last layer's heads [image, direction, head, patch], class
+    [image]).
+    """
+    tower = tower or adapt(model.visual)
+    forward, last = _forward(model, images, tower), len(tower.layers) - 1
+    classes = (forward[-1] @ classifier).argmax(1) if classes is None else classes
+    directions = [class_direction(classifier, classes, minus_mean) for minus_mean in (True, False)]
+    evidence, by_layer = _evidence(tower, *forward, torch.stack(directions, dim=1), [last])
+    return evidence, by_layer[last], classes
+
+
+def _evidence(tower, attention_states, ends, embedding, directions, by_head):
+    """(evidence of all heads [image, direction, patch], {layer in by_head: [image, direction, head, patch]}).
+
+    directions: in the joint space, [image, direction, d_embed]. They are mapped into each head's coordinates once per
+    image, so that nothing of size [pos, head, d_model] is formed.
+    """
+    weights, scalars, _ = tower.readout.weights_and_scalars(ends, embedding.norm(dim=-1))
+    project, shared, _ = tower.reading
+    stream_directions = torch.einsum("ine,gem->ingm", directions, project)  # [image, direction, group, d_model]
+    evidence, biases, by_layer = 0, 0, {}
+    for number, (write, bias) in enumerate(tower.writing):
+        coordinates = _source_coordinates(tower, number, attention_states, weights)
+        head_directions = (stream_directions @ write).unflatten(-1, coordinates.shape[-2:])  # […, head, coordinate]
+        if number in by_head:
+            of_heads = torch.einsum("igphk,inghk->inhp", coordinates, head_directions)
+            by_layer[number], layer_evidence = of_heads[..., tower.prefix :], of_heads.sum(2)
+        else:
+            layer_evidence = torch.einsum("igphk,inghk->inp", coordinates, head_directions)
+        evidence, biases = evidence + layer_evidence, biases + bias
+    # Biases, means and betas contribute the same to every token: one number per image and direction.
+    layers = len(tower.layers)
+    constants = torch.cat([project @ biases, shared.T * layers / (2 * layers + 1)])  # [scalar, d_embed]
+    constant = (directions @ constants.T * scalars[:, None]).sum(2, keepdim=True)
+    return (evidence + constant / evidence.shape[2])[..., tower.prefix :], by_layer
+
+
+@torch.no_grad()
+def component_evidence(model, images, classifier, components, *, classes=None, minus_mean=True, tower=None):
     """Each component's share of patch_evidence by head: {(layer, head): [image, component, patch]}.
 
     components: {(layer, head): orthonormal [component, d_embed]}, all components of a head or only some
+    classes, minus_mean: as in patch_evidence
     """
     tower = tower or adapt(model.visual)
     attention_states, ends, embedding = _forward(model, images, tower)
     classes = (embedding @ classifier).argmax(1) if classes is None else classes
-    direction = classifier.T[classes] - classifier.mean(1)
+    direction = class_direction(classifier, classes, minus_mean)
     weights, _, _ = tower.readout.weights_and_scalars(ends, embedding.norm(dim=-1))
     evidence, project = {}, tower.reading[0]
     for number, (write, _) in enumerate(tower.writing):
@@ -101,13 +135,12 @@ VARIANTS = ("decomposition, last layer", "decomposition, last layer, |heads|")
 
 
 def last_layer_maps(head_evidence):
-    """{name in VARIANTS: values [image, patch]} from the evidence of each head alone, [image, layer, head, patch].
+    """{name in VARIANTS: values [image, …, patch]} from the evidence of the last layer's heads [image, …, head, patch].
 
     The last layer's evidence; and the sum of its heads' absolute evidence, because a head with evidence against the
     class at a patch attends to that patch too.
     """
-    last = head_evidence[:, -1]
-    return dict(zip(VARIANTS, (last.sum(1), last.abs().sum(1))))
+    return dict(zip(VARIANTS, (head_evidence.sum(-2), head_evidence.abs().sum(-2))))
 
 
 def upsample(values, grid, size):

@@ -1,5 +1,6 @@
-"""Scores of maps against masks: pixel accuracy, mean IoU and mean AP, pooled as in the reference code."""
+"""Scores of maps against masks: those of the reference's protocol, and two that depend less on how maps are cut."""
 
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -11,41 +12,92 @@ VOID = 255  # mask value of unlabelled pixels, which do not count
 PIXELS = 2**18  # scored at a time: their arrays take about 20 MB
 
 
+LEVELS = 20  # thresholds that a method's own is chosen from: 0, 0.05, … 0.95
+ABOVE = {side: [f"{side}_above_{level}" for level in range(LEVELS)] for side in ("background", "foreground")}
+OVERLAPS = [f"{kind}_{side}" for kind in ("intersection", "union") for side in ("background", "foreground")]
+# Columns of a table of scores by image: numbers of pixels, and average precisions.
+COUNTS = ["flat", "correct_pixels", "labelled_pixels", "foreground_pixels", *OVERLAPS, *chain(*ABOVE.values())]
+PRECISIONS = ["average_precision", "foreground_precision"]
+COLUMNS = [*COUNTS, *PRECISIONS]
+
+
 class Scores(NamedTuple):
-    """Segmentation scores over a dataset, in [0, 1]; `table` has one row per image."""
+    """Segmentation scores over a dataset, in [0, 1]; `table` has one row per image.
+
+    pixel_accuracy, mean_iou, mean_ap: the reference's protocol. foreground_ap: average precision of the foreground
+    alone; chosen_iou: mean IoU at a threshold that suits the method, see `chosen_counts`; NaN for a single image
+    """
 
     pixel_accuracy: float
     mean_iou: float
     mean_ap: float
     table: pd.DataFrame
+    foreground_ap: float
+    chosen_iou: float
 
     @classmethod
     def from_table(cls, table):
-        """Scores over the images of a table: pixels and overlaps are pooled, average precision is averaged."""
-        pixels = table.sum()
-        iou = [
-            pixels[f"intersection_{side}"] / max(pixels[f"union_{side}"], 1) for side in ("background", "foreground")
-        ]
-        accuracy = pixels["correct_pixels"] / max(pixels["labelled_pixels"], 1)
-        return cls(float(accuracy), float(np.mean(iou)), float(table["average_precision"].mean()), table)
+        """Scores over the images of a table: pixels and overlaps are pooled, average precisions are averaged."""
+        values = _measures(table, np.ones((1, len(table))))
+        return cls(table=table, **{name: float(value[0]) for name, value in values.items()})
 
     def intervals(self, rng, draws=1000):
-        """95 % bootstrap intervals of the three scores over images: {score: (low, high)}."""
+        """95 % bootstrap intervals of the scores over images, thresholds chosen once: {score: (low, high)}."""
         count = len(self.table)
         times = rng.multinomial(count, np.full(count, 1 / count), size=draws)  # how often each image is drawn
-        pixels = {name: times @ self.table[name].to_numpy(float) for name in self.table.columns[:-1]}
-        iou = [
-            pixels[f"intersection_{side}"] / np.maximum(pixels[f"union_{side}"], 1)
-            for side in ("background", "foreground")
-        ]
-        precision = self.table["average_precision"].to_numpy()
-        defined = ~np.isnan(precision)
-        resampled = {
-            "pixel_accuracy": pixels["correct_pixels"] / np.maximum(pixels["labelled_pixels"], 1),
-            "mean_iou": np.mean(iou, axis=0),
-            "mean_ap": times[:, defined] @ precision[defined] / np.maximum(times[:, defined].sum(1), 1),
+        return {
+            name: tuple(np.quantile(values, (0.025, 0.975))) for name, values in _measures(self.table, times).items()
         }
-        return {name: tuple(np.quantile(values, (0.025, 0.975))) for name, values in resampled.items()}
+
+
+def _measures(table, times):
+    """{score: [draw]} of the images of a table, each taken so many times, [draw, image]."""
+
+    def total(values):
+        return times @ np.asarray(values, float)
+
+    def mean(values):
+        known = ~np.isnan(values)
+        return total(np.where(known, values, 0)) / np.where(total(known) > 0, total(known), np.nan)
+
+    chosen, _ = chosen_counts(table)
+    return {
+        "pixel_accuracy": total(table["correct_pixels"]) / np.maximum(total(table["labelled_pixels"]), 1),
+        "mean_iou": mean_iou({name: total(table[name]) for name in OVERLAPS}),
+        "mean_ap": mean(table["average_precision"].to_numpy()),
+        "foreground_ap": mean(table["foreground_precision"].to_numpy()),
+        "chosen_iou": mean_iou({name: total(values) for name, values in chosen.items()}),
+    }
+
+
+def mean_iou(counts):
+    """Mean over background and foreground of intersection over union, from {name in OVERLAPS: numbers of pixels}."""
+    sides = ("background", "foreground")
+    return np.mean([counts[f"intersection_{side}"] / np.maximum(counts[f"union_{side}"], 1) for side in sides], axis=0)
+
+
+def chosen_counts(table):
+    """({name in OVERLAPS: [image]}, the thresholds) with the foreground above a threshold chosen for the method.
+
+    The threshold of every other image is the one of the best mean IoU on the images between, so that no image is scored
+    at a threshold that it had a part in. NaN and no thresholds for a single image.
+    """
+    background, foreground = (table[ABOVE[side]].to_numpy() for side in ABOVE)  # predicted ones, [image, level]
+    labelled, positive = (table[[name]].to_numpy() for name in ("labelled_pixels", "foreground_pixels"))
+    counts = {
+        "intersection_background": labelled - positive - background,
+        "intersection_foreground": foreground,
+        "union_background": labelled - foreground,
+        "union_foreground": positive + background,
+    }
+    chosen, thresholds = {name: np.full(len(table), np.nan) for name in OVERLAPS}, []
+    for half in (0, 1) if len(table) > 1 else ():
+        own, other = (np.arange(len(table)) % 2 == number for number in (half, 1 - half))
+        level = int(mean_iou({name: values[other].sum(0) for name, values in counts.items()}).argmax())
+        thresholds.append(level / LEVELS)
+        for name, values in counts.items():
+            chosen[name][own] = values[own, level]
+    return chosen, thresholds
 
 
 def on_the_grid(masks, grid):
@@ -70,7 +122,9 @@ def scores(maps, masks, visible=None):
     """Score maps [image, height, width] in [0, 1] against masks of 0, 1 and 255 (not labelled).
 
     The reference's protocol: foreground is where a map exceeds its mean; pixel accuracy and IoU (mean over background
-    and foreground) are pooled over the dataset; average precision is per image, over the scores of both channels.
+    and foreground) are pooled over the dataset; average precision is per image, over the scores of both channels. That
+    rewards any map of a small object, so the average precision of the foreground alone is beside it, and the IoU at a
+    threshold chosen on other images, because the mean of the map suits some methods and not others.
     visible: pixels with a value in the map, bool, by default all; the others must be unlabelled. Raises ValueError if
     shapes differ, or a map is not finite at a labelled pixel.
     """
@@ -93,36 +147,53 @@ def _block_table(maps, masks, visible):
     low, high = np.where(labelled, maps, np.inf).min(1), np.where(labelled, maps, -np.inf).max(1)
     pixels, intersection = labelled.sum(1), (predicted & foreground).sum(1)
     union = (labelled & (predicted | foreground)).sum(1)
-    return pd.DataFrame(
-        {
-            "flat": (low >= high).astype(np.int64),
-            "correct_pixels": intersection + pixels - union,
-            "labelled_pixels": pixels,
-            "intersection_background": pixels - union,
-            "intersection_foreground": intersection,
-            "union_background": pixels - intersection,
-            "union_foreground": union,
-            "average_precision": average_precision(maps, foreground, labelled),
-        }
-    )
-
-
-def average_precision(maps, foreground, labelled):
-    """Average precision of each map over both channels, [image]; NaN without labelled pixels.
-
-    maps, foreground, labelled: [image, pixel], the last two bool. Every labelled pixel is a positive of one channel and
-    a negative of the other. The mean over positives of the share of positives among all scores as high or higher is
-    scikit-learn's average_precision_score.
-    """
+    counts = {
+        "flat": (low >= high).astype(np.int64),
+        "correct_pixels": intersection + pixels - union,
+        "labelled_pixels": pixels,
+        "foreground_pixels": foreground.sum(1),
+        "intersection_background": pixels - union,
+        "intersection_foreground": intersection,
+        "union_background": pixels - intersection,
+        "union_foreground": union,
+    }
+    above = _pixels_above(maps, foreground, labelled)  # [image, side, level]
+    for side, names in enumerate(ABOVE.values()):
+        counts |= dict(zip(names, above[:, side].T))
     # Both channels in the maps' precision: 1 - x in float32 makes ties, which change average precision.
     inverse = 1 - maps
-    positives = np.sort(np.where(labelled, np.where(foreground, maps, inverse), -np.inf))
-    negatives = np.sort(np.where(labelled, np.where(foreground, inverse, maps), -np.inf))
-    pixels = maps.shape[1]
+    both = average_precision(
+        np.where(labelled, np.where(foreground, maps, inverse), -np.inf),
+        np.where(labelled, np.where(foreground, inverse, maps), -np.inf),
+    )
+    of_foreground = average_precision(
+        np.where(foreground, maps, -np.inf), np.where(labelled & ~foreground, maps, -np.inf)
+    )
+    return pd.DataFrame(counts | dict(zip(PRECISIONS, (both, of_foreground))))[COLUMNS]
+
+
+def _pixels_above(maps, foreground, labelled):
+    """Labelled pixels of background and foreground whose map exceeds each of the LEVELS, [image, side, level]."""
+    levels = np.ceil(np.clip(np.where(labelled, maps, 0), 0, 1) * LEVELS).astype(np.int64)  # exceeded by a pixel
+    index = (np.arange(len(maps))[:, None] * 2 + foreground) * (LEVELS + 1) + levels
+    numbers = np.bincount(index[labelled], minlength=len(maps) * 2 * (LEVELS + 1)).reshape(len(maps), 2, LEVELS + 1)
+    return numbers[..., :0:-1].cumsum(-1)[..., ::-1]
+
+
+def average_precision(positives, negatives):
+    """Average precision of each image, [image], from the scores of positives and negatives [image, place].
+
+    Places without a score are -inf; NaN without positives. The mean over positives of the share of positives among all
+    scores as high or higher is scikit-learn's average_precision_score. Over both channels of a map, every labelled
+    pixel is a positive of one and a negative of the other.
+    """
+    positives, negatives = np.sort(positives), np.sort(negatives)
+    places = positives.shape[1]
     first = np.ones(positives.shape, bool)  # of equal scores
     first[:, 1:] = positives[:, 1:] != positives[:, :-1]
-    true = pixels - np.maximum.accumulate(np.where(first, np.arange(pixels), 0), axis=1)
-    false = pixels - np.stack([row.searchsorted(values) for row, values in zip(negatives, positives)])
-    precision = np.where(positives > -np.inf, true / (true + false), 0)
+    true = places - np.maximum.accumulate(np.where(first, np.arange(places), 0), axis=1)
+    false = places - np.stack([row.searchsorted(values) for row, values in zip(negatives, positives)])
+    counts = positives > -np.inf
+    precision = np.where(counts, true / (true + false), 0)
     with np.errstate(invalid="ignore"):
-        return precision.sum(1) / labelled.sum(1)
+        return precision.sum(1) / counts.sum(1)

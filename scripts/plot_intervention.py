@@ -10,17 +10,22 @@ from clipspectra.jobs import job
 if __name__ == "__main__":
     with job(snakemake.log[0]):
         protocol, wildcards = snakemake.params.protocol, snakemake.wildcards
-        means = ["images", "random", "random_low", "random_high"]
+        means = ["images", "change", "random", "random_as_high"]
         curves = [load_table(path, ["accuracy", *means]) for path in snakemake.input.curves]
         table = over_seeds(pd.concat(curves, ignore_index=True), ["accuracy"], means)
         table = table[table["seeds"].str.len() == table["seeds"].str.len().max()]  # as far as every seed's units reach
         tables = [load_table(path) for path in snakemake.input.units]
-        counts = [((units["edit"] == units["edit"].max()) & (units["chosen"] == "yes")).sum() for units in tables]
+        chosen = [rows[(rows["edit"] == rows["edit"].max()) & (rows["chosen"] == "yes")] for rows in tables]
         units, edited, rule = concepts.edit_labels(snakemake.params.edit)
+        if rule:
+            of_heads, of_all = (
+                np.mean([rows[f"held_of_{what}"].iloc[-1] for rows in chosen]) for what in ("heads", "all")
+            )
+            rule += f" = {100 * of_heads:.0f} % of all heads' = {100 * of_all:.0f} % of the model's"
         first = table[table["role"] == "eval"].iloc[0]
         figure = concepts.intervention(
             table,
-            np.mean(counts) if rule else None,
+            np.mean([len(rows) for rows in chosen]) if rule else None,
             units=units,
             edited=edited,
             rule=rule,

@@ -18,6 +18,7 @@ if __name__ == "__main__":
         figure = heads.recovery(
             table,
             title=f"What explanations of {wildcards.model}'s heads recover on {wildcards.dataset}",
-            footer=f"{wildcards.model} · {wildcards.dataset} · texts {wildcards.texts} · {source}",
+            footer=f"{wildcards.model} · {wildcards.dataset} · texts {wildcards.texts} · {source}\n"
+            f"bars: 95 % intervals over the images; bands: 95 % of {table['draws'].max():.0f} draws; means over seeds",
         )
         drawing.save(figure, *snakemake.output)

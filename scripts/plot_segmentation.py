@@ -18,8 +18,8 @@ if __name__ == "__main__":
             arrays["maps"],
             arrays["predictions"],
             json.loads(metadata["kinds"]),
-            scores[scores["resolution"] == "model"].to_dict("records"),
-            title=f"Zero-shot segmentation with {snakemake.wildcards.model}: {metadata['method']}",
+            scores[scores["resolution"] == "model"],
+            title=f"Zero-shot segmentation with {snakemake.wildcards.model}: {metadata['method']}, {metadata['given']}",
             footer=drawing.provenance(snakemake.wildcards, load_table(snakemake.input.images))
             + f" · {CLASSES[metadata['target']]}",
         )

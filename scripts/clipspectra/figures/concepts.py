@@ -42,7 +42,7 @@ def edit_labels(edit):
     units = "heads" if "heads" in edit else "components"
     if "concept" not in edit:
         return units, f"{units} {PAST_TENSE[edit['do']]}", ""
-    rule = f"{100 * edit['share']:g} % of the {edit['rank_by']}" if edit["number"] is None else ""
+    rule = f"{100 * edit['share']:g} % of the {edit['rank_by']} of what passes" if edit["number"] is None else ""
     return units, f"the concept's {units} {PAST_TENSE[edit['do']]}", rule
 
 
@@ -132,16 +132,16 @@ def intervention(table, chosen, *, units, edited, rule, title, footer):
         axes, rows = places[group], table[table["group"] == group].sort_values("units")
         eval_rows, validation_rows = rows[rows["role"] == "eval"], rows[rows["role"] == "validation"]
         if eval_rows["random"].notna().any():
-            unit_numbers, label = eval_rows["units"], f"random {units}: mean, 95 % of 20 draws"
+            unit_numbers, label = eval_rows["units"], f"random {units} of like variance: mean, 95 % of draws"
             low, high = eval_rows["random_low"], eval_rows["random_high"]
             axes.fill_between(unit_numbers, low, high, color=GREY, alpha=0.25, linewidth=0)
             axes.plot(unit_numbers, eval_rows["random"], ":", color=GREY, linewidth=1.4, label=label)
-        low, high = eval_rows["accuracy"] - eval_rows["accuracy_sd"], eval_rows["accuracy"] + eval_rows["accuracy_sd"]
-        axes.fill_between(eval_rows["units"], low, high, color=BLUE, alpha=0.2, linewidth=0)
+        bounds = eval_rows["accuracy_low"], eval_rows["accuracy_high"]
+        axes.vlines(eval_rows["units"], *bounds, color=BLUE, linewidth=0.7, alpha=0.6)
         line = {"color": BLUE, "marker": "o", "markersize": 2.5, "linewidth": 1.2}
-        axes.plot(eval_rows["units"], eval_rows["accuracy"], **line, label=f"{edited}, eval images")
+        axes.plot(eval_rows["units"], eval_rows["accuracy"], **line, label=f"{edited}: eval images, 95 % interval")
         if len(validation_rows):
-            label = f"{edited}, validation images"
+            label = f"{edited}: validation images"
             axes.plot(validation_rows["units"], validation_rows["accuracy"], "--", color=GREEN, lw=1.2, label=label)
         if chosen is not None:
             axes.axvline(chosen, color="black", linewidth=0.8, linestyle="-.", label=f"number: {rule}")
@@ -156,6 +156,7 @@ def intervention(table, chosen, *, units, edited, rule, title, footer):
 def intervention_values(table, *, most=30, title, footer):
     """Change in accuracy of each value of each factor with its 95 % interval; in orange the values the edit targets.
 
+    Filled are changes of single values that are significant after correction for the number of values.
     table: of `value_changes`, averaged over seeds; of many values, the `most` with the largest changes are shown.
     """
     is_sum = table["value"].isin(["all", "all others"])
@@ -164,13 +165,17 @@ def intervention_values(table, *, most=30, title, footer):
     total, table = len(table), table[is_sum | table.index.isin(kept) | (table["meant"] == "yes")].reset_index(drop=True)
     if len(table) < total:
         footer += f"\n{len(table)} of {total} rows: the {most} values that change most, and the sums"
-    figure = new_figure(1.1 + 0.17 * len(table), footer)
+    footer += (
+        "\nfilled: exact McNemar test, p < 0.05 after correction for the number of values (Holm); sums are not tested"
+    )
+    figure = new_figure(1.2 + 0.17 * len(table), footer)
     figure.suptitle(title, fontsize=10)
     axes, place = figure.subplots(), np.arange(len(table))
     for y, row in enumerate(table.itertuples()):
         colour = ORANGE if row.meant == "yes" else "black" if row.value in ("all", "all others") else GREY
         axes.plot([row.change_low, row.change_high], [y, y], color=colour, linewidth=1.2, solid_capstyle="butt")
-        axes.plot(row.change, y, "o", color=colour, markersize=4)
+        is_clear = row.p_holm < 0.05
+        axes.plot(row.change, y, "o", color=colour, markersize=4, markerfacecolor=colour if is_clear else "white")
     axes.axvline(0, color="black", linewidth=0.6)
     names = [f"{row.factor}: {_short(row.value)}  ({row.before:.1f} → {row.after:.1f} %)" for row in table.itertuples()]
     axes.set_yticks(place, names, fontsize=7)

@@ -8,14 +8,30 @@ from clipspectra.figures.drawing import new_figure, show_picture
 from clipspectra.figures.heads import by_head, draw_heads, heads_height
 
 
-def segmentation_examples(pictures, masks, maps, predictions, kinds, table, *, title, footer):
-    """Columns of examples (image, mask, map, prediction) titled by kind; below them a table of all methods' scores.
+SCORE_PANELS = {
+    "mean_iou": "mean IoU, threshold:\neach map's mean",
+    "mean_ap": "mean AP,\nboth channels",
+    "chosen_iou": "mean IoU, threshold:\nchosen on other images",
+    "foreground_ap": "mean AP,\nforeground alone",
+}
+GIVEN_MARKERS = {
+    "text minus mean": ("o", "#0072B2", "text minus the mean of all classes"),
+    "text": ("s", "#D55E00", "the class's text alone"),
+    "no text": ("D", "#777777", "no text"),
+}
 
-    table: rows of {"method", "pixel_accuracy", "mean_iou", "mean_ap"}, in per cent, each score with _low and _high.
+
+def segmentation_examples(pictures, masks, maps, predictions, kinds, table, *, title, footer):
+    """Columns of examples (image, mask, map, prediction) titled by kind; below them all methods' scores.
+
+    table: one row per method and what it is given of the class, with the scores of SCORE_PANELS in per cent, each with
+    _low and _high, and flat_maps. Left the reference's protocol, right the two scores that depend less on it.
     """
-    figure = new_figure(4.0 + 0.24 * len(table), footer)
+    methods = list(dict.fromkeys(table["method"]))
+    height = 1.0 + 0.2 * len(methods)
+    figure = new_figure(3.7 + height, footer)
     figure.suptitle(title, fontsize=10)
-    upper, lower = figure.subfigures(2, 1, height_ratios=[3.4, 0.3 + 0.24 * len(table)])
+    upper, lower = figure.subfigures(2, 1, height_ratios=[3.4, height])
     axes = upper.subplots(4, len(pictures), squeeze=False)
     grey, heat = ({"cmap": name, "vmin": 0, "vmax": 1} for name in ("gray", "cividis"))
     rows = (("image", pictures, {}), ("mask", masks, grey), ("map", maps, heat), ("prediction", predictions, grey))
@@ -25,20 +41,24 @@ def segmentation_examples(pictures, masks, maps, predictions, kinds, table, *, t
             show_picture(panel, array, **options)
     for panel, kind in zip(axes[0], kinds):
         panel.set_title(kind, fontsize=7.5)
-    below = lower.subplots()
-    below.set_axis_off()
-    names = {"pixel_accuracy": "pixel accuracy (%)", "mean_iou": "mean IoU (%)", "mean_ap": "mean AP (%)"}
-
-    def cell(row, score):
-        return f"{row[score]:.1f}  ({row[score + '_low']:.1f} to {row[score + '_high']:.1f})"
-
-    cells = [[row["method"], *(cell(row, score) for score in names)] for row in table]
-    labels = ["method", *names.values()]
-    scores = below.table(cells, colLabels=labels, loc="center", cellLoc="center", edges="horizontal")
-    scores.auto_set_font_size(False)
-    scores.set_fontsize(7.5)
-    scores.auto_set_column_width(range(len(labels)))
-    scores.scale(1, 1.1)
+    panels = lower.subplots(1, len(SCORE_PANELS), sharey=True)
+    flat = table.groupby("method", sort=False)["flat_maps"].max()
+    for panel, (score, heading) in zip(panels, SCORE_PANELS.items()):
+        for given, (marker, colour, label) in GIVEN_MARKERS.items():
+            scored = table[table["given"] == given]
+            place = scored["method"].map(methods.index) + {"text minus mean": -0.14, "text": 0.14, "no text": 0}[given]
+            panel.hlines(place, scored[f"{score}_low"], scored[f"{score}_high"], color=colour, linewidth=1)
+            panel.plot(scored[score], place, marker, color=colour, markersize=3, label=label)
+        panel.set_title(heading, fontsize=7.5)
+        panel.set_xlabel("%, 95 % interval", fontsize=7)
+        panel.grid(axis="x", linewidth=0.4, color="#dddddd")
+        panel.spines[["top", "right", "left"]].set_visible(False)
+        panel.tick_params(axis="y", length=0)
+        panel.tick_params(axis="x", labelsize=7)
+    names = [f"{method}  ({flat[method]:.0f} flat)" if flat[method] else method for method in methods]
+    panels[0].set_yticks(range(len(methods)), names, fontsize=7)
+    panels[0].set_ylim(len(methods) - 0.4, -0.6)
+    lower.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=7)
     return figure
 
 
@@ -77,16 +97,16 @@ def _wrapped(text, width):
 
 
 def segmentation_parts(heads, together, *, title, footer):
-    """Layers by heads: mean average precision of each head alone; and the scores of the best units together."""
-    values = by_head(heads, lambda rows: rows["mean_ap"].iloc[0])
+    """Layers by heads: foreground AP of each head alone; and the scores of the best units together."""
+    values = by_head(heads, lambda rows: rows["foreground_ap"].iloc[0])
     figure = new_figure(heads_height(values.shape, least=2.2), footer)
     figure.suptitle(title, fontsize=10)
     left, right = figure.subplots(1, 2)
-    options = {"label": "mean AP of the head alone (%)", "cmap": "cividis"}
+    options = {"label": "foreground AP of the head alone (%)", "cmap": "cividis"}
     draw_heads(left, values, heads["layer"].min(), is_dark=~(values > (values.min() + values.max()) / 2), **options)
     left.set_title("Each head alone")
-    lines = {"mean_ap": ("mean AP", "#009E73"), "pixel_accuracy": ("pixel accuracy", "#D55E00")}
-    lines["mean_iou"] = ("mean IoU", "#0072B2")
+    lines = {"foreground_ap": ("foreground AP", "#009E73"), "mean_iou": ("mean IoU, threshold at the mean", "#0072B2")}
+    lines["chosen_iou"] = ("mean IoU, chosen threshold", "#D55E00")
     for unit, style in (("heads", "-"), ("components", "--")):
         rows = together[together["unit"] == unit]
         for score, (name, colour) in lines.items() if len(rows) else ():

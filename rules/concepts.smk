@@ -183,7 +183,17 @@ use rule table_accuracy as table_interventions with:
         "results/logs/tables/interventions.log",
     params:
         scores=["accuracy", "change"],
-        means=["units", "images", "variance", "random", "random_as_high", "random_variance"],
+        means=[
+            "units",
+            "images",
+            "variance",
+            "random",
+            "random_as_high",
+            "random_variance",
+            "held",
+            "held_of_heads",
+            "held_of_all",
+        ],
     message:
         "Table of interventions"
 

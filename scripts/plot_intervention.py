@@ -14,7 +14,7 @@ if __name__ == "__main__":
         curves = [load_table(path, ["accuracy", *means]) for path in snakemake.input.curves]
         table = over_seeds(pd.concat(curves, ignore_index=True), ["accuracy"], means)
         table = table[table["seeds"].str.len() == table["seeds"].str.len().max()]  # as far as every seed's units reach
-        tables = [load_table(path) for path in snakemake.input.units]
+        tables = [load_table(path, ["held_of_heads", "held_of_all"]) for path in snakemake.input.units]
         chosen = [rows[(rows["edit"] == rows["edit"].max()) & (rows["chosen"] == "yes")] for rows in tables]
         units, edited, rule = concepts.edit_labels(snakemake.params.edit)
         if rule:

@@ -120,6 +120,14 @@ class PreparedIntervention:
         """The Intervention of all edits, with these units in the last one."""
         return self.before.edited(self.edit, units, stored)
 
+    def held(self):
+        """{held, held_of_heads, held_of_all} in %: what the chosen units hold of their concept, NaN without one."""
+        shares = dict.fromkeys(("held", "held_of_heads", "held_of_all"), np.nan)
+        if "concept" in self.edit and self.chosen_count:
+            last = self.table[self.table["edit"] == self.edits - 1].iloc[self.chosen_count - 1]
+            shares = {name: 100 * float(last[name]) for name in shares}
+        return shares
+
     def variance_of(self, units):
         """Sum of the variances of units, in % of all heads'; NaN if the last edit has no units."""
         return sum(self.variance.get(unit, 0.0) for unit in units) if self.variance else np.nan

@@ -109,7 +109,8 @@ def settings(prepared, outcome, groups):
 
     Beside it are the rule at other ratios, the controls, and the best number of units: that of the worst group (or of
     all) on validation images, by their labels. The change is that from before the last edit. variance: of the units, in
-    % of all heads'; random_variance: that of the random units.
+    % of all heads'; random_variance: that of the random units; held, held_of_heads, held_of_all: what the units hold of
+    the concept, see carriers.concept_components.
     """
     chosen = prepared.units[: prepared.chosen_count]
     by_setting = {"as it is": ([], outcome.unedited)}
@@ -131,11 +132,12 @@ def settings(prepared, outcome, groups):
             before = outcome.unedited if setting == "before the last edit" else outcome.before
             before = correct if setting == "as it is" else before
             variance = {"variance": prepared.variance_of(units), "random_variance": np.nan}
+            held = {name: share if setting == "edited" else np.nan for name, share in prepared.held().items()}
             if has_draws and outcome.drawn:
                 drawn = [prepared.variance_of(draw[: len(units)]) for draw in outcome.drawn]
                 variance["random_variance"] = np.mean(drawn)
             for row in beside_random(len(units), correct, before, outcome.draws if has_draws else {}, masks):
-                yield {"role": role, "setting": setting} | row | variance
+                yield {"role": role, "setting": setting} | row | variance | held
 
 
 COUNTS = ["images", "correct_before", "gained", "lost", "called_before", "called_after"]

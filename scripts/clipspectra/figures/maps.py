@@ -7,7 +7,6 @@ import numpy as np
 from clipspectra.figures.drawing import new_figure, show_picture
 from clipspectra.figures.heads import by_head, draw_heads, heads_height
 
-
 SCORE_PANELS = {
     "mean_iou": "mean IoU, threshold:\neach map's mean",
     "mean_ap": "mean AP,\nboth channels",

@@ -95,9 +95,10 @@ rule choose_images:
 
 rule table_shared_images:
     input:
-        expand("results/data/{dataset}/seed-{seed}/shared-images.csv", dataset=DATASETS, seed=SEEDS),
+        images=expand("results/data/{dataset}/seed-{seed}/images.csv", dataset=DATASETS, seed=SEEDS),
+        shared=expand("results/data/{dataset}/seed-{seed}/shared-images.csv", dataset=DATASETS, seed=SEEDS),
     output:
-        **table("shared-images", "Pictures with two roles"),
+        **table("shared-images", "Images that roles and seeds share"),
     log:
         "results/logs/tables/shared-images.log",
     conda:
@@ -106,7 +107,7 @@ rule table_shared_images:
         sources=[[dataset, seed] for dataset in DATASETS for seed in SEEDS],
         code=code("table_shared_images"),
     message:
-        "Table of pictures with two roles"
+        "Table of images that roles and seeds share"
     script:
         "../scripts/table_shared_images.py"
 

@@ -17,20 +17,18 @@ if __name__ == "__main__":
         tables = [load_table(path, ["held_of_heads", "held_of_all"]) for path in snakemake.input.units]
         chosen = [rows[(rows["edit"] == rows["edit"].max()) & (rows["chosen"] == "yes")] for rows in tables]
         units, edited, rule = concepts.edit_labels(snakemake.params.edit)
-        if rule:
-            of_heads, of_all = (
-                np.mean([rows[f"held_of_{what}"].iloc[-1] for rows in chosen]) for what in ("heads", "all")
-            )
-            rule += f" = {100 * of_heads:.0f} % of all heads' = {100 * of_all:.0f} % of the model's"
+        if rule:  # of the components along which the concept's texts differ more than the classes'
+            held = (np.mean([rows[f"held_of_{what}"].iloc[-1] for rows in chosen]) for what in ("heads", "all"))
+            of_heads, of_all = (f"{100 * share:.0f} %" for share in held)
+            rule = f"\nrule: {rule} of the components that pass, {of_heads} of all heads', {of_all} of the model's"
         first = table[table["role"] == "eval"].iloc[0]
         figure = concepts.intervention(
             table,
             np.mean([len(rows) for rows in chosen]) if rule else None,
             units=units,
             edited=edited,
-            rule=rule,
             title=f"{wildcards.intervention}: {wildcards.model} on {first['dataset']}",
             footer=f"{wildcards.model} · {first['dataset']} · texts {first['texts']} · {first['images']:.0f} images "
-            f"({first['split']}), seeds {first['seeds']}, {protocol}",
+            f"({first['split']}), seeds {first['seeds']}, {protocol}{rule}",
         )
         drawing.save(figure, *snakemake.output)

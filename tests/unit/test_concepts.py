@@ -283,5 +283,5 @@ def test_titles_and_labels_of_an_entry():
     assert scores_note(unit | entry) == "projections on the component; black frame: the picture itself"
     assert edit_labels({"do": "keep", "heads": [[1, 0]]}) == ("heads", "heads kept", "")
     edit = {"do": "remove", "concept": ["a", "b"], "share": 0.9, "rank_by": "sway", "number": None}
-    assert edit_labels(edit) == ("components", "the concept's components removed", "90 % of the sway of what passes")
+    assert edit_labels(edit) == ("components", "the concept's components removed", "90 % of the sway")
     assert edit_labels(edit | {"number": 3})[2] == ""

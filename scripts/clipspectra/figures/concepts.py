@@ -42,7 +42,7 @@ def edit_labels(edit):
     units = "heads" if "heads" in edit else "components"
     if "concept" not in edit:
         return units, f"{units} {PAST_TENSE[edit['do']]}", ""
-    rule = f"{100 * edit['share']:g} % of the {edit['rank_by']} of what passes" if edit["number"] is None else ""
+    rule = f"{100 * edit['share']:g} % of the {edit['rank_by']}" if edit["number"] is None else ""
     return units, f"the concept's {units} {PAST_TENSE[edit['do']]}", rule
 
 
@@ -117,11 +117,11 @@ def neighbours(images, texts, *, picture=None, heading="the picture", title, foo
     return figure
 
 
-def intervention(table, chosen, *, units, edited, rule, title, footer):
+def intervention(table, chosen, *, units, edited, title, footer):
     """Accuracy against the number of units, beside random ones: of the worst group, where there is one, and of all.
 
     table: the averaged curve; chosen: mean number of units that the rule selects, None without a rule
-    units, edited, rule: labels of `edit_labels`
+    units, edited: labels of `edit_labels`
     """
     groups = [group for group in ("worst", "all") if (table["group"] == group).any()]
     figure = new_figure(3.3, footer)
@@ -132,19 +132,19 @@ def intervention(table, chosen, *, units, edited, rule, title, footer):
         axes, rows = places[group], table[table["group"] == group].sort_values("units")
         eval_rows, validation_rows = rows[rows["role"] == "eval"], rows[rows["role"] == "validation"]
         if eval_rows["random"].notna().any():
-            unit_numbers, label = eval_rows["units"], f"random {units} of like variance: mean, 95 % of draws"
+            unit_numbers, label = eval_rows["units"], f"random {units} of like variance, 95 % of draws"
             low, high = eval_rows["random_low"], eval_rows["random_high"]
             axes.fill_between(unit_numbers, low, high, color=GREY, alpha=0.25, linewidth=0)
             axes.plot(unit_numbers, eval_rows["random"], ":", color=GREY, linewidth=1.4, label=label)
         bounds = eval_rows["accuracy_low"], eval_rows["accuracy_high"]
-        axes.vlines(eval_rows["units"], *bounds, color=BLUE, linewidth=0.7, alpha=0.6)
+        axes.fill_between(eval_rows["units"], *bounds, color=BLUE, alpha=0.15, linewidth=0)
         line = {"color": BLUE, "marker": "o", "markersize": 2.5, "linewidth": 1.2}
-        axes.plot(eval_rows["units"], eval_rows["accuracy"], **line, label=f"{edited}: eval images, 95 % interval")
+        axes.plot(eval_rows["units"], eval_rows["accuracy"], **line, label=f"{edited}, 95 % interval")
         if len(validation_rows):
-            label = f"{edited}: validation images"
+            label = "the same on validation images"
             axes.plot(validation_rows["units"], validation_rows["accuracy"], "--", color=GREEN, lw=1.2, label=label)
         if chosen is not None:
-            axes.axvline(chosen, color="black", linewidth=0.8, linestyle="-.", label=f"number: {rule}")
+            axes.axvline(chosen, color="black", linewidth=0.8, linestyle="-.", label="number that the rule gives")
         axes.set(xlabel=f"number of {units}", ylabel=names[group])
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.spines[["top", "right"]].set_visible(False)
@@ -165,9 +165,7 @@ def intervention_values(table, *, most=30, title, footer):
     total, table = len(table), table[is_sum | table.index.isin(kept) | (table["meant"] == "yes")].reset_index(drop=True)
     if len(table) < total:
         footer += f"\n{len(table)} of {total} rows: the {most} values that change most, and the sums"
-    footer += (
-        "\nfilled: exact McNemar test, p < 0.05 after correction for the number of values (Holm); sums are not tested"
-    )
+    footer += "\nfilled: exact McNemar test, p < 0.05 after correction for the number of values (Holm)"
     figure = new_figure(1.2 + 0.17 * len(table), footer)
     figure.suptitle(title, fontsize=10)
     axes, place = figure.subplots(), np.arange(len(table))
@@ -175,7 +173,8 @@ def intervention_values(table, *, most=30, title, footer):
         colour = ORANGE if row.meant == "yes" else "black" if row.value in ("all", "all others") else GREY
         axes.plot([row.change_low, row.change_high], [y, y], color=colour, linewidth=1.2, solid_capstyle="butt")
         is_clear = row.p_holm < 0.05
-        axes.plot(row.change, y, "o", color=colour, markersize=4, markerfacecolor=colour if is_clear else "white")
+        marker = "|" if row.value in ("all", "all others") else "o"
+        axes.plot(row.change, y, marker, color=colour, markersize=4, markerfacecolor=colour if is_clear else "white")
     axes.axvline(0, color="black", linewidth=0.6)
     names = [f"{row.factor}: {_short(row.value)}  ({row.before:.1f} → {row.after:.1f} %)" for row in table.itertuples()]
     axes.set_yticks(place, names, fontsize=7)

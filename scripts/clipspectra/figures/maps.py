@@ -3,6 +3,7 @@
 import textwrap
 
 import numpy as np
+from matplotlib.lines import Line2D
 
 from clipspectra.figures.drawing import new_figure, show_picture
 from clipspectra.figures.heads import by_head, draw_heads, heads_height
@@ -98,24 +99,26 @@ def _wrapped(text, width):
 def segmentation_parts(heads, together, *, title, footer):
     """Layers by heads: foreground AP of each head alone; and the scores of the best units together."""
     values = by_head(heads, lambda rows: rows["foreground_ap"].iloc[0])
-    figure = new_figure(heads_height(values.shape, least=2.2), footer)
+    figure = new_figure(heads_height(values.shape, least=2.8), footer)
     figure.suptitle(title, fontsize=10)
     left, right = figure.subplots(1, 2)
     options = {"label": "foreground AP of the head alone (%)", "cmap": "cividis"}
     draw_heads(left, values, heads["layer"].min(), is_dark=~(values > (values.min() + values.max()) / 2), **options)
     left.set_title("Each head alone")
-    lines = {"foreground_ap": ("foreground AP", "#009E73"), "mean_iou": ("mean IoU, threshold at the mean", "#0072B2")}
-    lines["chosen_iou"] = ("mean IoU, chosen threshold", "#D55E00")
-    for unit, style in (("heads", "-"), ("components", "--")):
+    lines = {"foreground_ap": ("foreground AP", "#009E73"), "mean_iou": ("mean IoU, cut at the mean", "#0072B2")}
+    lines["chosen_iou"] = ("mean IoU, chosen cut", "#D55E00")
+    styles = {unit: style for unit, style in (("heads", "-"), ("components", "--")) if (together["unit"] == unit).any()}
+    for unit, style in styles.items():
         rows = together[together["unit"] == unit]
-        for score, (name, colour) in lines.items() if len(rows) else ():
-            label = f"{name}, {unit}"
-            right.plot(rows["number"], rows[score], style, color=colour, marker="o", ms=3, lw=1.2, label=label)
+        for score, (_, colour) in lines.items():
+            right.plot(rows["number"], rows[score], style, color=colour, marker="o", ms=3, lw=1.2)
+    handles = [Line2D([], [], color=colour, marker="o", ms=3, lw=1.2, label=name) for name, colour in lines.values()]
+    handles += [Line2D([], [], color="black", linestyle=style, lw=1.2, label=unit) for unit, style in styles.items()]
     right.set_xscale("log", base=2)
     powers = [2**power for power in range(int(together["number"].max()).bit_length())]
     right.set_xticks(powers, map(str, powers))
     right.minorticks_off()
     right.set(xlabel="number of best parts together", ylabel="score (%)", title="The best parts together")
     right.spines[["top", "right"]].set_visible(False)
-    right.legend(frameon=False, fontsize=7, loc="center right", bbox_to_anchor=(1, 0.47))
+    right.legend(handles=handles, frameon=False, fontsize=7, loc="upper center", bbox_to_anchor=(0.45, -0.2), ncols=2)
     return figure

@@ -7,8 +7,9 @@ from clipspectra.arrays import load_arrays, save_table, split_names, with_source
 from clipspectra.contributions.stored import StoredActivations
 from clipspectra.data.datasets import class_labels
 from clipspectra.evaluation.recovery import recovered_accuracy
+from clipspectra.explanations.catalogue import CONTROLS, DRAWS, GIVEN
 from clipspectra.explanations.head import load_explanations
-from clipspectra.explanations.methods import CONTROLS, DRAWS, GIVEN, explain
+from clipspectra.explanations.methods import explain
 from clipspectra.jobs import job
 
 

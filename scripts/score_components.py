@@ -7,8 +7,8 @@ from clipspectra.arrays import load_table, save_table, split_names, with_source
 from clipspectra.contributions.stored import StoredActivations
 from clipspectra.evaluation.accuracy import component_scores, eta_squared, extreme_values
 from clipspectra.evaluation.labels import factor_vocabulary, hit_rates
+from clipspectra.explanations.catalogue import GIVEN
 from clipspectra.explanations.head import load_explanations
-from clipspectra.explanations.methods import GIVEN
 from clipspectra.jobs import job, progress
 
 POLE_IMAGES = 8

@@ -12,9 +12,10 @@ from clipspectra.contributions.moments import Moments
 from clipspectra.contributions.stored import StoredActivations
 from clipspectra.evaluation.labels import hit_rates, names_any
 from clipspectra.evaluation.stability import by_chance, compare_components, compare_halves
+from clipspectra.explanations.catalogue import CONTROLS, METHODS
 from clipspectra.explanations.exports import export_lines
 from clipspectra.explanations.head import load_explanations, save_explanations
-from clipspectra.explanations.methods import CONTROLS, METHODS, explain
+from clipspectra.explanations.methods import explain
 from clipspectra.explanations.sparse import explain_sparsely, matching_pursuit
 from clipspectra.explanations.spectral import explain_components, highest, orthonormal
 from clipspectra.towers.families import adapt

@@ -9,7 +9,8 @@ from clipspectra.contributions.moments import Moments
 from clipspectra.evaluation.accuracy import cosine, in_top_k
 from clipspectra.evaluation.effects import direct_effects
 from clipspectra.evaluation.recovery import recovered_accuracy
-from clipspectra.explanations.methods import CONTROLS, DRAWS, METHODS, explain
+from clipspectra.explanations.catalogue import CONTROLS, DRAWS, METHODS
+from clipspectra.explanations.methods import explain
 
 rng = np.random.default_rng(5)
 TEXTS, CLASSIFIER = rng.normal(size=(50, 24)), rng.normal(size=(24, 9))

@@ -77,10 +77,13 @@ def test_the_chain_from_raw_archives(study):
     groups = accuracy.loc[(accuracy["dataset"] == "waterbirds") & (accuracy["at_mean"] == "none"), "group"]
     assert len(set(groups)) == 5  # all, and four of class on place
     assert set(recovery["dataset"]) == set(scored.index)
-    found = segmentation.set_index(["method", "resolution"])
-    assert found.loc["decomposition", "images"].tolist() == [6, 6]  # the model's resolution and the pictures' own
+    found = segmentation.set_index(["method", "given", "resolution"])
+    # The model's resolution and the pictures' own, given the text minus the mean and the text.
+    assert found.loc["decomposition", "images"].tolist() == [6] * 4
+    assert found.loc["rollout"].index.tolist() == [("no text", "model"), ("no text", "own")]
     assert found["mean_iou"].between(found["mean_iou_low"], found["mean_iou_high"]).all()
-    assert len(found.index.levels[0]) == 13
+    assert len(found.index.levels[0]) == 14
+    assert found["chosen_iou"].between(found["chosen_iou_low"], found["chosen_iou_high"]).all()
     assert texts.loc[0, ["texts", "count", "too_long"]].tolist() == ["own", 4, 0]
 
 
@@ -143,7 +146,8 @@ def test_interventions_on_waterbirds(birds):
     """Published heads with the other ablations, and components found by texts, by group and beside random ones."""
     by_group = {"dataset": "waterbirds", "groups": True}
     others = [{"do": "remove", "all_but_last": 2}, {"do": "remove", "mlps": True}]
-    found = by_group | {"edits": [{"do": "remove", "share": 0.5, **BACKGROUND}]}
+    controls = {"size": ["a photo of a large digit", "a photo of a small digit"]}
+    found = by_group | {"controls": controls, "edits": [{"do": "remove", "share": 0.5, **BACKGROUND}]}
     published = by_group | {"edits": [*others, {"do": "remove", "heads": [[3, 1], [2, 0], [3, 0]]}]}
     others_alone = {"dataset": "waterbirds", "edits": others}
     configure(birds, {"published": published, "found": found, "others": others_alone})
@@ -163,12 +167,13 @@ def test_interventions_on_waterbirds(birds):
         assert set(rows["split"]) == {{"eval": "test", "validation": "val"}[role]}
         if setting == "edited":
             assert rows["random"].between(rows["random_low"], rows["random_high"]).all()
+    rule = {f"edited, concept > {ratio} × classes" for ratio in (0.5, 2)}
     assert set(table["setting"]) == {
-        "as it is",
-        "before the last edit",
-        "edited",
-        "best number, by validation labels",
+        *("as it is", "before the last edit", "edited", "best number, by validation labels"),
+        *("control: size", *rule),
     }
+    assert set(table.loc[table["intervention"] == "published", "setting"]).isdisjoint(rule)  # it has no rule
+    assert (table["accuracy"].between(table["accuracy_low"], table["accuracy_high"])).all()
     edited = table[(table["setting"] == "edited") & (table["intervention"] == "published")]
     assert set(edited["units"]) == {3}
     made = birds.directory / "results" / "interventions"
@@ -259,6 +264,11 @@ def test_what_cannot_be_edited_or_asked_is_named(birds):
             "interventions",
             {"dataset": "waterbirds", "about": {"hue": ["x"]}, "edits": [{"do": "remove", "mlps": True}]},
             "interventions.own.about: there is no prompt 'hue'; known: class",
+        ),
+        (
+            "interventions",
+            {"dataset": "waterbirds", "controls": {"hue": ["x"]}, "edits": [{"do": "remove", "mlps": True}]},
+            "interventions.own.controls: they are concepts to try in place of that of the last edit",
         ),
     ],
 )

@@ -1,5 +1,6 @@
 """The whole chain on real snakemake: it runs, it stops where nothing changed, and it says what is wrong."""
 
+import copy
 import hashlib
 import json
 import os
@@ -11,6 +12,7 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from conftest import environment
 from PIL import Image
 
@@ -54,8 +56,9 @@ def test_the_demo_gives_tables_and_figures(finished):
     assert accuracy["colour", "none"] > 90
     assert accuracy["class", "none"] > 75
     assert accuracy["class", "MLPs and all heads"] < 30
-    labels = pd.read_csv(results / "tables" / "labels.csv").set_index(["method", "components"])
-    found = labels.loc["components", "of heads, one factor moves 50 % or more"]
+    labels = pd.read_csv(results / "tables" / "labels.csv")
+    labels = labels.set_index(["method", "components", "which_poles", "naming"])
+    found = labels.loc["components", "of heads, one factor moves 50 % or more", "better", "any"]
     assert found["factor_hits"] > 1.5 * found["factor_hits_by_chance"]
     assert not [path for path in results.glob("tables/*") if str(finished.directory) in path.read_text()]
 
@@ -103,6 +106,43 @@ def test_settings_of_speed_change_nothing(finished):
 
 def test_one_figure_plans_nothing_above_its_data(finished):
     assert planned(finished.snakemake("--dry-run", "--force", HEADS_MAP)) == {"plot_heads_map"}
+
+
+@pytest.mark.parametrize(
+    ("change", "rules"),
+    [
+        ({"evaluation": {"budgets": [0, 2, 9, 12]}}, {"evaluate_recovery", "table_recovery", "plot_recovery"}),
+        ({"explanations": {"coherence": 0.5}}, None),  # sparse_coherent is not among the methods
+        (
+            {"explanations": {"texts_per_component": 3}},
+            {"explain_heads_by_sparse_sums", "evaluate_recovery", "table_recovery", "plot_recovery"}
+            | {"score_components_and_labels", "table_labels", "plot_cards", "plot_heads_map"},
+        ),
+        (
+            {"interventions": {"more-four": {"about": {"class": ["five"]}}}},
+            {"table_intervention_values", "plot_intervention_values"},
+        ),
+        (
+            {"segmentation": {"direction": "text"}},
+            {"segment_images", "table_segmentation", "plot_segmentation"}
+            | {"segment_parts_and_components", "plot_segmentation_parts"},
+        ),
+    ],
+)
+def test_an_option_runs_what_depends_on_it(finished, change, rules):
+    """Segmentation stores the scores of both directions, so that another one only chooses what is shown."""
+    path = finished.directory / "config" / "changed.yaml"
+    path.write_text(yaml.safe_dump(update_deeply(copy.deepcopy(finished.config), change)))
+    result = finished.snakemake("--dry-run", "--configfile", "config/changed.yaml")
+    path.unlink()
+    assert "Nothing to be done" in result.stdout if rules is None else planned(result) == {"all", *rules}
+
+
+def update_deeply(config, change):
+    """The config with a change's values, keys that it does not name as they were."""
+    for key, value in change.items():
+        config[key] = update_deeply(config.get(key, {}), value) if isinstance(value, dict) else value
+    return config
 
 
 def test_the_same_inputs_give_the_same_bytes(finished):

@@ -46,7 +46,8 @@ def segmentation_examples(pictures, masks, maps, predictions, kinds, table, *, t
     for panel, (score, heading) in zip(panels, SCORE_PANELS.items()):
         for given, (marker, colour, label) in GIVEN_MARKERS.items():
             scored = table[table["given"] == given]
-            place = scored["method"].map(methods.index) + {"text minus mean": -0.14, "text": 0.14, "no text": 0}[given]
+            offset = {"text minus mean": -0.14, "text": 0.14, "no text": 0}[given]
+            place = [methods.index(method) + offset for method in scored["method"]]
             panel.hlines(place, scored[f"{score}_low"], scored[f"{score}_high"], color=colour, linewidth=1)
             panel.plot(scored[score], place, marker, color=colour, markersize=3, label=label)
         panel.set_title(heading, fontsize=7.5)

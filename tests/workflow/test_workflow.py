@@ -132,10 +132,13 @@ def test_one_figure_plans_nothing_above_its_data(finished):
 def test_an_option_runs_what_depends_on_it(finished, change, rules):
     """Segmentation stores the scores of both directions, so that another one only chooses what is shown."""
     path = finished.directory / "config" / "changed.yaml"
-    path.write_text(yaml.safe_dump(update_deeply(copy.deepcopy(finished.config), change)))
+    path.write_text(yaml.safe_dump(update_deeply(copy.deepcopy(finished.config), change), sort_keys=False))
     result = finished.snakemake("--dry-run", "--configfile", "config/changed.yaml")
     path.unlink()
-    assert "Nothing to be done" in result.stdout if rules is None else planned(result) == {"all", *rules}
+    if rules is None:
+        assert "Nothing to be done" in result.stdout
+    else:
+        assert planned(result) - {"all"} == rules
 
 
 def update_deeply(config, change):

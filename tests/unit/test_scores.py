@@ -28,7 +28,10 @@ def table_by_loop(maps, masks, visible=None):
         row |= {"intersection_foreground": (prediction & mask).sum()}
         row |= {"union_background": (~prediction | ~mask).sum(), "union_foreground": (prediction | mask).sum()}
         for side, pixels in (("background", ~mask), ("foreground", mask)):
-            above = {f"{side}_above_{level}": (pixels & (20 * values > level)).sum() for level in range(20)}
+            above = {
+                f"{side}_above_{level}": (pixels & (values > values.dtype.type(level) / 20)).sum()
+                for level in range(20)
+            }
             row |= above
         channels = np.r_[~mask, mask], np.r_[1 - values, values]
         row |= {"average_precision": average_precision_score(*channels) if mask.size else np.nan}

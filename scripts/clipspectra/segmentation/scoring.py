@@ -157,43 +157,40 @@ def _block_table(maps, masks, visible):
         "union_background": pixels - intersection,
         "union_foreground": union,
     }
-    above = _pixels_above(maps, foreground, labelled)  # [image, side, level]
-    for side, names in enumerate(ABOVE.values()):
-        counts |= dict(zip(names, above[:, side].T))
+    sides = {"background": labelled & ~foreground, "foreground": foreground}
+    by_side = {side: np.sort(np.where(inside, maps, -np.inf)) for side, inside in sides.items()}
+    for side, values in by_side.items():
+        counts |= dict(zip(ABOVE[side], _pixels_above(values).T))
     # Both channels in the maps' precision: 1 - x in float32 makes ties, which change average precision.
     inverse = 1 - maps
-    both = average_precision(
-        np.where(labelled, np.where(foreground, maps, inverse), -np.inf),
-        np.where(labelled, np.where(foreground, inverse, maps), -np.inf),
-    )
-    of_foreground = average_precision(
-        np.where(foreground, maps, -np.inf), np.where(labelled & ~foreground, maps, -np.inf)
-    )
+    positives = np.where(labelled, np.where(foreground, maps, inverse), -np.inf)
+    negatives = np.where(labelled, np.where(foreground, inverse, maps), -np.inf)
+    both = average_precision(np.sort(positives), np.sort(negatives))
+    of_foreground = average_precision(by_side["foreground"], by_side["background"])
     return pd.DataFrame(counts | dict(zip(PRECISIONS, (both, of_foreground))))[COLUMNS]
 
 
-def _pixels_above(maps, foreground, labelled):
-    """Labelled pixels of background and foreground whose map exceeds each of the LEVELS, [image, side, level]."""
-    levels = np.ceil(np.clip(np.where(labelled, maps, 0), 0, 1) * LEVELS).astype(np.int64)  # exceeded by a pixel
-    index = (np.arange(len(maps))[:, None] * 2 + foreground) * (LEVELS + 1) + levels
-    numbers = np.bincount(index[labelled], minlength=len(maps) * 2 * (LEVELS + 1)).reshape(len(maps), 2, LEVELS + 1)
-    return numbers[..., :0:-1].cumsum(-1)[..., ::-1]
+def _pixels_above(values):
+    """How many of each image's scores [image, place], sorted, exceed each of the LEVELS, [image, level]."""
+    thresholds = np.arange(LEVELS).astype(values.dtype) / LEVELS
+    return values.shape[1] - np.stack([row.searchsorted(thresholds, side="right") for row in values])
 
 
 def average_precision(positives, negatives):
-    """Average precision of each image, [image], from the scores of positives and negatives [image, place].
+    """Average precision of each image, [image], from its positives' and negatives' scores, sorted, [image, place].
 
     Places without a score are -inf; NaN without positives. The mean over positives of the share of positives among all
     scores as high or higher is scikit-learn's average_precision_score. Over both channels of a map, every labelled
     pixel is a positive of one and a negative of the other.
     """
-    positives, negatives = np.sort(positives), np.sort(negatives)
-    places = positives.shape[1]
+    counts = (positives > -np.inf).sum(1)
+    most, places = max(counts.max(), 1), negatives.shape[1]
+    positives = positives[:, positives.shape[1] - most :]
     first = np.ones(positives.shape, bool)  # of equal scores
     first[:, 1:] = positives[:, 1:] != positives[:, :-1]
-    true = places - np.maximum.accumulate(np.where(first, np.arange(places), 0), axis=1)
+    true = most - np.maximum.accumulate(np.where(first, np.arange(most), 0), axis=1)
     false = places - np.stack([row.searchsorted(values) for row, values in zip(negatives, positives)])
-    counts = positives > -np.inf
-    precision = np.where(counts, true / (true + false), 0)
+    precision = np.zeros((len(counts), places))  # of one width, so that sums are rounded alike beside any other image
+    precision[:, places - most :] = np.where(positives > -np.inf, true / (true + false), 0)
     with np.errstate(invalid="ignore"):
-        return precision.sum(1) / counts.sum(1)
+        return precision.sum(1) / counts

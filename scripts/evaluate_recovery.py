@@ -1,5 +1,7 @@
 """Zero-shot accuracy that explanations of the last layers' heads recover, by number of texts per head."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 
@@ -9,18 +11,17 @@ from clipspectra.data.datasets import class_labels
 from clipspectra.evaluation.recovery import recovered_accuracy
 from clipspectra.explanations.catalogue import CONTROLS, DRAWS, GIVEN
 from clipspectra.explanations.head import load_explanations
-from clipspectra.explanations.methods import explain
+from clipspectra.explanations.methods import explain_by_control
 from clipspectra.jobs import job
 
 
-def control_draws(control, stored, layers, text_features, *, seed, options):
-    """Explanations by a control: a list of {(layer, head): HeadExplanation}, one for each draw."""
-    draws = [{} for _ in range(DRAWS[control])]
-    for layer in layers:
-        for head, moments in enumerate(stored.fit_moments(layer)):
-            for number, explanations in enumerate(draws):
-                rng = np.random.default_rng([seed, number, layer, head])
-                explanations[layer, head] = explain(control, moments, text_features, rng=rng, options=options).stored()
+def control_draws(control, moments, text_features, *, seed, options):
+    """Explanations by a control: a list of {(layer, head): HeadExplanation}, one for each draw, without components."""
+    draws = []
+    for number in range(DRAWS[control]):
+        rng = np.random.default_rng([seed, number])
+        explanations = explain_by_control(control, moments, text_features, rng=rng, options=options)
+        draws.append({key: replace(explanation.stored(), components=None) for key, explanation in explanations.items()})
     return draws
 
 
@@ -32,13 +33,17 @@ if __name__ == "__main__":
         classifier, labels = class_labels(inputs.classes, images, wildcards.dataset)
         features = load_arrays(inputs.texts, "features")[0]["features"]
         layers = stored.layers[-params.last_layers :]
-        heads = [(layer, head) for layer in layers for head in range(stored.heads)]
+        moments = {
+            (layer, head): head_moments
+            for layer in layers
+            for head, head_moments in enumerate(stored.fit_moments(layer))
+        }
         tables = []
         for method, options in params.methods.items():
             if method in CONTROLS:
-                draws = control_draws(method, stored, layers, features, seed=int(wildcards.seed), options=options)
+                draws = control_draws(method, moments, features, seed=int(wildcards.seed), options=options)
             else:
-                draws = [load_explanations(next(files), heads)]
+                draws = [load_explanations(next(files), list(moments))]
             table = recovered_accuracy(stored, draws, params.budgets, layers, classifier, labels, mlps=params.mlps)
             source = {"method": method, "given": GIVEN[method], "budget": table["budget"], "draws": table["draws"]}
             tables.append(with_source(table, source))

@@ -10,7 +10,7 @@ from clipspectra.evaluation.accuracy import cosine, in_top_k
 from clipspectra.evaluation.effects import direct_effects
 from clipspectra.evaluation.recovery import recovered_accuracy
 from clipspectra.explanations.catalogue import CONTROLS, DRAWS, METHODS
-from clipspectra.explanations.methods import explain
+from clipspectra.explanations.methods import explain, explain_by_control
 
 rng = np.random.default_rng(5)
 TEXTS, CLASSIFIER = rng.normal(size=(50, 24)), rng.normal(size=(24, 9))
@@ -26,14 +26,20 @@ def activations(tmp_path_factory):
 
 def recovered(activations, method, layers, budgets, draws=1):
     stored, _, labels = activations
-    layers, explanations = stored.layers[-layers:], [{} for _ in range(draws)]
-    options = {"threshold": 1.0} if method in ("components", "weights") or "sparse" in method else {}
-    for layer in layers:
-        weights = stored.weight_moments(layer)
-        for head, moments in enumerate(stored.fit_moments(layer)):
-            for number, by_head in enumerate(explanations):
-                settings = {"rng": np.random.default_rng([number, head]), "options": options, "weights": weights[head]}
-                by_head[layer, head] = explain(method, moments, TEXTS, **settings)
+    layers, options = stored.layers[-layers:], {"threshold": 1.0}
+    moments = {(layer, head): part for layer in layers for head, part in enumerate(stored.fit_moments(layer))}
+    if method in CONTROLS:
+        rngs = map(np.random.default_rng, range(draws))
+        explanations = [explain_by_control(method, moments, TEXTS, rng=rng, options=options) for rng in rngs]
+    else:
+        weights = {layer: stored.weight_moments(layer) for layer in layers}
+        options = {} if "textspan" in method else options
+        explanations = [
+            {
+                (layer, head): explain(method, part, TEXTS, weights=weights[layer][head], options=options)
+                for (layer, head), part in moments.items()
+            }
+        ]
     table = recovered_accuracy(stored, explanations, budgets, layers, CLASSIFIER, labels, mlps="kept")
     return table.set_index("budget")
 
@@ -90,7 +96,7 @@ def test_texts_beat_chance(activations):
 def test_random_directions_hold_what_chance_gives_them(activations):
     """k of r directions of a head's own space, drawn at random, hold k / r of its variance on average."""
     stored, _, _ = activations
-    rank = len(explain("random_directions", stored.fit_moments(2)[0], TEXTS, rng=rng).steps)
+    rank = len(explain("random_directions", stored.fit_moments(2)[0], TEXTS, rng=np.random.default_rng(0)).steps)
     table = recovered(activations, "random_directions", 1, [1, 2, 4], draws=200)
     np.testing.assert_allclose(table["explained_variance"], 100 * np.array([1, 2, 4]) / rank, atol=2)
 
@@ -142,5 +148,5 @@ def test_direct_effects_of_a_head_and_an_mlp(activations):
 
 
 def test_an_unknown_method_is_refused():
-    with pytest.raises(ValueError, match="'lasso' is no method; use one of components, textspan"):
+    with pytest.raises(ValueError, match="'lasso' explains no head by itself; use one of components, textspan"):
         explain("lasso", Moments.from_data(rng.normal(size=(9, 24))), TEXTS)

@@ -144,7 +144,7 @@ class Edits:
     def __init__(self, stored, explanations, readout=None):
         self.stored, self.explanations = stored, explanations
         self.readout = np.eye(stored.basis.shape[2]) if readout is None else np.asarray(readout, np.float64)
-        self._projected = {}  # {(layer, head): (basis, mean, basis.T @ readout, mean @ readout)}
+        self._projected = {}  # {(layer, head): what _change needs of it, whatever the images}
 
     def run(self, interventions):
         """Yield (slice of a chunk's images, number, readout of the edited embeddings [image, out], not normalised).
@@ -160,12 +160,13 @@ class Edits:
             q, rows = dict(zip(layers, reduced)), slice(start, start + len(embedding))
             start = rows.stop
             outputs, changes, before = embedding @ self.readout, {}, Intervention()
+            scores = {}  # of the chunk's images on the components of each head, [image, component]
             deviation = next(deviations)
             for number, intervention in enumerate(interventions):
                 for head in intervention.heads.keys() | before.heads.keys():
                     factors = intervention.heads.get(head, Factors())
                     if factors != before.heads.get(head, Factors()):
-                        change = self._change(q[head[0]][:, head[1]], head, factors)
+                        change = self._change(q[head[0]][:, head[1]], scores, head, factors)
                         outputs = outputs + change - changes.get(head, 0)
                         changes[head] = change
                 for name in ("early", "mlps"):
@@ -180,17 +181,20 @@ class Edits:
         embeddings = np.concatenate([chunk for _, _, chunk in self.run([intervention])])
         return embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
 
-    def _change(self, q, head, factors):
-        """The change of the readout by a head's factors, [image, out]."""
+    def _change(self, q, scores, head, factors):
+        """The change of the readout by a head's factors, [image, out]; scores: of the images so far, by head."""
         if head not in self._projected:
             basis, mean = self.stored.basis[head].astype(np.float64), self.explanations[head].mean.astype(np.float64)
-            self._projected[head] = basis, mean, basis.T @ self.readout, mean @ self.readout
-        basis, mean, basis_readout, mean_readout = self._projected[head]
+            components = self.explanations[head].components.astype(np.float64)
+            projected = basis.T @ self.readout, mean @ self.readout, components @ self.readout
+            self._projected[head] = basis, mean, components, *projected
+        basis, mean, components, basis_readout, mean_readout, components_readout = self._projected[head]
         total = 0.0 if factors.rest == 1 else (factors.rest - 1) * (q @ basis_readout - mean_readout)
         if factors.components:
-            directions = self.explanations[head].components[list(factors.components)].astype(np.float64)
-            scale = np.array(list(factors.components.values())) - factors.rest
-            total = total + (component_scores(q, basis, directions, mean) * scale) @ (directions @ self.readout)
+            if head not in scores:
+                scores[head] = component_scores(q, basis, components, mean)
+            numbers, values = list(factors.components), np.array(list(factors.components.values()))
+            total = total + (scores[head][:, numbers] * (values - factors.rest)) @ components_readout[numbers]
         return total
 
     def _deviations(self, interventions):

@@ -91,7 +91,8 @@ def matched_units(units, variance, rng):
     for unit in units[: len(candidates)]:
         counterpart = np.log(variance.get(unit, variance[candidates[0]]))  # one already held at its mean has none left
         distance = np.where(free, np.abs(logarithms - counterpart), np.inf)
-        choice = rng.choice(np.argsort(distance, kind="stable")[: min(NEAREST, free.sum())])
+        count = min(NEAREST, free.sum())
+        choice = rng.choice(np.argpartition(distance, count - 1)[:count])
         free[choice] = False
         drawn.append(candidates[choice])
     return drawn

@@ -15,6 +15,8 @@ CONTROLS = {
     "random_texts_sparse": "sparse, from a pool of random directions",
     "random_directions": "random directions of the head's own space: the floor",
 }
+# Controls that are a method with random vectors in place of the pool's texts, the same for all heads.
+RANDOM_POOLS = {"random_texts": "components", "random_texts_sparse": "sparse"}
 DRAWS = dict.fromkeys(CONTROLS, 20) | {"components_without_text": 1}  # of each control; a method needs one
 # What a method is given of a head, for tables that compare methods.
 GIVEN = dict.fromkeys(METHODS, "fit images, texts") | {

@@ -1,11 +1,12 @@
 """The methods to explain a head, and their controls, all as a HeadExplanation."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
 
-from clipspectra.explanations.catalogue import CONTROLS, METHODS
+from clipspectra.explanations.catalogue import CONTROLS, METHODS, RANDOM_POOLS
 from clipspectra.explanations.head import HeadExplanation
 from clipspectra.explanations.sparse import explain_sparsely
 from clipspectra.explanations.spectral import explain_components, orthonormal, principal_components
@@ -13,7 +14,7 @@ from clipspectra.explanations.textspan import text_span
 
 
 def explain(method, moments, text_features, *, rng=None, weights=None, options=None):
-    """A head's HeadExplanation by one of METHODS or CONTROLS.
+    """A head's HeadExplanation by one of METHODS, or a control without a pool of its own (see explain_by_control).
 
     moments: of the head's contributions; text_features: [text, d_embed]; rng: for the random controls
     weights: Moments of the head's value-output map, for "weights"
@@ -39,17 +40,11 @@ def explain(method, moments, text_features, *, rng=None, weights=None, options=N
         return HeadExplanation(span.mean, rank, span.steps, place + 1, table)
     if method in ("sparse", "sparse_coherent"):
         return _from_sparse_code(explain_sparsely(moments, text_features, **options))
-    if method not in CONTROLS:
-        raise ValueError(f"'{method}' is no method; use one of {', '.join(METHODS | CONTROLS)}")
-    if method == "random_texts_sparse":
-        explanation = explain("sparse", moments, rng.normal(size=np.shape(text_features)), options=options)
-        return replace(explanation, table=explanation.table.assign(text=-1))
+    if method not in CONTROLS or method in RANDOM_POOLS:
+        known = [name for name in (*METHODS, *CONTROLS) if name not in RANDOM_POOLS]
+        raise ValueError(f"'{method}' explains no head by itself; use one of {', '.join(known)}")
     singular, components = principal_components(moments)
     rank, order = len(components), np.arange(len(components))
-    if method == "random_texts":  # only what lies in the head's own space counts
-        pool = rng.normal(size=(len(text_features), rank)) @ components
-        explanation = explain("components", moments, pool, options=options)
-        return replace(explanation, table=explanation.table.assign(text=-1))
     if method == "components_without_text":
         table = pd.DataFrame({"component": order, "singular_value": singular, "text": -1})
         return HeadExplanation(moments.embedded_mean(), rank, components, order + 1, table)
@@ -62,6 +57,16 @@ def explain(method, moments, text_features, *, rng=None, weights=None, options=N
         drawn = (texts[numbers] - texts.mean(0)) @ components.T
     steps, place = orthonormal(drawn)
     return HeadExplanation(moments.embedded_mean(), rank, steps @ components, place + 1, table)
+
+
+def explain_by_control(control, moments, text_features, *, rng, options=None):
+    """One draw of a control for all heads: {key: HeadExplanation} of {key: Moments}; rng, options: as in explain."""
+    if control not in RANDOM_POOLS:
+        explain_head = partial(explain, control, text_features=text_features, rng=rng)
+    else:
+        pool = rng.normal(size=np.shape(text_features))
+        explain_head = partial(explain, RANDOM_POOLS[control], text_features=pool, options=options)
+    return {key: explain_head(head_moments) for key, head_moments in moments.items()}
 
 
 def _from_components(explanation):

@@ -9,6 +9,7 @@ from clipspectra.evaluation import intervals
 from clipspectra.evaluation.accuracy import group_masks
 
 BAND = (2.5, 97.5)  # percentiles of the random draws
+CHANGE_COLUMNS = ("change", "change_low", "change_high", "p", "p_holm")
 
 
 def role_groups(images, roles, manifest, by_group, dataset):
@@ -108,9 +109,9 @@ def settings(prepared, outcome, groups):
     """One row per role, setting and group of an Outcome: as it is, before the last edit, edited, and what is beside it.
 
     Beside it are the rule at other ratios, the controls, and the best number of units: that of the worst group (or of
-    all) on validation images, by their labels. The change is that from before the last edit. variance: of the units, in
-    % of all heads'; random_variance: that of the random units; held, held_of_heads, held_of_all: what the units hold of
-    the concept, see carriers.concept_components.
+    all) on validation images, by their labels. The change is that from before the last edit, and of that state itself
+    the one from the model as it is. variance: of the units, in % of all heads'; random_variance: that of the random
+    units; held, held_of_heads, held_of_all: what the units hold of the concept, see carriers.concept_components.
     """
     chosen = prepared.units[: prepared.chosen_count]
     by_setting = {"as it is": ([], outcome.unedited)}
@@ -130,14 +131,14 @@ def settings(prepared, outcome, groups):
         for setting, (units, correct) in by_setting.items():
             has_draws = len(units) and setting not in outcome.alternatives
             before = outcome.unedited if setting == "before the last edit" else outcome.before
-            before = correct if setting == "as it is" else before
+            no_change = dict.fromkeys(CHANGE_COLUMNS, np.nan) if setting == "as it is" else {}
             variance = {"variance": prepared.variance_of(units), "random_variance": np.nan}
             held = {name: share if setting == "edited" else np.nan for name, share in prepared.held().items()}
             if has_draws and outcome.drawn:
                 drawn = [prepared.variance_of(draw[: len(units)]) for draw in outcome.drawn]
                 variance["random_variance"] = np.mean(drawn)
             for row in beside_random(len(units), correct, before, outcome.draws if has_draws else {}, masks):
-                yield {"role": role, "setting": setting} | row | variance | held
+                yield {"role": role, "setting": setting} | row | variance | held | no_change
 
 
 COUNTS = ["images", "correct_before", "gained", "lost", "called_before", "called_after"]

@@ -12,7 +12,7 @@ if __name__ == "__main__":
             load_table(snakemake.input.together),
             title=f"Which heads of {wildcards.model} point at the object on {wildcards.dataset}",
             footer=f"model {wildcards.model} · dataset {wildcards.dataset} · seed {wildcards.seed} · "
-            f"{parts['images'].iloc[0]} eval images, half to choose the best and half to score them "
+            f"{parts['images'].iloc[0]} eval images, half to choose the best and half to score them (95 % intervals) "
             f"· {parts['given'].iloc[0]}",
         )
         drawing.save(figure, *snakemake.output)

@@ -195,4 +195,5 @@ def test_the_best_units_come_first():
     assert together["number"].tolist() == [1, 2, 4, 6]
     assert together["images"].tolist() == [2] * 4
     assert together["mean_ap"][0] > 99
+    assert together["mean_iou"].between(together["mean_iou_low"], together["mean_iou_high"]).all()
     assert together["foreground_ap"][0] > together["foreground_ap"][3]

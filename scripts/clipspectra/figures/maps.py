@@ -113,6 +113,8 @@ def segmentation_parts(heads, together, *, title, footer):
         rows = together[together["unit"] == unit]
         for score, (_, colour) in lines.items():
             right.plot(rows["number"], rows[score], style, color=colour, marker="o", ms=3, lw=1.2)
+            place = rows["number"] * (0.98 if unit == "heads" else 1.02)  # beside each other
+            right.vlines(place, rows[f"{score}_low"], rows[f"{score}_high"], color=colour, lw=0.6, linestyle=style)
     handles = [Line2D([], [], color=colour, marker="o", ms=3, lw=1.2, label=name) for name, colour in lines.values()]
     handles += [Line2D([], [], color="black", linestyle=style, lw=1.2, label=unit) for unit, style in styles.items()]
     right.set_xscale("log", base=2)

@@ -84,7 +84,7 @@ def score_alone(evidence, grid, masks, unit):
 
 
 def score_together(evidence, precision, grid, masks, unit):
-    """Scores of the best 1, 2, 4 … units together and of all, one row per number of units.
+    """Scores of the best 1, 2, 4 … units together and of all, with 95 % intervals, one row per number of units.
 
     evidence: on the images that are scored, [image, unit, patch]; precision: of each unit on the images that the best
     are chosen on, [unit]; masks: [image, height, width]; unit: "heads" or "components"
@@ -94,7 +94,8 @@ def score_together(evidence, precision, grid, masks, unit):
     rows = []
     for number in [*numbers, total]:
         combined = scores(upsample(evidence[:, order[:number]].sum(1), grid, masks.shape[-2:]).numpy(), masks)
-        names = ("pixel_accuracy", "mean_iou", "mean_ap", "foreground_ap", "chosen_iou")
-        percent = {name: 100 * getattr(combined, name) for name in names}
-        rows.append({"unit": unit, "number": number, "images": len(masks)} | percent)
+        row = {"unit": unit, "number": number, "images": len(masks)}
+        for name, (low, high) in combined.intervals(np.random.default_rng(0)).items():
+            row |= {name: 100 * getattr(combined, name), f"{name}_low": 100 * low, f"{name}_high": 100 * high}
+        rows.append(row)
     return pd.DataFrame(rows)

@@ -190,6 +190,7 @@ use rule table_accuracy as table_interventions with:
             "random",
             "random_as_high",
             "random_variance",
+            "random_shared",
             "held",
             "held_of_heads",
             "held_of_all",

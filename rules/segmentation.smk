@@ -103,7 +103,7 @@ use rule table_accuracy as table_segmentation with:
         "results/logs/tables/segmentation.log",
     params:
         scores=["pixel_accuracy", "mean_iou", "mean_ap", "foreground_ap", "chosen_iou"],
-        means=["flat_maps"],
+        means=["flat_maps", "first_threshold", "second_threshold"],
     message:
         "Table of segmentation scores"
 

@@ -9,7 +9,7 @@ from clipspectra.arrays import load_arrays, load_table, save_table
 from clipspectra.concepts.interventions import Intervention
 from clipspectra.concepts.outcomes import evaluate, predictions, prepare
 from clipspectra.concepts.retrieval import best_texts
-from clipspectra.concepts.tables import curve, role_groups, settings, value_counts, with_images, with_texts
+from clipspectra.concepts.tables import curve, role_groups, settings, value_counts, with_splits, with_texts
 from clipspectra.contributions.stored import StoredActivations
 from clipspectra.data.datasets import class_indices
 from clipspectra.explanations.head import load_explanations
@@ -49,5 +49,5 @@ if __name__ == "__main__":
             "values": value_counts(before, after, labels, stored.scored, values),
         }
         for name, rows in tables.items():
-            save_table(snakemake.output[name], with_images(pd.DataFrame(rows), source, roles, images, groups))
+            save_table(snakemake.output[name], with_splits(pd.DataFrame(rows), source, roles, images))
         save_table(snakemake.output.units, with_texts(prepared.table, best_texts(inputs.names)))

@@ -14,7 +14,10 @@ from clipspectra.jobs import job, progress
 
 
 def half_components(stored, texts, options, rng):
-    """{(layer, head): components of each disjoint half of the fit images}, and how many images are in the smaller."""
+    """({(layer, head): components of each disjoint half of the fit images}, images of the smaller, overlap in %).
+
+    The halves share no row of the manifest; they overlap where a picture is in it twice.
+    """
     halves = np.array_split(rng.permutation(np.flatnonzero(stored.fit)), 2)
     components, numbers = {}, np.arange(len(stored.fit))
     for layer in progress([*stored.layers, EMBEDDING], "halves of the images", unit="layer"):
@@ -22,7 +25,8 @@ def half_components(stored, texts, options, rng):
         for number, of_halves in enumerate(moments):
             head = EMBEDDING if layer == EMBEDDING else number
             components[layer, head] = [explain_components(half, texts, **options).components for half in of_halves]
-    return components, min(map(len, halves))
+    digests = [set(stored.images["image_sha256"].to_numpy()[half]) for half in halves]
+    return components, min(map(len, halves)), overlap(*digests)
 
 
 def overlap(first, second):
@@ -48,10 +52,11 @@ if __name__ == "__main__":
         ]
         of_seed, first_fit = f"seed {seeds[0]}", int(stored[0].fit.sum())
         if first_fit >= 4:  # two images a half at least
-            halves, half_images = half_components(stored[0], texts, params.options, np.random.default_rng(seeds[0]))
+            half_rng = np.random.default_rng(seeds[0])
+            halves, half_images, shared = half_components(stored[0], texts, params.options, half_rng)
             first, second = ({unit: pair[half] for unit, pair in halves.items()} for half in (0, 1))
             compared.insert(
-                0, ("disjoint halves of the fit images", of_seed, half_images, 0.0, len(seeds), len(seeds) + 1)
+                0, ("disjoint halves of the fit images", of_seed, half_images, shared, len(seeds), len(seeds) + 1)
             )
             components += [first, second]
         rows = []
@@ -68,7 +73,7 @@ if __name__ == "__main__":
                     rows.append(
                         place | {"compared": what, "which": which, "images": images, "overlap": shared} | measures
                     )
-            if len(own := components[0][unit]):
+            if len(own := components[0][unit]) and len(texts) > 1:
                 pools = np.array_split(rng.permutation(len(texts)), 2)
                 measures = compare_halves(own, own, texts, pools)
                 measures |= by_chance(

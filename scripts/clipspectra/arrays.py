@@ -130,7 +130,8 @@ def save_latex(path, table):
     """Write a pandas table for a paper, two digits: "x" with its interval, "x_low" to "x_high", or with its "x_sd"."""
     shown = {}
     for name, values in table.items():
-        if name.endswith(("_low", "_high")) or (name.endswith("_sd") and f"{name[:-3]}_low" not in table):
+        base = name.removesuffix("_low").removesuffix("_high").removesuffix("_sd")
+        if base != name and base in table and not (name.endswith("_sd") and f"{base}_low" in table):
             continue
         if pd.api.types.is_float_dtype(values):
             notes = [""] * len(table)
@@ -160,7 +161,8 @@ def over_seeds(table, scores, means=()):
     grouped = table.groupby(keys, sort=False, dropna=False)
     summary = {"seeds": grouped["seed"].agg(lambda seeds: ", ".join(map(str, sorted(set(seeds)))))}
     for column in (column for column in table.columns if column in values):
-        summary[column] = grouped[column].agg("max" if column in P_VALUES else "mean")
+        known = grouped[column].count() == grouped.size()  # blank for one seed is blank for all
+        summary[column] = grouped[column].agg("max" if column in P_VALUES else "mean").where(known)
         if column in scores:
             summary |= {name: grouped[name].mean() for name in (f"{column}_low", f"{column}_high") if name in bounds}
             summary[f"{column}_sd"] = grouped[column].std()

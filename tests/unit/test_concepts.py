@@ -33,7 +33,7 @@ from clipspectra.concepts.tables import (
     settings,
     value_changes,
     value_counts,
-    with_images,
+    with_splits,
     with_texts,
 )
 from clipspectra.evaluation.intervals import change
@@ -152,7 +152,10 @@ def test_random_units_show_what_the_rule_is_worth(study):
         rows = pd.DataFrame(settings(prepared, outcome, {"eval": {"all": np.ones(40, bool)}})).set_index("setting")
         edited = rows.loc["edited"]
         assert edited["random_variance"] == pytest.approx(edited["variance"], rel=0.35)
-        assert rows.loc[names, "random"].isna().all()
+        assert rows.loc[names, "random_variance"].tolist() == pytest.approx(
+            rows.loc[names, "variance"].tolist(), rel=0.6
+        )
+        assert rows.loc[names, "random"].notna().all()
         reached.append(edited["random_as_high"])
     assert 25 < np.mean(reached) < 80
 
@@ -217,7 +220,7 @@ def test_settings_and_curve_of_an_outcome():
     groups = {"eval": {"all": np.array([1, 1, 0, 0], bool)}, "validation": validation}
     chosen = {0: np.array([0, 0, 1, 0], bool), 1: np.array([1, 0, 1, 1], bool), 2: np.array([1, 1, 0, 0], bool)}
     draws = {0: np.array([chosen[0]] * 2), 1: np.array([[1, 1, 0, 0], [0, 0, 0, 0]], bool)}
-    outcome = Outcome(chosen[0], chosen[0], chosen, draws, [0, 1, 2])
+    outcome = Outcome(chosen[0], chosen[0], chosen, draws, [0, 1, 2], [[(0, 0), (0, 1)], [(0, 1), (0, 0)]])
     prepared = PreparedIntervention(Intervention(), {}, [(0, 0), (0, 1)], 2, {(0, 0): 2.0, (0, 1): 1.0}, 2, None)
     table = pd.DataFrame(settings(prepared, outcome, groups)).set_index(["role", "setting", "group"])
     names = ["as it is", "before the last edit", "edited", "best number, by validation labels"]
@@ -227,27 +230,24 @@ def test_settings_and_curve_of_an_outcome():
     assert table.loc[("eval", names[3], "all"), "random"] == 50
     assert np.isnan(table.loc[("eval", "edited", "all"), "random"])
     assert table.loc["eval", "variance"].tolist() == [0, 0, 3, 2]
+    assert table.loc[("eval", names[3], "all"), ["random_variance", "random_shared"]].tolist() == [1.5, 50]
     assert table.loc[("eval", names[3], "all"), "random_as_high"] == pytest.approx(100 * 2 / 3)
     assert table.loc[("eval", "edited", "all"), ["change", "p"]].tolist() == [100, 0.5]  # two images, both gained
     assert table.loc[("validation", "edited", "worst"), "change"] == 0  # of b, of a after it: other images
+    assert table.loc["validation", "images"].tolist() == [2, 1, 1, 1] * 4  # the worst group is one of them
     assert np.isnan(table.loc[("validation", "edited", "worst"), "p"])
     rows = pd.DataFrame(curve(outcome, groups)).set_index(["role", "units", "group"])
     assert rows.loc[("validation", 1, "worst"), "accuracy"] == 100
     assert len(rows) == 3 * (1 + 4)
 
 
-def test_tables_name_their_source_splits_and_sizes():
+def test_tables_name_their_source_and_splits():
     images = pd.DataFrame({"split": ["test", "val", "test", "train"]})
     roles = {"eval": np.array([1, 0, 1, 0], bool), "validation": np.array([0, 1, 0, 1], bool)}
-    groups = {
-        "eval": {"all": roles["eval"], "a": np.array([1, 0, 0, 0], bool)},
-        "validation": {"all": roles["validation"]},
-    }
     rows = [("eval", "a"), ("eval", "worst"), ("validation", "all")]
-    table = with_images(pd.DataFrame(rows, columns=["role", "group"]), {"model": "m", "seed": 3}, roles, images, groups)
-    assert table.columns.tolist() == ["model", "seed", "role", "split", "group", "images"]
+    table = with_splits(pd.DataFrame(rows, columns=["role", "group"]), {"model": "m", "seed": 3}, roles, images)
+    assert table.columns.tolist() == ["model", "seed", "role", "split", "group"]
     assert table["split"].tolist() == ["test", "test", "train+val"]
-    assert table["images"].tolist() == [1, 2, 2]
     assert (table["seed"] == 3).all()
 
 

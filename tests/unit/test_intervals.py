@@ -5,6 +5,7 @@ import pytest
 from scipy.special import xlogy
 from scipy.stats import binomtest
 from scipy.stats import norm as normal
+from scipy.stats import t as student_t
 
 from clipspectra.evaluation.intervals import (
     Z,
@@ -15,6 +16,7 @@ from clipspectra.evaluation.intervals import (
     mean_of_sums,
     percent,
     ratio_of_sums,
+    student,
     tango,
     wilson,
 )
@@ -99,12 +101,22 @@ def test_changes_between_different_images_keep_their_coverage():
     assert np.mean(held) == pytest.approx(0.95, abs=0.035)
 
 
-def test_means_and_ratios_keep_their_coverage():
-    values = rng.exponential(size=(4000, 60))
-    assert coverage(mean_of_sums(values.sum(1), (values**2).sum(1), 60)[1:], 1) == pytest.approx(0.94, abs=0.02)
-    whole = rng.exponential(size=(4000, 60)) + 0.5
+@pytest.mark.parametrize("count", [3, 5, 20, 90])
+def test_means_and_ratios_keep_their_coverage(count):
+    values = rng.normal(size=(4000, count))
+    assert coverage(mean_of_sums(values.sum(1), (values**2).sum(1), count)[1:], 0) == pytest.approx(0.95, abs=0.015)
+    whole = 30 + rng.normal(size=(4000, count))
     part = 0.3 * whole + rng.normal(size=whole.shape)
-    sums = (product.sum(1) for product in (part, whole, part**2, part * whole, whole**2))
-    ratio, *bounds = ratio_of_sums(*sums)
-    assert ratio.mean() == pytest.approx(0.3, abs=0.005)
-    assert coverage(bounds, 0.3) == pytest.approx(0.94, abs=0.02)
+    products = np.stack([part, whole, part**2, part * whole, whole**2]).sum(2)
+    bounds = np.array([ratio_of_sums(*sums, count) for sums in products.T])
+    assert bounds[:, 0].mean() == pytest.approx(0.3, abs=0.01)
+    assert coverage(bounds[:, 1:].T, 0.3) > 0.93
+
+
+def test_students_quantile_and_what_has_no_interval():
+    for freedom in (1, 2, 3, 5, 30, 1000):
+        assert student(freedom) == pytest.approx(student_t.ppf(0.975, freedom), rel=1e-2)
+    assert np.isnan(mean_of_sums(0.4, 0.16, 1)).tolist() == [False, True, True]  # a single image
+    assert np.isnan(ratio_of_sums(0.1, 0.4, 0.01, 0.04, 0.16, 1)).tolist() == [False, True, True]
+    margins = np.array([1.0, -1.2, 0.9, -0.8])  # a margin that is not told from 0 has no shares
+    assert np.isnan(ratio_of_sums(0.1, margins.sum(), 0.1, 0.1, (margins**2).sum(), 4)).all()

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.stats import t
 from stored_small import stored_small
 
 from clipspectra.contributions.moments import Moments
@@ -121,7 +122,10 @@ def test_intervals_hold_what_other_images_would_give(activations):
 
 
 def test_direct_effects_of_a_head_and_an_mlp(activations):
-    stored, exact, labels = activations
+    stored, exact, random_labels = activations
+    assert direct_effects(stored, CLASSIFIER, random_labels)["margin_share"].isna().all()  # a share of no clear margin
+    predicted = (exact.total().numpy() @ CLASSIFIER).argmax(1)
+    labels = np.where(np.arange(40) == 6, random_labels, predicted)
     table = direct_effects(stored, CLASSIFIER, labels).set_index(["kind", "layer", "head"])
     assert len(table) == 3 * 4 + 3
     scored, heads = stored.scored, exact.heads.numpy().astype(np.float64)
@@ -140,7 +144,7 @@ def test_direct_effects_of_a_head_and_an_mlp(activations):
     assert effects["accuracy_lost"] == pytest.approx(before - after)
     assert effects["accuracy_lost_low"] < before - after < effects["accuracy_lost_high"]
     lengths = np.linalg.norm(head, axis=1)[scored]
-    spread = 1.96 * lengths.std() / np.sqrt(scored.sum())
+    spread = t.ppf(0.975, scored.sum() - 1) * lengths.std(ddof=1) / np.sqrt(scored.sum())
     assert effects["norm_high"] - effects["norm"] == pytest.approx(spread, rel=1e-3)
     assert (table["p_holm"] >= table["p"]).all()
     mlp = exact.mlps.numpy()[scored, 2]

@@ -132,8 +132,8 @@ def test_the_chosen_threshold_is_that_of_other_images():
     for half in (0, 1):
         ious = [plain_iou(maps[1 - half :: 2] > level / 20, masks[1 - half :: 2]) for level in range(20)]
         chosen[half] = int(np.argmax(ious)) / 20
-    _, thresholds = scoring.chosen_counts(table)
-    assert thresholds == list(chosen.values())
+    _, thresholds = scoring.chosen_iou(table, np.ones((1, 8)))
+    assert thresholds[0].tolist() == list(chosen.values())
     assert chosen[0] < chosen[1]
     predicted = maps > np.where(np.arange(8) % 2, chosen[1], chosen[0])[:, None, None]
     assert scoring.Scores.from_table(table).chosen_iou == pytest.approx(plain_iou(predicted, masks))
@@ -145,6 +145,24 @@ def test_the_chosen_threshold_is_that_of_other_images():
     assert np.isnan(scoring.scores(maps[:1], masks[:1]).chosen_iou)
     low, high = scoring.Scores.from_table(table).intervals(rng)["chosen_iou"]
     assert low < scoring.Scores.from_table(table).chosen_iou < high
+
+
+def test_intervals_choose_the_threshold_anew():
+    """Each resample by hand: the images drawn, each in its own half, at the threshold of the other half's."""
+    rng = np.random.default_rng(2)
+    masks = (rng.random((6, 9, 9)) < 0.4).astype(np.uint8)
+    maps = 0.5 * masks + rng.random(masks.shape) * rng.random((6, 1, 1))
+    table, times = scoring.scores(maps, masks).table, rng.multinomial(6, np.full(6, 1 / 6), size=5)
+    for drawn, iou in zip(times, scoring.chosen_iou(table, times)[0]):
+        rows = {half: np.repeat(np.arange(6), drawn)[np.repeat(np.arange(6) % 2 == half, drawn)] for half in (0, 1)}
+        predicted = []
+        for half in (0, 1):
+            other = rows[1 - half]
+            ious = [plain_iou(maps[other] > level / 20, masks[other]) if len(other) else 0 for level in range(20)]
+            predicted.append(maps[rows[half]] > np.argmax(ious) / 20)
+        assert iou == pytest.approx(plain_iou(np.concatenate(predicted), masks[np.concatenate([rows[0], rows[1]])]))
+    one = scoring.Scores.from_table(table[:1])
+    assert np.isnan(one.intervals(rng)["mean_iou"]).all()  # a single image says nothing about others
 
 
 def plain_iou(predicted, masks):

@@ -166,7 +166,7 @@ def test_interventions_on_waterbirds(birds):
         assert scores["worst"] == scores[list(groups)].min()
         assert set(rows["split"]) == {{"eval": "test", "validation": "val"}[role]}
         if setting == "edited":
-            assert rows["random"].between(rows["random_low"], rows["random_high"]).all()
+            assert rows["random"].between(rows["random_draws_low"], rows["random_draws_high"]).all()
     rule = {f"edited, concept > {ratio} × classes" for ratio in (0.5, 2)}
     assert set(table["setting"]) == {
         *("as it is", "before the last edit", "edited", "best number, by validation labels"),

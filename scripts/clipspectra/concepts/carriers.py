@@ -84,14 +84,15 @@ def concept_components(table, ratio=1.0):
 
     ratio: how many times more the concept's texts must lie along a component than the classes' texts. Added columns:
     held, held_of_heads, held_of_all: what the components so far hold, as a part of what all of the concept's components
-    hold, of what the components of all heads hold, and of the model's whole evidence or sway.
+    hold, of what the components of all heads hold, and of the model's whole evidence or sway. Components against the
+    concept count below 0 in the last two; held_of_heads is NaN where the heads' sum is not above 0.
     """
-    of_heads = table["share"].sum()
+    of_heads = table["share"].sum() if table["share"].sum() > 0 else np.nan
     table = table[(table["concept"] > ratio * table["classes"]) & (table["share"] > 0)]
     table = table.sort_values("share", ascending=False, kind="stable", ignore_index=True)
     held, tiny = table["share"].cumsum(), np.finfo(float).tiny
     table = table.assign(held=held / max(table["share"].sum(), tiny))
-    return table.assign(held_of_heads=held / max(of_heads, tiny), held_of_all=held)
+    return table.assign(held_of_heads=held / of_heads, held_of_all=held)
 
 
 def number_for_share(table, share, number=None):

@@ -176,8 +176,8 @@ class Outcome:
 
     unedited: by the unedited model; before: with all edits but the last
     chosen: {number of the last edit's units: [image]}; draws: {number: [draw, image]} of as many random units
-    steps: the numbers of units along a curve, the same for every seed; alternatives: {setting: [image]}
-    drawn: the units of each draw in order, a list of lists
+    steps: the numbers of units along a curve, the same for every seed; drawn: units of each draw in order, in a list
+    alternatives: {setting: (correct [image], draws of as many random units [draw, image], their units in a list)}
     """
 
     unedited: np.ndarray
@@ -185,8 +185,8 @@ class Outcome:
     chosen: dict
     draws: dict
     steps: list
-    alternatives: dict = field(default_factory=dict)
     drawn: list = field(default_factory=list)
+    alternatives: dict = field(default_factory=dict)
 
 
 def evaluate(prepared, stored, explanations, classifier, labels, rng):
@@ -201,21 +201,29 @@ def evaluate(prepared, stored, explanations, classifier, labels, rng):
     # One flat list of interventions, each close to the one before it, so that one pass over the images serves all.
     planned_runs = [(order, number) for order, units in enumerate(orders) for number in numbers if number <= len(units)]
     interventions = [prepared.intervention(orders[order][:number], stored) for order, number in planned_runs]
-    others = [prepared.intervention(units, stored) for units in prepared.alternatives.values()]
-    interventions = [Intervention(), prepared.before, *others, *interventions]
+    others = [
+        [units, *(matched_units(units, variance, rng) for _ in range(DRAWS))]
+        for units in prepared.alternatives.values()
+    ]
+    others_flat = [prepared.intervention(units, stored) for group in others for units in group]
+    interventions = [Intervention(), prepared.before, *others_flat, *interventions]
     correct = np.zeros((len(interventions), len(labels)), bool)
     runs, length = Edits(stored, explanations, classifier).run(interventions), len(stored.chunks) * len(interventions)
     for rows, number, logits in progress(runs, "interventions", total=length, unit="edit"):
         correct[number, rows] = logits.argmax(1) == labels[rows]
-    alternatives = dict(zip(prepared.alternatives, correct[2:]))
-    planned = dict(zip(planned_runs, correct[2 + len(others) :]))
+    of_others = correct[2 : 2 + len(others_flat)].reshape(len(others), DRAWS + 1, -1)
+    alternatives = {
+        setting: (of_setting[0], of_setting[1:], group[1:])
+        for setting, of_setting, group in zip(prepared.alternatives, of_others, others)
+    }
+    planned = dict(zip(planned_runs, correct[2 + len(others_flat) :]))
     by_number = {
         number: np.stack([planned[order, number] for order in range(1, len(orders))])
         for number in numbers
         if variance and number <= len(variance)
     }
     chosen = {number: planned[0, number] for number in numbers}
-    return Outcome(correct[0], correct[1], chosen, by_number, steps, alternatives, draws)
+    return Outcome(correct[0], correct[1], chosen, by_number, steps, draws, alternatives)
 
 
 def predictions(interventions, stored, explanations, classifiers, labels):

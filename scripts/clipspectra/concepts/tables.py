@@ -9,6 +9,7 @@ from clipspectra.evaluation import intervals
 from clipspectra.evaluation.accuracy import group_masks
 
 BAND = (2.5, 97.5)  # percentiles of the random draws
+RANDOM_COLUMNS = ("random_variance", "random_shared")
 CHANGE_COLUMNS = ("change", "change_low", "change_high", "p", "p_holm")
 
 
@@ -61,14 +62,15 @@ def accuracy(correct, groups):
 
 
 def group_columns(correct, before, groups):
-    """{group: columns} of the accuracy and its change from `before`, both bool [image], with intervals and p value.
+    """{group: columns} of its images, accuracy and change from `before`, both bool [image], with intervals and p value.
 
     The worst group is that of each of the two; where they differ, the change is between different images. p_holm is
     corrected for the number of groups.
     """
     percent, columns = accuracy(correct, groups), {}
     for name, inside in groups.items():
-        columns[name] = intervals.percent(correct[inside]) | intervals.change(before[inside], correct[inside])
+        columns[name] = {"images": int(inside.sum())} | intervals.percent(correct[inside])
+        columns[name] |= intervals.change(before[inside], correct[inside])
     names = [name for name in groups if name != "all"]
     if names:
         worst, worst_before = (min(names, key=accuracy(values, groups).get) for values in (correct, before))
@@ -84,24 +86,25 @@ def group_columns(correct, before, groups):
 def beside_random(units, correct, before, draws, groups):
     """One row per group: accuracy with so many units and its change, and what as many random ones give.
 
-    correct, before: bool [image]; draws: {number of units: bool [draw, image]}; groups: {name: bool [image]}
-    random, random_low, random_high: mean of the draws and the band that holds 95 % of them, blank without draws
-    random_as_high: % of the draws, the edit itself counted as one, that reach its accuracy
+    correct, before: bool [image]; draws: of random units [draw, image], or None; groups: {name: bool [image]}
+    random, random_draws_low, random_draws_high: mean of the draws and the band that holds 95 % of them, blank without
+    draws; random_as_high: % of the draws, the edit itself counted as one, that reach its accuracy
     """
-    drawn = accuracy(draws[units], groups) if units in draws else {}
+    drawn = {} if draws is None else accuracy(draws, groups)
     for group, columns in group_columns(correct, before, groups).items():
         row = {"units": units, "group": group} | columns
         random = drawn.get(group, np.array([np.nan]))
-        row |= {"random": random.mean()} | dict(zip(("random_low", "random_high"), np.percentile(random, BAND)))
+        band = zip(("random_draws_low", "random_draws_high"), np.percentile(random, BAND))
         reached = 100 * (1 + (random >= columns["accuracy"] - 1e-9).sum()) / (1 + len(random))
-        yield row | {"random_as_high": reached if group in drawn else np.nan}
+        yield row | {"random": random.mean()} | dict(band) | {"random_as_high": reached if drawn else np.nan}
 
 
 def curve(outcome, groups):
     """One row per role, number of units and group of an Outcome; groups: {role: {group: bool [image]}}."""
     for role, masks in groups.items():
         for number in outcome.steps:
-            for row in beside_random(number, outcome.chosen[number], outcome.before, outcome.draws, masks):
+            draws = outcome.draws.get(number)
+            for row in beside_random(number, outcome.chosen[number], outcome.before, draws, masks):
                 yield {"role": role} | row
 
 
@@ -111,34 +114,40 @@ def settings(prepared, outcome, groups):
     Beside it are the rule at other ratios, the controls, and the best number of units: that of the worst group (or of
     all) on validation images, by their labels. The change is that from before the last edit, and of that state itself
     the one from the model as it is. variance: of the units, in % of all heads'; random_variance: that of the random
-    units; held, held_of_heads, held_of_all: what the units hold of the concept, see carriers.concept_components.
+    units, random_shared: how many of these are the edit's own, in %; held, held_of_heads, held_of_all: what the units
+    hold of the concept, see carriers.concept_components.
     """
-    chosen = prepared.units[: prepared.chosen_count]
-    by_setting = {"as it is": ([], outcome.unedited)}
+    chosen, has_draws = prepared.units[: prepared.chosen_count], bool(prepared.variance)
+
+    def with_units(units):
+        number = len(units)
+        return units, outcome.chosen[number], outcome.draws.get(number), [draw[:number] for draw in outcome.drawn]
+
+    by_setting = {"as it is": ([], outcome.unedited, None, [])}
     if prepared.edits > 1:
-        by_setting["before the last edit"] = [], outcome.before
-    by_setting["edited"] = chosen, outcome.chosen[prepared.chosen_count]
-    for setting, correct in outcome.alternatives.items():
-        by_setting[setting] = prepared.alternatives[setting], correct
+        by_setting["before the last edit"] = [], outcome.before, None, []
+    by_setting["edited"] = with_units(chosen)
+    for setting, (correct, draws, drawn) in outcome.alternatives.items():
+        by_setting[setting] = prepared.alternatives[setting], correct, draws, drawn
     if "validation" in groups and len(outcome.chosen) > 1:
         validation_accuracy = {  # accuracy puts the worst group last
             number: list(accuracy(correct, groups["validation"]).values())[-1]
             for number, correct in outcome.chosen.items()
         }
         best = max(validation_accuracy, key=validation_accuracy.get)
-        by_setting["best number, by validation labels"] = prepared.units[:best], outcome.chosen[best]
+        by_setting["best number, by validation labels"] = with_units(prepared.units[:best])
     for role, masks in groups.items():
-        for setting, (units, correct) in by_setting.items():
-            has_draws = len(units) and setting not in outcome.alternatives
+        for setting, (units, correct, draws, drawn) in by_setting.items():
             before = outcome.unedited if setting == "before the last edit" else outcome.before
-            no_change = dict.fromkeys(CHANGE_COLUMNS, np.nan) if setting == "as it is" else {}
-            variance = {"variance": prepared.variance_of(units), "random_variance": np.nan}
-            held = {name: share if setting == "edited" else np.nan for name, share in prepared.held().items()}
-            if has_draws and outcome.drawn:
-                drawn = [prepared.variance_of(draw[: len(units)]) for draw in outcome.drawn]
-                variance["random_variance"] = np.mean(drawn)
-            for row in beside_random(len(units), correct, before, outcome.draws if has_draws else {}, masks):
-                yield {"role": role, "setting": setting} | row | variance | held | no_change
+            columns = {"variance": prepared.variance_of(units)} | dict.fromkeys(RANDOM_COLUMNS, np.nan)
+            if has_draws and units:
+                shared = [100 * len(set(draw) & set(units)) / len(units) for draw in drawn]
+                variances = [prepared.variance_of(draw) for draw in drawn]
+                columns |= dict(zip(RANDOM_COLUMNS, (np.mean(variances), np.mean(shared)))) if drawn else {}
+            columns |= {name: share if setting == "edited" else np.nan for name, share in prepared.held().items()}
+            columns |= dict.fromkeys(CHANGE_COLUMNS, np.nan) if setting == "as it is" else {}
+            for row in beside_random(len(units), correct, before, draws if units else None, masks):
+                yield {"role": role, "setting": setting} | row | columns
 
 
 COUNTS = ["images", "correct_before", "gained", "lost", "called_before", "called_after"]
@@ -201,18 +210,13 @@ def value_changes(counts, about):
     return table
 
 
-def with_images(table, source, roles, images, groups):
-    """A table with its source columns, role and splits in front, and the number of images of each role's groups.
+def with_splits(table, source, roles, images):
+    """A table with its source columns, role and the splits of the role's images in front.
 
-    source: {column: value}; roles: {role: bool [image]}; images: table with their split; groups: of `role_groups`
+    source: {column: value}; roles: {role: bool [image]}; images: table with their split
     """
     splits = {role: split_names(images[inside]) for role, inside in roles.items()}
-    table = table.assign(split=table["role"].map(splits))
-    if "group" in table.columns:
-        sizes = {(role, name): inside.sum() for role, masks in groups.items() for name, inside in masks.items()}
-        sizes |= {(role, "worst"): masks["all"].sum() for role, masks in groups.items()}
-        table["images"] = [sizes[key] for key in zip(table["role"], table["group"])]
-    return with_source(table, source | {"role": table["role"], "split": table["split"]})
+    return with_source(table, source | {"role": table["role"], "split": table["role"].map(splits)})
 
 
 def with_texts(units, texts):

@@ -65,7 +65,10 @@ class Moments:
 
     def rounding(self):
         """Variance of the error of each coordinate by the rounding of the stored numbers, from above, [coordinate]."""
-        return np.square(self.spacing) / 12 * (np.diagonal(self.covariance) + self.mean**2)
+        half = np.finfo(np.float16)  # of whose small numbers the spacing is no longer relative
+        least = np.where(np.equal(self.spacing, half.eps), float(half.smallest_subnormal), 0)
+        squares = np.square(self.spacing) * (np.diagonal(self.covariance) + self.mean**2)
+        return (squares + least**2) / 12
 
     def total_variance(self):
         """Sum of the variances of all dimensions of the joint space."""

@@ -83,5 +83,5 @@ def in_top_k(embedding, classifier, labels, k):
 
 
 def cosine(a, b):
-    """Cosine similarity of each row of a with the same row of b, both [image, d_embed]: [image]."""
-    return (a * b).sum(1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
+    """Cosine similarity of each row of a with the same row of b, both [image, d_embed]: [image]; 0 for a row of 0."""
+    return (a * b).sum(1) / np.maximum(np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1), np.finfo(float).tiny)

@@ -36,8 +36,9 @@ def direct_effects(stored, classifier, labels):
 
     classifier: [d_embed, class]; labels: correct classes of all stored images [image]. Columns: kind (head or MLP),
     layer, head (-1 for an MLP), norm, cosine, margin_share (% of the embedding's margin), accuracy (% without
-    ablation), accuracy_lost (points, with the head or MLP held at its mean), each with its interval; p: of the accuracy
-    lost, and p_holm: corrected for the number of heads and MLPs.
+    ablation), accuracy_lost (points, with the head or MLP held at its mean), each with its interval; margin_share is
+    NaN where the embedding's own margin is not clearly above 0; p: of the accuracy lost, and p_holm: corrected for the
+    number of heads and MLPs.
     """
     sums, count = {}, stored.scored.sum()
     basis = {layer: stored.basis[layer].astype(np.float64) for layer in stored.layers}
@@ -75,7 +76,7 @@ def effect_columns(sums, count):
     for name in ("norm", "cosine"):
         row |= columns(name, *mean_of_sums(sums[name], sums[f"{name}_squares"], count))
     names = ("margin", "whole", "margin_squares", "margin_whole", "whole_squares")
-    row |= columns("margin_share", *(100 * value for value in ratio_of_sums(*(sums[name] for name in names))))
+    row |= columns("margin_share", *(100 * value for value in ratio_of_sums(*(sums[name] for name in names), count)))
     lost = change_of_counts(sums["lost"], sums["gained"], count)  # what holding the part at its mean takes away
     row |= {"accuracy": 100 * sums["before"] / count}
     return row | columns("accuracy_lost", lost["change"], lost["change_low"], lost["change_high"]) | {"p": lost["p"]}

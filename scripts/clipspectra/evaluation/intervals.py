@@ -94,18 +94,36 @@ def change_between(before, after):
     return columns("change", 100 * difference, *ends) | {"p": np.nan}
 
 
+def student(freedom):
+    """Quantile of Student's t distribution at 97.5 % (exact for 1 and 2, else expanded); NaN without freedom."""
+    if freedom < 1:
+        return np.nan
+    if freedom <= 2:
+        return np.tan(0.475 * np.pi) if freedom == 1 else 0.95 * np.sqrt(2 / (1 - 0.95**2))
+    terms = Z**3 + Z, 5 * Z**5 + 16 * Z**3 + 3 * Z, 3 * Z**7 + 19 * Z**5 + 17 * Z**3 - 15 * Z
+    return Z + sum(term / (scale * freedom**power) for power, (term, scale) in enumerate(zip(terms, (4, 96, 384)), 1))
+
+
 def mean_of_sums(total, squares, count):
-    """(mean, low, high) of numbers of which there are the sum, the sum of squares, and how many there are."""
+    """(mean, low, high) of numbers of which there are the sum, the sum of squares, and how many there are.
+
+    By Student's t; no interval, NaN, of a single image.
+    """
     mean = total / count
-    spread = Z * np.sqrt(np.maximum(squares / count - mean**2, 0) / count)
+    spread = student(count - 1) * np.sqrt(np.maximum(squares / count - mean**2, 0) / max(count - 1, 1))
     return mean, mean - spread, mean + spread
 
 
-def ratio_of_sums(part, whole, part_squares, products, whole_squares):
-    """(ratio, low, high) of the sums of two numbers of each image (delta method), from the sums of their products."""
-    ratio = part / whole
+def ratio_of_sums(part, whole, part_squares, products, whole_squares, count):
+    """(ratio, low, high) of the sums of two numbers of each image (delta method), from the sums of their products.
+
+    By Student's t; no interval of a single image. NaN where the whole is not clearly above 0, as a share of it means
+    nothing then.
+    """
+    above = mean_of_sums(whole, whole_squares, count)[1] > 0 if count > 1 else whole > 0
+    ratio = np.where(above, part, np.nan) / np.where(above, whole, 1)
     residuals = part_squares - 2 * ratio * products + ratio**2 * whole_squares
-    spread = Z * np.sqrt(np.maximum(residuals, 0)) / np.abs(whole)
+    spread = student(count - 1) * np.sqrt(np.maximum(residuals, 0) * count / max(count - 1, 1)) / np.abs(whole)
     return ratio, ratio - spread, ratio + spread
 
 

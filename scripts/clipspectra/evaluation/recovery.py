@@ -62,7 +62,7 @@ def draw_table(sums, energy_sums, count):
     rows |= columns("cosine", *mean_of_sums(sums["cosine"], sums["cosine_squares"], count))
     energy, squares = energy_sums
     products = sums["missed_squares"], sums["missed_energy"], squares
-    missed, low, high = ratio_of_sums(sums["missed"], energy, *products)
+    missed, low, high = ratio_of_sums(sums["missed"], energy, *products, count)
     return pd.DataFrame(rows | columns("explained_variance", 100 * (1 - missed), 100 * (1 - high), 100 * (1 - low)))
 
 

@@ -77,6 +77,8 @@ def pole_texts(components, texts):
 
 def angles(first, second):
     """The largest and the mean principal angle between two spans, in degrees."""
+    if not len(first) or not len(second):  # no text brings a direction
+        return {"largest_angle": np.nan, "mean_angle": np.nan}
     degrees = np.degrees(subspace_angles(first.T, second.T))
     return {"largest_angle": degrees.max(), "mean_angle": degrees.mean()}
 

@@ -102,7 +102,7 @@ class ComponentExplanation:
     @property
     def chosen_text(self):
         """The text that stands for each component in a reconstruction, index into the pool [rank]."""
-        if self.texts_chosen == "reference" or self.top_text.shape[1] == 0:
+        if self.texts_chosen == "reference":
             return self.top_text[:, 0]
         positive = self.top_score[:, 0] >= -self.bottom_score[:, 0]
         return np.where(positive, self.top_text[:, 0], self.bottom_text[:, 0])

@@ -133,7 +133,7 @@ def intervention(table, chosen, *, units, edited, title, footer):
         eval_rows, validation_rows = rows[rows["role"] == "eval"], rows[rows["role"] == "validation"]
         if eval_rows["random"].notna().any():
             unit_numbers, label = eval_rows["units"], f"random {units} of like variance, 95 % of draws"
-            low, high = eval_rows["random_low"], eval_rows["random_high"]
+            low, high = eval_rows["random_draws_low"], eval_rows["random_draws_high"]
             axes.fill_between(unit_numbers, low, high, color=GREY, alpha=0.25, linewidth=0)
             axes.plot(unit_numbers, eval_rows["random"], ":", color=GREY, linewidth=1.4, label=label)
         bounds = eval_rows["accuracy_low"], eval_rows["accuracy_high"]

@@ -93,11 +93,11 @@ def effects_map(table, *, title, footer):
     figure = new_figure(heads_height(grids["margin_share"].shape), footer)
     figure.suptitle(title, fontsize=10)
     for axes, (name, (heading, unit)) in zip(figure.subplots(1, 2), panels.items()):
-        limit = max(np.abs(grids[name]).max(), 1e-9)
+        limit = max(np.nanmax(np.abs(grids[name]), initial=0), 1e-9)
         options = {"digits": 1, "cmap": "PuOr_r", "vmin": -limit, "vmax": limit}
         is_dark = np.abs(grids[name]) > 0.75 * limit
         draw_heads(axes, grids[name], table["layer"].min(), is_dark=is_dark, label=unit, **options)
-        within_noise = (grids[f"{name}_low"] <= 0) & (grids[f"{name}_high"] >= 0)
+        within_noise = ~((grids[f"{name}_low"] > 0) | (grids[f"{name}_high"] < 0))  # blank ones too
         hatch_heads(axes, within_noise)
         axes.set_title(f"{heading}\nhatched: not told from 0, {within_noise.sum()} of {within_noise.size}")
     return figure
@@ -128,7 +128,7 @@ def draw_heads(axes, values, start, *, is_dark, label, digits=0, **options):
     for (layer, head), value in np.ndenumerate(values) if has_numbers(values.shape) else ():
         colour = "white" if is_dark[layer, head] else "black"
         background = {"facecolor": image.cmap(image.norm(value)), "edgecolor": "none", "pad": 1}  # over a hatch
-        number = f"{value:.{digits}f}"
+        number = "–" if np.isnan(value) else f"{value:.{digits}f}"
         axes.text(head, layer, number, ha="center", va="center", color=colour, bbox=background, zorder=3)
 
 

@@ -17,7 +17,7 @@ from clipspectra.segmentation.maps import (
     last_layer_maps,
     upsample,
 )
-from clipspectra.segmentation.scoring import VOID, Scores, chosen_counts, predictions, scores
+from clipspectra.segmentation.scoring import VOID, Scores, chosen_iou, predictions, scores
 from clipspectra.towers.families import Unsupported
 
 # What methods are given of a class, in the order of maps.both_directions; and those that ask for no text.
@@ -117,8 +117,8 @@ def _scores_at_own_resolution(values, grid, mask, box):
 def summarise(by_image, seed):
     """Scores in per cent with their 95 % intervals over all images, one row per method, what it is given, resolution.
 
-    by_image: tables of score_batch, concatenated; seed: of the bootstrap. threshold_low, threshold_high: the two that
-    were chosen for the other half of the images each, in terms of a map from 0 to 1
+    by_image: tables of score_batch, concatenated; seed: of the bootstrap. first_threshold, second_threshold: those of
+    chosen_iou for either half of the images, in terms of a map from 0 to 1
     """
     rows = []
     for (method, given, resolution), members in by_image.groupby(["method", "given", "resolution"], sort=False):
@@ -127,8 +127,8 @@ def summarise(by_image, seed):
         row["flat_maps"] = int(members["flat"].sum())
         for name, (low, high) in pooled.intervals(np.random.default_rng(seed)).items():
             row |= {name: 100 * getattr(pooled, name), f"{name}_low": 100 * low, f"{name}_high": 100 * high}
-        thresholds = chosen_counts(pooled.table)[1] or [np.nan]
-        rows.append(row | {"threshold_low": min(thresholds), "threshold_high": max(thresholds)})
+        thresholds = chosen_iou(pooled.table, np.ones((1, len(members))))[1][0]
+        rows.append(row | dict(zip(("first_threshold", "second_threshold"), thresholds)))
     return pd.DataFrame(rows)
 
 

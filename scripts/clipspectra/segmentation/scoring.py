@@ -25,7 +25,7 @@ class Scores(NamedTuple):
     """Segmentation scores over a dataset, in [0, 1]; `table` has one row per image.
 
     pixel_accuracy, mean_iou, mean_ap: the reference's protocol. foreground_ap: average precision of the foreground
-    alone; chosen_iou: mean IoU at a threshold that suits the method, see `chosen_counts`; NaN for a single image
+    alone; chosen_iou: mean IoU at a threshold that suits the method, see the function; NaN for a single image
     """
 
     pixel_accuracy: float
@@ -42,8 +42,13 @@ class Scores(NamedTuple):
         return cls(table=table, **{name: float(value[0]) for name, value in values.items()})
 
     def intervals(self, rng, draws=1000):
-        """95 % bootstrap intervals of the scores over images, thresholds chosen once: {score: (low, high)}."""
+        """95 % bootstrap intervals of the scores over images, thresholds chosen each time: {score: (low, high)}.
+
+        NaN for a single image.
+        """
         count = len(self.table)
+        if count < 2:
+            return dict.fromkeys(_measures(self.table, np.ones((1, count))), (np.nan, np.nan))
         times = rng.multinomial(count, np.full(count, 1 / count), size=draws)  # how often each image is drawn
         return {
             name: tuple(np.quantile(values, (0.025, 0.975))) for name, values in _measures(self.table, times).items()
@@ -60,13 +65,12 @@ def _measures(table, times):
         known = ~np.isnan(values)
         return total(np.where(known, values, 0)) / np.where(total(known) > 0, total(known), np.nan)
 
-    chosen, _ = chosen_counts(table)
     return {
         "pixel_accuracy": total(table["correct_pixels"]) / np.maximum(total(table["labelled_pixels"]), 1),
         "mean_iou": mean_iou({name: total(table[name]) for name in OVERLAPS}),
         "mean_ap": mean(table["average_precision"].to_numpy()),
         "foreground_ap": mean(table["foreground_precision"].to_numpy()),
-        "chosen_iou": mean_iou({name: total(values) for name, values in chosen.items()}),
+        "chosen_iou": chosen_iou(table, times)[0],
     }
 
 
@@ -76,28 +80,34 @@ def mean_iou(counts):
     return np.mean([counts[f"intersection_{side}"] / np.maximum(counts[f"union_{side}"], 1) for side in sides], axis=0)
 
 
-def chosen_counts(table):
-    """({name in OVERLAPS: [image]}, the thresholds) with the foreground above a threshold chosen for the method.
+def chosen_iou(table, times):
+    """(mean IoU with the foreground above a threshold chosen for the method [draw], the thresholds [draw, half]).
 
     The threshold of every other image is the one of the best mean IoU on the images between, so that no image is scored
-    at a threshold that it had a part in. NaN and no thresholds for a single image.
+    at a threshold that it had a part in. times: how often each image counts, [draw, image]. NaN for a single image.
     """
-    background, foreground = (table[ABOVE[side]].to_numpy() for side in ABOVE)  # predicted ones, [image, level]
-    labelled, positive = (table[[name]].to_numpy() for name in ("labelled_pixels", "foreground_pixels"))
+    background, foreground = (table[ABOVE[side]].to_numpy(float) for side in ABOVE)  # predicted ones, [image, level]
+    labelled, positive = (table[[name]].to_numpy(float) for name in ("labelled_pixels", "foreground_pixels"))
     counts = {
         "intersection_background": labelled - positive - background,
         "intersection_foreground": foreground,
         "union_background": labelled - foreground,
         "union_foreground": positive + background,
     }
-    chosen, thresholds = {name: np.full(len(table), np.nan) for name in OVERLAPS}, []
-    for half in (0, 1) if len(table) > 1 else ():
-        own, other = (np.arange(len(table)) % 2 == number for number in (half, 1 - half))
-        level = int(mean_iou({name: values[other].sum(0) for name, values in counts.items()}).argmax())
-        thresholds.append(level / LEVELS)
-        for name, values in counts.items():
-            chosen[name][own] = values[own, level]
-    return chosen, thresholds
+    if len(table) < 2:
+        return np.full(len(times), np.nan), np.full((len(times), 2), np.nan)
+    halves = [np.arange(len(table)) % 2 == half for half in (0, 1)]
+    sums = [
+        {name: times[:, half] @ values[half] for name, values in counts.items()} for half in halves
+    ]  # [draw, level]
+    levels = np.stack([mean_iou(of_half).argmax(1) for of_half in sums[::-1]], axis=1)  # on the other half
+    chosen = {
+        name: sum(
+            np.take_along_axis(of_half[name], level[:, None], axis=1)[:, 0] for of_half, level in zip(sums, levels.T)
+        )
+        for name in OVERLAPS
+    }
+    return mean_iou(chosen), levels / LEVELS
 
 
 def on_the_grid(masks, grid):

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from clipspectra import InputError
 from clipspectra.jobs import progress
 from clipspectra.segmentation.maps import component_evidence, min_max_normalise, patch_evidence, upsample
 from clipspectra.segmentation.scoring import PRECISIONS, on_the_grid, scores
@@ -53,8 +54,13 @@ def score_units(evidence, tables, masks, grid):
     """(table of each unit alone, table of the best 1, 2, 4 … units together and of all).
 
     evidence, tables: of all images, as unit_evidence and unit_tables; masks: [image, height, width]. The best units, by
-    the average precision of the foreground, are chosen on every other image and scored on the rest.
+    the average precision of the foreground, are chosen on every other image and scored on the rest, images with a
+    foreground shared out first. Raises InputError for a single image.
     """
+    if len(masks) < 2:
+        raise InputError("Only one image has a mask, but the best heads are chosen on one and scored on another.")
+    order = np.argsort(~(masks == 1).any((1, 2)), kind="stable")
+    evidence, masks = {unit: values[order] for unit, values in evidence.items()}, masks[order]
     coarse, alone, together = on_the_grid(masks, grid), [], []
     for unit, values in evidence.items():
         both, foreground = score_alone(values, grid, coarse, unit)

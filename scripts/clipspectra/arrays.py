@@ -187,7 +187,8 @@ def split_names(images):
 def load_table(path, numbers=()):
     """Read a table that save_table wrote. Names stay text, a class "007" or "NA" too.
 
-    Numbers may be blank in the columns `numbers`, and in those of intervals, deviations and tests.
+    Numbers may be blank in the columns `numbers`, and in those of intervals, deviations and tests, and what these
+    belong to.
     """
     if str(path).endswith(".parquet"):
         return pd.read_parquet(path)
@@ -196,7 +197,8 @@ def load_table(path, numbers=()):
     texts = [*NAMES, *(column for column in header if column.startswith(("high_", "low_")))]  # values of factors
     if {"image", "label", "class", "split"} <= set(header):  # of a manifest, whose factors are texts too
         texts = [column for column in header if column not in ("label", "row")]
-    numbers = [*numbers, *P_VALUES, *(column for column in header if column.endswith(("_low", "_high", "_sd")))]
+    bounded = [column for column in header if f"{column}_low" in header]
+    numbers = [*numbers, *bounded, *P_VALUES, *(name for name in header if name.endswith(("_low", "_high", "_sd")))]
     return pd.read_csv(
         path, keep_default_na=False, dtype=dict.fromkeys(texts, str), na_values={name: [""] for name in numbers}
     )

@@ -294,6 +294,16 @@ def test_chance_of_stability_is_that_of_random_spans():
     )  # the span is the whole space: no proof of anything
 
 
+def test_blank_numbers_are_read_as_numbers(tmp_path):
+    table = pd.DataFrame(
+        {"share": [np.nan] * 2, "share_low": np.nan, "share_high": np.nan, "share_sd": np.nan, "p": 0.5}
+    )
+    save_table(tmp_path / "t.csv", table.assign(text=["1", ""]))
+    loaded = load_table(tmp_path / "t.csv")
+    assert loaded.drop(columns="text").dtypes.eq(float).all()
+    assert loaded["text"].tolist() == ["1", ""]
+
+
 def test_latex_has_intervals_or_deviations(tmp_path):
     table = pd.DataFrame({"top1": [71.0, 60.0], "top1_low": [68.0, np.nan], "top1_high": [74.0, np.nan], "p": 0.0123})
     save_latex(tmp_path / "t.tex", table.assign(top1_sd=[0.5, np.nan]))

@@ -211,11 +211,10 @@ def evaluate(prepared, stored, explanations, classifier, labels, rng):
     runs, length = Edits(stored, explanations, classifier).run(interventions), len(stored.chunks) * len(interventions)
     for rows, number, logits in progress(runs, "interventions", total=length, unit="edit"):
         correct[number, rows] = logits.argmax(1) == labels[rows]
-    of_others = correct[2 : 2 + len(others_flat)].reshape(len(others), DRAWS + 1, -1)
-    alternatives = {
-        setting: (of_setting[0], of_setting[1:], group[1:])
-        for setting, of_setting, group in zip(prepared.alternatives, of_others, others)
-    }
+    alternatives = {}
+    for number, (setting, group) in enumerate(zip(prepared.alternatives, others)):
+        edited, *drawn = correct[2 + number * (DRAWS + 1) :][: DRAWS + 1]
+        alternatives[setting] = edited, np.stack(drawn), group[1:]
     planned = dict(zip(planned_runs, correct[2 + len(others_flat) :]))
     by_number = {
         number: np.stack([planned[order, number] for order in range(1, len(orders))])

@@ -93,7 +93,7 @@ def effects_map(table, *, title, footer):
     figure = new_figure(heads_height(grids["margin_share"].shape), footer)
     figure.suptitle(title, fontsize=10)
     for axes, (name, (heading, unit)) in zip(figure.subplots(1, 2), panels.items()):
-        limit = max(np.nanmax(np.abs(grids[name]), initial=0), 1e-9)
+        limit = np.nanmax(np.abs(grids[name]), initial=0) or 1
         options = {"digits": 1, "cmap": "PuOr_r", "vmin": -limit, "vmax": limit}
         is_dark = np.abs(grids[name]) > 0.75 * limit
         draw_heads(axes, grids[name], table["layer"].min(), is_dark=is_dark, label=unit, **options)

@@ -217,7 +217,7 @@ def test_label_hits_against_chance():
     )
     table = hit_rates(texts, factors, vocabulary, rng=np.random.default_rng(0))
     assert set(table["which_poles"]) == {"better"}  # no component has names at both poles
-    table = table.set_index(["components", "naming"])
+    table = table.set_index(["components", "which_names"])
     row = table.loc[("of heads", "any")]
     assert (row["poles"], row["factor_hits"], row["value_hits"]) == (8, 75, 75)
     # 5 texts name a colour, 2 a size, of 8; half of the components are driven by either
@@ -228,7 +228,7 @@ def test_label_hits_against_chance():
     assert (one["poles"], one["share"], one["factor_hits"]) == (7, 87.5, pytest.approx(100 * 6 / 7))
     assert ("of heads", "several factors") not in table.index
     # dropped components are misses, however good the names of the others are
-    kept = hit_rates(texts[:4], factors, vocabulary, rng=rng, draws=9).set_index(["components", "naming"])
+    kept = hit_rates(texts[:4], factors, vocabulary, rng=rng, draws=9).set_index(["components", "which_names"])
     assert kept.loc[("of heads", "any"), ["poles", "value_hits"]].tolist() == [8, 50]
 
 
@@ -239,7 +239,9 @@ def test_methods_with_one_pole_and_with_two_are_scored_alike():
     factors = factors.assign(high_colour="red", low_colour="blue", high_size="big", low_size="big")
     two = pd.DataFrame({"layer": 0, "head": 0, "component": [0, 0, 1, 1], "pole": ["top", "bottom"] * 2, "place": 0})
     two = two.assign(text=["a big red", "a hat", "a hat", "blue"], score=[0.3, -0.1, 0.1, -0.2])
-    table = hit_rates(two, factors, vocabulary, rng=rng, draws=9).set_index(["components", "which_poles", "naming"])
+    table = hit_rates(two, factors, vocabulary, rng=rng, draws=9).set_index(
+        ["components", "which_poles", "which_names"]
+    )
     assert table.loc[("of heads", "better", "any"), "value_hits"] == 100
     assert table.loc[("of heads", "both", "any"), ["poles", "value_hits"]].tolist() == [4, 50]
     assert table.loc[("of heads", "better", "several factors"), ["poles", "share"]].tolist() == [1, 50]
@@ -255,7 +257,7 @@ def test_factor_values_that_look_like_numbers_stay_text(tmp_path):
     save_table(tmp_path / "factors.csv", factors)
     texts = factors[["layer", "head", "component"]].assign(pole="top", place=0, text=["a wide lens", "a wide lens"])
     table = hit_rates(texts, load_table(tmp_path / "factors.csv"), vocabulary, rng=rng, draws=9)
-    assert table.loc[table["naming"] == "any", "value_hits"].tolist() == [50, 50]
+    assert table.loc[table["which_names"] == "any", "value_hits"].tolist() == [50, 50]
 
 
 def test_stability_of_the_same_and_of_turned_components():

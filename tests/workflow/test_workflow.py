@@ -57,7 +57,7 @@ def test_the_demo_gives_tables_and_figures(finished):
     assert accuracy["class", "none"] > 75
     assert accuracy["class", "MLPs and all heads"] < 30
     labels = pd.read_csv(results / "tables" / "labels.csv")
-    labels = labels.set_index(["method", "components", "which_poles", "naming"])
+    labels = labels.set_index(["method", "components", "which_poles", "which_names"])
     found = labels.loc["components", "of heads, one factor moves 50 % or more", "better", "any"]
     assert found["factor_hits"] > 1.5 * found["factor_hits_by_chance"]
     assert not [path for path in results.glob("tables/*") if str(finished.directory) in path.read_text()]

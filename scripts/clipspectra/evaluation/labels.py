@@ -52,7 +52,7 @@ def hit_rates(texts, factors, vocabulary, *, rng, draws=1000):
     texts: as in pole_names; factors: one row per component, with eta2_, high_ and low_ of each factor
     vocabulary: {factor: {value: phrases that name it}}
 
-    Columns: components; which_poles, "better" or "both"; naming, whether any name counts, or those that name one factor
+    Columns: components; which_poles, "better" or "both"; which_names, whether any name counts, or those that name one factor
     or several; poles (their number) and share (% of the poles of all such components); factor_hits: % of poles whose
     name has any value of the factor with the largest η²; value_hits: % whose name has the very value with the highest
     (top pole) or lowest (bottom pole) scores; and for both the mean and the 95 % quantile over random permutations
@@ -60,15 +60,15 @@ def hit_rates(texts, factors, vocabulary, *, rng, draws=1000):
     """
     return pd.DataFrame(
         [
-            {"components": components, "which_poles": which, "naming": naming} | row
+            {"components": components, "which_poles": which, "which_names": which_names} | row
             for which, names in pole_names(texts, factors).items()
-            for (components, naming), row in _rates(names, vocabulary, rng, draws).items()
+            for (components, which_names), row in _rates(names, vocabulary, rng, draws).items()
         ]
     )
 
 
 def _rates(names, vocabulary, rng, draws):
-    """{(components, naming): the other columns of hit_rates} of a table of names, with the columns of factors."""
+    """{(components, which_names): the other columns of hit_rates} of a table of names, with the columns of factors."""
     factors = list(vocabulary)
     eta = names[[f"eta2_{factor}" for factor in factors]].to_numpy()  # [pole, factor]
     strongest = eta.argmax(1)  # factor of each pole
@@ -96,9 +96,9 @@ def _rates(names, vocabulary, rng, draws):
         ),
         "of the whole embedding": (~heads, ~heads),
     }
-    namings = {"any": np.ones(len(names), bool), "one factor": count == 1, "several factors": count > 1}
+    which = {"any": np.ones(len(names), bool), "one factor": count == 1, "several factors": count > 1}
     rows = {}
-    for (label, (inside, whole)), (naming, named) in product(sets.items(), namings.items()):
+    for (label, (inside, whole)), (which_names, named) in product(sets.items(), which.items()):
         poles = np.flatnonzero(inside & named)
         if len(poles) == 0:
             continue
@@ -107,5 +107,5 @@ def _rates(names, vocabulary, rng, draws):
         for column, hits, target in (("factor_hits", names_factor, strongest), ("value_hits", names_value, expected)):
             row[column], *chance = (100 * hits[order, target[poles]].mean() for order in orders)
             row |= {f"{column}_by_chance": np.mean(chance), f"{column}_by_chance_95": np.quantile(chance, 0.95)}
-        rows[label, naming] = row
+        rows[label, which_names] = row
     return rows

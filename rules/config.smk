@@ -83,7 +83,9 @@ CONTROLS = (
     *("components_without_text", "texts_at_random", "random_texts"),
     *("random_texts_sparse", "random_directions"),
 )
-EXPLAINING_METHODS = [method for method in METHODS if method not in CONTROLS]  # with texts of their own
+# With texts of their own; components first, which the others are compared with.
+EXPLAINING_METHODS = [method for method in METHODS if method not in CONTROLS]
+EXPLAINING_METHODS.sort(key=lambda method: method != "components")
 # Entries about one picture, text or component each, with a model of their own. Their wildcards have the keys' names.
 REQUESTS = ("spatial", "queries", "neighbours")
 

@@ -131,7 +131,7 @@ use rule table_accuracy as table_recovery with:
     log:
         "results/logs/tables/recovery.log",
     params:
-        scores=["top1", "top5", "cosine", "explained_variance"],
+        scores=["top1", "top5", "cosine", "explained_variance", "against_components"],
         means=["draws"],
     message:
         "Table of the accuracy that explanations recover"

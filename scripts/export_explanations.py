@@ -27,7 +27,7 @@ if __name__ == "__main__":
         images = stored.images
         classifier, labels = class_labels(inputs.classes, images, wildcards.dataset)
         all_texts = [len(text_mean)]  # d_embed texts: all that a head has
-        table = recovered_accuracy(stored, [explanations], all_texts, layers, classifier, labels, mlps="kept")
+        table, _ = recovered_accuracy(stored, [explanations], all_texts, layers, classifier, labels, mlps="kept")
         accuracy = table["top1"].iloc[0]
         texts = load_table(inputs.table)
         lines = export_lines(explanations, texts, wildcards.algorithm, text_mean=text_mean, accuracy=accuracy)

@@ -9,7 +9,8 @@ from stored_small import stored_small
 from clipspectra.contributions.moments import Moments
 from clipspectra.evaluation.accuracy import cosine, in_top_k
 from clipspectra.evaluation.effects import direct_effects
-from clipspectra.evaluation.recovery import recovered_accuracy
+from clipspectra.evaluation.intervals import change
+from clipspectra.evaluation.recovery import paired_differences, recovered_accuracy
 from clipspectra.explanations.catalogue import CONTROLS, DRAWS, METHODS
 from clipspectra.explanations.methods import explain, explain_by_control
 
@@ -41,8 +42,17 @@ def recovered(activations, method, layers, budgets, draws=1):
                 for (layer, head), part in moments.items()
             }
         ]
-    table = recovered_accuracy(stored, explanations, budgets, layers, CLASSIFIER, labels, mlps="kept")
+    table, correct = recovered_accuracy(stored, explanations, budgets, layers, CLASSIFIER, labels, mlps="kept")
+    np.testing.assert_allclose(table["top1"], 100 * correct.mean((0, 2)))
     return table.set_index("budget")
+
+
+def test_differences_are_of_the_same_images():
+    first, second = rng.random((2, 3, 50)) < 0.6
+    table = paired_differences(second, first)
+    assert table.columns.tolist() == [*(f"against_components{end}" for end in ("", "_low", "_high")), "p"]
+    np.testing.assert_allclose(table["against_components"], 100 * (second.mean(1) - first.mean(1)))
+    assert table["p"].tolist() == [change(before, after)["p"] for before, after in zip(first, second)]
 
 
 @pytest.mark.parametrize("method", [*METHODS, *CONTROLS])

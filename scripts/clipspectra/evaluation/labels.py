@@ -52,11 +52,11 @@ def hit_rates(texts, factors, vocabulary, *, rng, draws=1000):
     texts: as in pole_names; factors: one row per component, with eta2_, high_ and low_ of each factor
     vocabulary: {factor: {value: phrases that name it}}
 
-    Columns: components; which_poles, "better" or "both"; which_names, whether any name counts, or those that name one factor
-    or several; poles (their number) and share (% of the poles of all such components); factor_hits: % of poles whose
-    name has any value of the factor with the largest η²; value_hits: % whose name has the very value with the highest
-    (top pole) or lowest (bottom pole) scores; and for both the mean and the 95 % quantile over random permutations
-    (draws) of the names among the poles.
+    Columns: components; which_poles, "better" or "both"; which_names, whether any name counts, or those that name one
+    factor or several; poles (their number) and share (% of the poles of all such components); factor_hits: % of poles
+    whose name has any value of the factor with the largest η²; value_hits: % whose name has the very value with the
+    highest (top pole) or lowest (bottom pole) scores; and for both the mean and the 95 % quantile over random
+    permutations (draws) of the names among the poles.
     """
     return pd.DataFrame(
         [

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from clipspectra.evaluation.accuracy import MLPS, cosine, in_top_k
-from clipspectra.evaluation.intervals import columns, mean_of_sums, ratio_of_sums, wilson
+from clipspectra.evaluation.intervals import change, columns, mean_of_sums, ratio_of_sums, wilson
 from clipspectra.jobs import progress
 
 SUMS = ["top1", "top5", "cosine", "cosine_squares", "missed", "missed_squares", "missed_energy"]  # over images
@@ -12,7 +12,9 @@ BAND = (0.025, 0.975)  # quantiles of the draws
 
 
 def recovered_accuracy(stored, draws, budgets, layers, classifier, labels, *, mlps):
-    """One row per budget: top-1 and top-5 accuracy, explained variance of the heads, cosine with the embedding.
+    """(table, one row per budget; whether each scored image is classified correctly, bool [draw, budget, image]).
+
+    The table has top-1 and top-5 accuracy, explained variance of the heads, cosine with the embedding.
 
     draws: explanations of a method, {(layer, head): HeadExplanation}, in a list; of a random control all draws
     budgets: numbers of texts per head; layers: the last ones, whose heads are replaced; classifier: [d_embed, class]
@@ -28,6 +30,7 @@ def recovered_accuracy(stored, draws, budgets, layers, classifier, labels, *, ml
     heads = [(layer, head) for layer in layers for head in range(stored.heads)]
     frames = {key: Frame(stored.basis[key], draws[0][key].mean) for key in heads}
     sums, energy_sums, count = np.zeros((len(draws), len(budgets), len(SUMS))), np.zeros(2), 0
+    correct = np.zeros((len(draws), len(budgets), stored.scored.sum()), bool)
     readers = [stored.reduced(layer) for layer in layers]
     chunks = zip(stored.parts(), stored.by_chunk(stored.scored), stored.by_chunk(labels), *readers)
     for parts, scored, chunk_labels, *reduced in progress(chunks, "recovering", total=len(stored.chunks), unit="chunk"):
@@ -40,18 +43,27 @@ def recovered_accuracy(stored, draws, budgets, layers, classifier, labels, *, ml
             for head in range(stored.heads)
         }
         energy = sum((values**2).sum(1) for values in coordinates.values())  # [image]
-        energy_sums, count = energy_sums + np.array([energy.sum(), (energy**2).sum()]), count + len(energy)
+        images = slice(count, count + len(energy))
+        energy_sums, count = energy_sums + np.array([energy.sum(), (energy**2).sum()]), images.stop
         for draw, explanations in enumerate(draws):
             rebuilt, held = rebuild(explanations, frames, coordinates, budgets)
             for index in range(len(budgets)):
-                top1, top5 = (
-                    in_top_k(kept + rebuilt[index], classifier, chunk_labels[scored], k).sum() for k in (1, 5)
-                )
+                top1, top5 = (in_top_k(kept + rebuilt[index], classifier, chunk_labels[scored], k) for k in (1, 5))
+                correct[draw, index, images] = top1
                 alignment, missed = cosine(kept + rebuilt[index], embedding), energy - held[index]
                 products = [missed.sum(), (missed**2).sum(), (missed * energy).sum()]
-                sums[draw, index] += [top1, top5, alignment.sum(), (alignment**2).sum(), *products]
+                sums[draw, index] += [top1.sum(), top5.sum(), alignment.sum(), (alignment**2).sum(), *products]
     tables = [draw_table(dict(zip(SUMS, draw_sums.T)), energy_sums, count) for draw_sums in sums]
-    return over_draws(tables).assign(budget=budgets, draws=len(draws))
+    return over_draws(tables).assign(budget=budgets, draws=len(draws)), correct
+
+
+def paired_differences(correct, reference):
+    """Differences in top-1 accuracy from another method on the same images, in points: one row per budget.
+
+    correct, reference: bool [budget, image]. Columns: against_components with its interval, and p.
+    """
+    rows = [change(before, after) for before, after in zip(reference, correct)]
+    return pd.DataFrame(rows).rename(columns=lambda name: name.replace("change", "against_components"))
 
 
 def draw_table(sums, energy_sums, count):

@@ -14,6 +14,7 @@ sys.path.append(str(REPOSITORY / "scripts"))
 import clipspectra
 from clipspectra import InputError
 from clipspectra.data import strict_yaml
+from clipspectra.explanations.catalogue import CONTROLS
 
 if not Path(clipspectra.__file__).is_relative_to(REPOSITORY / "scripts"):
     raise WorkflowError(
@@ -79,10 +80,6 @@ for entry in config["datasets"].values():
 
 MODELS, DATASETS, TEXTS, SEEDS = (config[key] for key in ("models", "datasets", "texts", "seeds"))
 METHODS, INTERVENTIONS = config["evaluation"]["methods"], config["interventions"]
-CONTROLS = (
-    *("components_without_text", "texts_at_random", "random_texts"),
-    *("random_texts_sparse", "random_directions"),
-)
 # With texts of their own; components first, which the others are compared with.
 EXPLAINING_METHODS = [method for method in METHODS if method not in CONTROLS]
 EXPLAINING_METHODS.sort(key=lambda method: method != "components")

@@ -1,5 +1,6 @@
 """How stable components and their texts are: on disjoint images, over seeds, and over two halves of the text pool."""
 
+from functools import partial
 from itertools import combinations
 
 import numpy as np
@@ -67,19 +68,13 @@ if __name__ == "__main__":
                 pair = [components[number][unit] for number in (a, b)]
                 if min(map(len, pair)):
                     measures = compare_components(*pair, texts)
-                    measures |= by_chance(
-                        lambda turned, first=pair[0]: compare_components(first, turned, texts), pair[1], rng
-                    )
-                    rows.append(
-                        place | {"compared": what, "which": which, "images": images, "overlap": shared} | measures
-                    )
+                    measures |= by_chance(partial(compare_components, pair[0], texts=texts), pair[1], rng)
+                    source = {"compared": what, "which": which, "images": images, "overlap": shared}
+                    rows.append(place | source | measures)
             if len(own := components[0][unit]) and len(texts) > 1:
                 pools = np.array_split(rng.permutation(len(texts)), 2)
-                measures = compare_halves(own, own, texts, pools)
-                measures |= by_chance(
-                    lambda turned, own=own, pools=pools: compare_halves(own, turned, texts, pools), own, rng
-                )
-                place |= {"compared": "halves of the pool", "which": of_seed, "images": first_fit, "overlap": 100.0}
-                rows.append(place | measures)
+                compare = partial(compare_halves, own, texts=texts, halves=pools)
+                source = {"compared": "halves of the pool", "which": of_seed, "images": first_fit, "overlap": 100.0}
+                rows.append(place | source | compare(own) | by_chance(compare, own, rng))
         source = {key: wildcards[key] for key in ("model", "dataset", "texts")}
         save_table(snakemake.output[0], with_source(pd.DataFrame(rows), source))

@@ -164,7 +164,6 @@ def over_seeds(table, scores, means=()):
         known = grouped[column].count() == grouped.size()  # blank for one seed is blank for all
         summary[column] = grouped[column].agg("max" if column in P_VALUES else "mean").where(known)
         if column in scores:
-            summary |= {name: grouped[name].mean() for name in (f"{column}_low", f"{column}_high") if name in bounds}
             summary[f"{column}_sd"] = grouped[column].std()
     summary = pd.DataFrame(summary).reset_index()
     if "images" in table.columns and "images" not in means:

@@ -118,7 +118,7 @@ def test_random_units_are_drawn_from_those_not_held_at_their_mean(study):
     assert {unit[0] for unit in variances({"components": []}, before, study.table)} == {2}
     assert variances({"mlps": True}, before, study.table) == {}
     edit = {"do": "remove", "heads": [[2, 1], [0, 3]]}
-    units, chosen_count, table = select_units(edit, study.table, study.stored, study.told, [], None, CLASSIFIER)
+    units, chosen_count, table = select_units(edit, study.table, study.stored, study.told, None)
     assert (units, chosen_count, len(table)) == ([(2, 1), (0, 3)], 2, 2)
 
 

@@ -325,7 +325,7 @@ def test_seeds_that_skipped_images_are_averaged():
     assert row[["images", "seeds", "top1"]].to_numpy().tolist() == [[199.5, "0, 1", 65]]
     table = table.assign(top1_low=[50.0, 62], top1_high=[70.0, 78], p=[0.01, 0.2])
     row = over_seeds(table, ["top1"])
-    assert row.columns.tolist()[-5:] == ["top1", "top1_low", "top1_high", "top1_sd", "p"]
+    assert row.columns.tolist()[-5:] == ["top1", "top1_sd", "top1_low", "top1_high", "p"]
     assert row[["top1_low", "top1_high", "p"]].to_numpy().tolist() == [[56, 74, 0.2]]  # bounds: means; p: the largest
     assert over_seeds(table[:1], ["top1"])["top1_sd"].isna().all()  # one seed tells no spread
     assert over_seeds(table.assign(images=200), ["top1"])["images"].dtype == int

@@ -29,13 +29,12 @@ def unit_counts(most):
     return steps
 
 
-def select_units(edit, components, stored, explanations, features, pool_mean, classifier):
+def select_units(edit, components, stored, explanations, shares):
     """(units in order, how many of them are chosen, table of them) for one edit of the config.
 
-    components: component_table of all heads; features: of the concept's texts, if the edit has one [text, d_embed]
+    components: component_table of all heads; shares: table of concept_shares, if the edit has a concept
     """
     if "concept" in edit:
-        shares = _shares(edit, components, stored, explanations, features, pool_mean, classifier)
         table = concept_components(shares)
         return _units(table), number_for_share(table, edit["share"], edit["number"]), table
     if "mlps" in edit:
@@ -47,12 +46,6 @@ def select_units(edit, components, stored, explanations, features, pool_mean, cl
     units = check_units(edit.get("heads", edit.get("components", [])), explanations)
     table = pd.DataFrame(units, columns=["layer", "head", "component"][: len(units[0])])
     return units, len(units), table.merge(components, how="left") if "components" in edit else table
-
-
-def _shares(edit, components, stored, explanations, features, pool_mean, classifier):
-    """Table of concept_shares of the texts of an edit's concept, or of a control."""
-    directions = concept_directions(features, pool_mean)
-    return concept_shares(components, stored, explanations, directions, classifier, edit["rank_by"])
 
 
 def _units(table):
@@ -144,25 +137,24 @@ def prepare(edits, stored, explanations, features, pool_mean, classifier, contro
     components, before, tables = component_table(stored, explanations), Intervention(), []
     concept_features = iter(features)
 
-    def take(texts):
-        return np.array([next(concept_features) for _ in texts])
+    def shares_of(texts, ranking):
+        directions = concept_directions(np.array([next(concept_features) for _ in texts]), pool_mean)
+        return concept_shares(components, stored, explanations, directions, classifier, ranking)
 
     for index, edit in enumerate(edits):
-        texts = take(edit.get("concept", []))
-        units, chosen_count, table = select_units(edit, components, stored, explanations, texts, pool_mean, classifier)
+        shares = shares_of(edit["concept"], edit["rank_by"]) if "concept" in edit else None
+        units, chosen_count, table = select_units(edit, components, stored, explanations, shares)
         places = np.arange(len(table))
         chosen = np.where((places < chosen_count) | (not units), "yes", "no")
         tables.append(table.assign(edit=index, do=edit["do"], place=places, chosen=chosen))
         if index < len(edits) - 1:
             before = before.edited(edit, units[:chosen_count], stored)
-    alternatives, place = {}, (components, stored, explanations)
+    alternatives = {}
     if "concept" in edit and edit["number"] is None:
-        shares = _shares(edit, *place, texts, pool_mean, classifier)
         for ratio in RATIOS:
             alternatives[f"edited, concept > {ratio:g} × classes"] = units_by_rule(edit, shares, ratio)
     for name, control in dict(controls).items():
-        shares = _shares(edit, *place, take(control), pool_mean, classifier)
-        alternatives[f"control: {name}"] = units_by_rule(edit, shares)
+        alternatives[f"control: {name}"] = units_by_rule(edit, shares_of(control, edit["rank_by"]))
     table = pd.concat(tables, ignore_index=True)
     front = ["edit", "do", "place", "chosen"]
     table = table[[*front, *table.columns.drop(front)]]

@@ -117,7 +117,6 @@ def settings(prepared, outcome, groups):
     units, random_shared: how many of these are the edit's own, in %; held, held_of_heads, held_of_all: what the units
     hold of the concept, see carriers.concept_components.
     """
-    chosen, has_draws = prepared.units[: prepared.chosen_count], bool(prepared.variance)
 
     def with_units(units):
         number = len(units)
@@ -126,7 +125,7 @@ def settings(prepared, outcome, groups):
     by_setting = {"as it is": ([], outcome.unedited, None, [])}
     if prepared.edits > 1:
         by_setting["before the last edit"] = [], outcome.before, None, []
-    by_setting["edited"] = with_units(chosen)
+    by_setting["edited"] = with_units(prepared.units[: prepared.chosen_count])
     for setting, (correct, draws, drawn) in outcome.alternatives.items():
         by_setting[setting] = prepared.alternatives[setting], correct, draws, drawn
     if "validation" in groups and len(outcome.chosen) > 1:
@@ -140,18 +139,21 @@ def settings(prepared, outcome, groups):
         for setting, (units, correct, draws, drawn) in by_setting.items():
             before = outcome.unedited if setting == "before the last edit" else outcome.before
             columns = {"variance": prepared.variance_of(units)} | dict.fromkeys(RANDOM_COLUMNS, np.nan)
-            if has_draws and units:
+            if units and drawn:
                 shared = [100 * len(set(draw) & set(units)) / len(units) for draw in drawn]
                 variances = [prepared.variance_of(draw) for draw in drawn]
-                columns |= dict(zip(RANDOM_COLUMNS, (np.mean(variances), np.mean(shared)))) if drawn else {}
+                columns |= dict(zip(RANDOM_COLUMNS, (np.mean(variances), np.mean(shared))))
             columns |= {name: share if setting == "edited" else np.nan for name, share in prepared.held().items()}
             columns |= dict.fromkeys(CHANGE_COLUMNS, np.nan) if setting == "as it is" else {}
             for row in beside_random(len(units), correct, before, draws if units else None, masks):
                 yield {"role": role, "setting": setting} | row | columns
 
 
-COUNTS = ["images", "correct_before", "gained", "lost", "called_before", "called_after"]
-SUMS = [*COUNTS, "cosine_before", "cosine_after"]
+# Columns of value_counts that add up over values.
+SUMS = [
+    *("images", "correct_before", "gained", "lost", "called_before", "called_after"),
+    *("cosine_before", "cosine_after"),
+]
 
 
 def value_counts(before, after, labels, scored, values):

@@ -1,5 +1,7 @@
 """What each head and each MLP does alone: its direct effect on the logits, and the accuracy lost without it."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 
@@ -8,23 +10,40 @@ from clipspectra.evaluation.intervals import change_of_counts, columns, holm, me
 from clipspectra.jobs import progress
 
 
-def part_effects(part, mean, embedding, classifier, labels):
-    """Direct effects of one part of the embedding: sums over images, as a dict.
+@dataclass
+class ScoredImages:
+    """What the effects of all parts are measured against, on some images.
 
-    part, embedding: contributions of the part and the normalised embedding, [image, d_embed]; mean: the part's,
-    [d_embed]; classifier: [d_embed, class]; labels: correct classes [image]. norm: length of the part; cosine: with the
+    embedding: normalised, [image, d_embed]; classifier: [d_embed, class]; labels: correct classes [image]
+    texts: of the correct class; directions: from that of the best wrong class to it, both [image, d_embed]
+    margin: of the embedding; is_correct: whether it is classified correctly, both [image]
+    """
+
+    embedding: np.ndarray
+    classifier: np.ndarray
+    labels: np.ndarray
+
+    def __post_init__(self):
+        logits = self.embedding @ self.classifier
+        self.is_correct = logits.argmax(1) == self.labels
+        logits[np.arange(len(self.labels)), self.labels] = -np.inf
+        self.texts = self.classifier.T[self.labels]
+        self.directions = self.texts - self.classifier.T[logits.argmax(1)]
+        self.margin = (self.embedding * self.directions).sum(1)
+
+
+def part_effects(part, mean, images):
+    """Direct effects of one part of the embedding: sums over ScoredImages, as a dict.
+
+    part: its contributions [image, d_embed]; mean: the part's, [d_embed]. norm: length of the part; cosine: with the
     text of the correct class; margin: what the part adds to the logit of the correct class, minus what it adds to that
     of the best wrong class of the embedding; whole: the embedding's margin; gained, lost: images that are classified
     correctly only with the part at its mean, or only without
     """
-    logits = embedding @ classifier
-    before = logits.argmax(1) == labels
-    logits[np.arange(len(labels)), labels] = -np.inf
-    texts = classifier.T[labels]  # [image, d_embed]
-    directions = texts - classifier.T[logits.argmax(1)]
-    norm, alignment = np.linalg.norm(part, axis=1), cosine(part, texts)
-    margin, whole = (part * directions).sum(1), (embedding * directions).sum(1)
-    after = zero_shot(embedding - part + mean, classifier) == labels
+    before, whole = images.is_correct, images.margin
+    norm, alignment = np.linalg.norm(part, axis=1), cosine(part, images.texts)
+    margin = (part * images.directions).sum(1)
+    after = zero_shot(images.embedding - part + mean, images.classifier) == images.labels
     by_image = {"norm": norm, "norm_squares": norm**2, "cosine": alignment, "cosine_squares": alignment**2}
     by_image |= {"margin": margin, "whole": whole, "margin_squares": margin**2, "margin_whole": margin * whole}
     by_image |= {"whole_squares": whole**2, "before": before, "gained": after & ~before, "lost": before & ~after}
@@ -53,10 +72,10 @@ def direct_effects(stored, classifier, labels):
         if not scored.any():
             continue
         parts, chunk_labels = parts[scored].astype(np.float64), chunk_labels[scored]
-        embedding = parts.sum(1)
+        images = ScoredImages(parts.sum(1), classifier, chunk_labels)
 
-        def add(key, part, mean, context=(embedding, classifier, chunk_labels)):
-            effects, sums_before = part_effects(part, mean, *context), sums.get(key, {})
+        def add(key, part, mean, images=images):
+            effects, sums_before = part_effects(part, mean, images), sums.get(key, {})
             sums[key] = {name: value + sums_before.get(name, 0) for name, value in effects.items()}
 
         for layer, q in zip(stored.layers, reduced):

@@ -2,7 +2,7 @@
 
 They say how far a number would move if other images of the same kind were scored. Seeds cannot say that: they share
 most of the images that are scored. Shares and their differences have score intervals, which keep their coverage with
-few images and where nothing or everything is correct; means and ratios of sums have normal ones.
+few images and where nothing or everything is correct; means and ratios of sums have those of Student's t.
 """
 
 import numpy as np

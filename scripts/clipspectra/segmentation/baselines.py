@@ -2,12 +2,13 @@
 
 Every function takes the model, images [image, 3, height, width], the text embedding of each image [image, d_embed] and
 the model's Tower, and returns a value for each patch, [image, patch]. Those that need gradients write the attention out
-and raise Unsupported for all towers but open_clip's ViTs with a class token; they also take the ForwardTrace of the
-images (TRACES says which), so that several share one forward pass.
+and raise Unsupported for all towers but open_clip's ViTs with a class token. Those in TRACES also take what that
+function makes of the images, so that several methods and texts share one forward pass.
 """
 
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -62,6 +63,9 @@ def traced_forward(model, images, tower, *, linear=False):
     norm = embedding.norm(dim=-1, keepdim=True)
     trace.embedding = embedding / (norm.detach() if linear else norm)
     return trace
+
+
+linear_forward = partial(traced_forward, linear=True)
 
 
 def _traceable_blocks(tower):
@@ -206,24 +210,21 @@ def full_lrp(model, images, texts, tower, trace=None):
     """Layer-wise relevance propagation to the token embeddings by the AH and LN rules (Ali et al. 2022): attention
     heads, LayerNorms' deviations and activations' gates as constants, LRP-0 elsewhere. That is gradient times input of
     the tower linearised at this image, and conserves relevance."""
-    trace = trace or traced_forward(model, images, tower, linear=True)
+    trace = trace or linear_forward(model, images, tower)
     (gradient,) = torch.autograd.grad(_summed_similarity(trace, texts), trace.start, retain_graph=True)
     return (gradient * trace.start.detach()).sum(-1)[:, tower.prefix :]
 
 
 def partial_lrp(model, images, texts, tower, trace=None):
     """LRP to the last layer's attention only (as Voita et al. 2019), by the same rules, from the class token."""
-    trace = trace or traced_forward(model, images, tower, linear=True)
+    trace = trace or linear_forward(model, images, tower)
     (gradient,) = torch.autograd.grad(_summed_similarity(trace, texts), trace.attention[-1], retain_graph=True)
     return (gradient * trace.attention[-1].detach()).sum(1)[:, 0, tower.prefix :]
 
 
 @torch.no_grad()
-def value_similarity(model, images, texts, tower):
-    """MaskCLIP (Zhou, Loy and Dai 2022): similarity of text and patch, the last attention replaced by its values.
-
-    Less the least similar patch of the image: a similarity below 0 is no evidence against the text, only less of it.
-    """
+def value_patches(model, images, tower):
+    """Patches in the joint space, of length 1 [image, patch, d_embed], the last attention replaced by its values."""
     block = _traceable_blocks(tower)[-1]
     width = block.attn.embed_dim
 
@@ -239,7 +240,15 @@ def value_similarity(model, images, texts, tower):
             model.encode_image(images, normalize=False)
         finally:
             hook.remove()
-    patches = F.normalize(tower.visual.ln_post(tokens[0][:, tower.prefix :]) @ tower.visual.proj, dim=-1)
+    return F.normalize(tower.visual.ln_post(tokens[0][:, tower.prefix :]) @ tower.visual.proj, dim=-1)
+
+
+def value_similarity(model, images, texts, tower, trace=None):
+    """MaskCLIP (Zhou, Loy and Dai 2022): similarity of text and patch, the last attention replaced by its values.
+
+    Less the least similar patch of the image: a similarity below 0 is no evidence against the text, only less of it.
+    """
+    patches = value_patches(model, images, tower) if trace is None else trace
     similarity = (patches * texts[:, None]).sum(-1)
     return similarity - similarity.amin(1, keepdim=True)
 
@@ -269,7 +278,8 @@ BASELINES = {
     "centre prior": centre_prior,
     "all background": all_background,
 }
-# The baselines that take a trace: whether it is linear.
-TRACES = dict.fromkeys(("GradCAM", "Chefer et al., all layers", "Chefer et al., last layer", "LeGrad"), False)
-TRACES |= dict.fromkeys(("partial LRP, AH and LN rules", "full LRP, AH and LN rules"), True)
+# What baselines share on the same images, whatever the text: {name: function of model, images and tower}.
+TRACES = dict.fromkeys(("GradCAM", "Chefer et al., all layers", "Chefer et al., last layer", "LeGrad"), traced_forward)
+TRACES |= dict.fromkeys(("partial LRP, AH and LN rules", "full LRP, AH and LN rules"), linear_forward)
+TRACES |= {"MaskCLIP": value_patches}
 TEXT_FREE = ("last-layer attention", "rollout", "centre prior", "all background")  # given no text

@@ -9,7 +9,7 @@ from PIL import Image
 
 from clipspectra import InputError
 from clipspectra.data.geometry import model_view, model_view_box
-from clipspectra.segmentation.baselines import BASELINES, TEXT_FREE, TRACES, traced_forward
+from clipspectra.segmentation.baselines import BASELINES, TEXT_FREE, TRACES
 from clipspectra.segmentation.maps import (
     at_own_resolution,
     both_directions,
@@ -50,9 +50,10 @@ def method_evidence(model, images, classifier, methods, *, classes, tower, log):
         traces = {}  # of this batch, shared by all methods
         for name in (name for name in methods if name in BASELINES and name not in unsupported):
             try:
-                if name in TRACES and TRACES[name] not in traces:
-                    traces[TRACES[name]] = traced_forward(model, batch, tower, linear=TRACES[name])
-                trace = {"trace": traces[TRACES[name]]} if name in TRACES else {}
+                trace_images = TRACES.get(name)
+                if trace_images and trace_images not in traces:
+                    traces[trace_images] = trace_images(model, batch, tower)
+                trace = {"trace": traces[trace_images]} if trace_images else {}
                 for given, directions in dict(zip(given_to(name), batch_texts)).items():
                     maps = BASELINES[name](model, batch, directions, tower, **trace)
                     by_batch.setdefault((name, given), []).append(maps)

@@ -10,8 +10,6 @@ import torch.nn.functional as F
 
 VOID = 255  # mask value of unlabelled pixels, which do not count
 PIXELS = 2**18  # scored at a time: their arrays take about 20 MB
-
-
 LEVELS = 20  # thresholds that a method's own is chosen from: 0, 0.05, … 0.95
 ABOVE = {side: [f"{side}_above_{level}" for level in range(LEVELS)] for side in ("background", "foreground")}
 OVERLAPS = [f"{kind}_{side}" for kind in ("intersection", "union") for side in ("background", "foreground")]
@@ -97,9 +95,8 @@ def chosen_iou(table, times):
     if len(table) < 2:
         return np.full(len(times), np.nan), np.full((len(times), 2), np.nan)
     halves = [np.arange(len(table)) % 2 == half for half in (0, 1)]
-    sums = [
-        {name: times[:, half] @ values[half] for name, values in counts.items()} for half in halves
-    ]  # [draw, level]
+    # Of either half, {name in OVERLAPS: [draw, level]}.
+    sums = [{name: times[:, half] @ values[half] for name, values in counts.items()} for half in halves]
     levels = np.stack([mean_iou(of_half).argmax(1) for of_half in sums[::-1]], axis=1)  # on the other half
     chosen = {
         name: sum(

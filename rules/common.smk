@@ -14,7 +14,7 @@ def any_of(names):
 
 
 wildcard_constraints:
-    model=any_of(MODELS),
+    model=any_of(ALL_MODELS),
     dataset=any_of(DATASETS),
     texts=any_of(TEXTS),
     seed=any_of(SEEDS),
@@ -130,7 +130,7 @@ def is_path(value):
 def model_files(wildcards):
     """The files that a model is made of, as far as they are the user's own; open_clip resolves tags."""
     name = model_name(wildcards)
-    model = MODELS[name]
+    model = ALL_MODELS[name]
     digests = {"pretrained": model.get("sha256")}
     files = {
         key: existing(model[key], f"models.{name}.{key}", digests.get(key))
@@ -152,11 +152,12 @@ PREPROCESSING_KEYS = ("mean", "std", "interpolation", "resize_mode")
 
 def model_params(wildcards):
     """What identifies a model, whatever machine its files lie on: arguments of models.load."""
-    model = MODELS[model_name(wildcards)]
+    model = ALL_MODELS[model_name(wildcards)]
     return {
         **{key: model.get(key) for key in MODEL_KEYS},
         "preprocessing": {key: model[key] for key in PREPROCESSING_KEYS if key in model},
         "resize_positions": model["resize_positions"],
+        **({"shuffle": True} if model.get("shuffle") else {}),
     }
 
 
@@ -211,6 +212,23 @@ ACTIVATIONS = {
 }
 
 
+def other_model(wildcards):
+    """The model of the config that a job's model is compared with: the next one; None if there is no other."""
+    names = list(MODELS)
+    return None if len(names) < 2 or wildcards.model in SHUFFLED else names[(names.index(wildcards.model) + 1) % len(names)]
+
+
+def other_embeddings(wildcards):
+    """The other model's activations on the same images, which tell how alike images are where factors are unknown."""
+    other = other_model(wildcards)
+    if other is None or factor_names(wildcards):
+        return {}
+    return {
+        "other_shards": shards_of({"model": other, "dataset": wildcards.dataset}),
+        "other_basis": f"results/activations/{other}/basis.safetensors",
+    }
+
+
 def explanation_files(methods, ending):
     """Files of the named methods' explanations, in order, for wildcards yet to be filled in."""
     path = "results/explanations/{{model}}/{{dataset}}/seed-{{seed}}/{{texts}}/{method}{ending}"
@@ -231,6 +249,40 @@ def method_options(methods):
     """{method: its options in the config}."""
     options = config["explanations"]
     return {method: {key: options[key] for key in METHOD_OPTIONS.get(method, [])} for method in methods}
+
+
+# Methods that name components, at both poles or as sums.
+NAMING_METHODS = [method for method in ("weights", "sparse", "sparse_coherent") if method in EXPLAINING_METHODS]
+NAMING_METHODS.insert(0, "components")
+
+
+def naming_methods(wildcards):
+    """The methods whose names are judged; of a model with shuffled weights, a control, components alone."""
+    return ["components"] if wildcards.model in SHUFFLED else NAMING_METHODS
+
+
+def names_files(wildcards):
+    """What names are judged by, besides the model's own activations and texts."""
+    methods, other = naming_methods(wildcards), other_model(wildcards)
+    files = {
+        "tables": expand(explanation_files(methods, ".parquet"), **wildcards),
+        "directions": expand(explanation_files(methods, ".safetensors"), **wildcards),
+    }
+    if other is not None:
+        files |= {
+            "other_shards": shards_of({"model": other, "dataset": wildcards.dataset}),
+            "other_basis": f"results/activations/{other}/basis.safetensors",
+            "other_texts": f"results/text/{other}/{wildcards.texts}.safetensors",
+        }
+    if wildcards.model in SHUFFLED:
+        return files
+    files["classes"] = f"results/text/{wildcards.model}/classes-{wildcards.dataset}.safetensors"
+    if len(SEEDS) > 1:
+        seeds = [str(seed) for seed in SEEDS]
+        seed = {**wildcards, "seed": seeds[(seeds.index(wildcards.seed) + 1) % len(seeds)]}
+        files["seed_tables"] = expand(explanation_files(methods, ".parquet"), **seed)
+        files["seed_directions"] = expand(explanation_files(methods, ".safetensors"), **seed)
+    return files
 
 
 def factor_names(wildcards):

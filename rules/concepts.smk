@@ -80,6 +80,7 @@ rule trace_query:
         entry=request,
         seed=SEEDS[0],
         protocol=config["protocol"],
+        naming=config["explanations"]["naming"],
         code=code("trace_query"),
     message:
         "Tracing the query {wildcards.queries}"
@@ -166,6 +167,7 @@ rule evaluate_intervention:
     params:
         entry=intervention_entry,
         protocol=config["protocol"],
+        naming=config["explanations"]["naming"],
         code=code("evaluate_intervention"),
     message:
         "Intervention {wildcards.intervention} on {wildcards.model}, seed {wildcards.seed}"

@@ -92,6 +92,10 @@ ARCHIVED_DATASETS = [name for name in DATASETS if name not in DEMO_DATASETS + OW
 # Without fit images there are no means and no components, and segmentation is all that can be scored.
 EXPLAINED_DATASETS = [name for name in DATASETS if "fit" in DATASETS[name]["roles"]]
 FACTORED_DATASETS = [name for name in EXPLAINED_DATASETS if DATASETS[name]["factors"]]
+PAIRED_DATASETS = [name for name in FACTORED_DATASETS if DATASETS[name]["pairs"]]
+# Where names are judged by pairs of images: each model with its weights in random order, by what no config can name.
+SHUFFLED = {f"{name}+shuffled": name for name in MODELS if PAIRED_DATASETS}
+ALL_MODELS = {**MODELS, **{twin: {**MODELS[name], "shuffle": True} for twin, name in SHUFFLED.items()}}
 MASKED_DATASETS = [name for name, dataset in DATASETS.items() if dataset["masks"]]
 
 
@@ -100,6 +104,14 @@ def check_known(key, names, known, kind):
     for name in names:
         if name not in known:
             raise WorkflowError(f"Config, {key}: there is no {kind} '{name}'; known: {', '.join(known) or 'none'}.")
+
+
+for name, dataset in DATASETS.items():
+    if dataset["pairs"] and name not in PAIRED_DATASETS:
+        raise WorkflowError(
+            f"Config, datasets.{name}.pairs: names are judged by the factors that pairs change, on components of fit "
+            "images; give the dataset factors and a role fit, or leave pairs out."
+        )
 
 
 for kind in (*REQUESTS, "interventions"):

@@ -85,6 +85,7 @@ rule choose_images:
         roles=lambda wildcards: DATASETS[wildcards.dataset]["roles"],
         factors=factor_names,
         masks=lambda wildcards: DATASETS[wildcards.dataset]["masks"],
+        pairs=lambda wildcards: DATASETS[wildcards.dataset]["pairs"],
         pictures=lambda wildcards: pictures_stamp(wildcards.dataset),
         code=code("choose_images"),
     message:

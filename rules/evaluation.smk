@@ -1,5 +1,5 @@
 # Whether the words are right, and enough: accuracy, direct effects, recovery, labels, stability.
-TABLES = ["accuracy", "exactness", "recovery", "effects", "stability", "texts"]
+TABLES = ["accuracy", "exactness", "recovery", "effects", "stability", "texts", "names"]
 # Methods that explain principal components, whose factors are known where the manifest has them.
 COMPONENT_METHODS = [method for method in ("components", "sparse", "sparse_coherent") if method in EXPLAINING_METHODS]
 
@@ -139,11 +139,14 @@ use rule table_accuracy as table_recovery with:
 
 rule score_components:
     input:
+        unpack(other_embeddings),
         **ACTIVATIONS,
         components="results/explanations/{model}/{dataset}/seed-{seed}/{texts}/components.safetensors",
+        names="results/explanations/{model}/{dataset}/seed-{seed}/{texts}/components.parquet",
     output:
         factors="results/evaluation/{model}/{dataset}/seed-{seed}/{texts}/factors.csv",
         images="results/evaluation/{model}/{dataset}/seed-{seed}/{texts}/pole-images.parquet",
+        clearest="results/evaluation/{model}/{dataset}/seed-{seed}/{texts}/clearest.csv",
     log:
         "results/logs/evaluation/{model}/{dataset}/seed-{seed}/{texts}/factors.log",
     wildcard_constraints:
@@ -153,6 +156,8 @@ rule score_components:
     params:
         methods=COMPONENT_METHODS,
         factors=factor_phrases,
+        naming=config["explanations"]["naming"],
+        other=lambda wildcards: None if factor_names(wildcards) else other_model(wildcards),
         protocol=config["protocol"],
         code=code("score_components"),
     message:
@@ -166,10 +171,12 @@ use rule score_components as score_components_and_labels with:
     input:
         **ACTIVATIONS,
         components="results/explanations/{model}/{dataset}/seed-{seed}/{texts}/components.safetensors",
+        names="results/explanations/{model}/{dataset}/seed-{seed}/{texts}/components.parquet",
         explanations=explanation_files(COMPONENT_METHODS, ".parquet"),
     output:
         factors="results/evaluation/{model}/{dataset}/seed-{seed}/{texts}/factors.csv",
         images="results/evaluation/{model}/{dataset}/seed-{seed}/{texts}/pole-images.parquet",
+        clearest="results/evaluation/{model}/{dataset}/seed-{seed}/{texts}/clearest.csv",
         labels="results/evaluation/{model}/{dataset}/seed-{seed}/{texts}/labels.csv",
     wildcard_constraints:
         dataset=any_of(FACTORED_DATASETS),
@@ -201,6 +208,68 @@ use rule table_accuracy as table_labels with:
         ],
     message:
         "Table of label hits"
+
+
+rule evaluate_names:
+    input:
+        unpack(names_files),
+        **ACTIVATIONS,
+        texts="results/text/{model}/{texts}.safetensors",
+    output:
+        "results/evaluation/{model}/{dataset}/seed-{seed}/{texts}/names.csv",
+    log:
+        "results/logs/evaluation/{model}/{dataset}/seed-{seed}/{texts}/names.log",
+    benchmark:
+        "results/benchmarks/evaluation/{model}/{dataset}/seed-{seed}/{texts}/names.tsv"
+    conda:
+        ENVIRONMENT
+    resources:
+        mem="8GB",
+        runtime="4h",
+    params:
+        methods=naming_methods,
+        model=lambda wildcards: SHUFFLED.get(wildcards.model, wildcards.model),
+        factors=factor_phrases,
+        pairs=lambda wildcards: DATASETS[wildcards.dataset]["pairs"],
+        other=other_model,
+        last_layers=config["evaluation"]["last_layers"],
+        protocol=config["protocol"],
+        code=code("evaluate_names"),
+    message:
+        "Judging the names of {wildcards.model} on {wildcards.dataset}, seed {wildcards.seed}"
+    script:
+        "../scripts/evaluate_names.py"
+
+
+rule table_names:
+    input:
+        expand(
+            "results/evaluation/{model}/{dataset}/seed-{seed}/{texts}/names.csv",
+            model=MODELS,
+            dataset=EXPLAINED_DATASETS,
+            seed=SEEDS,
+            texts=TEXTS,
+        ),
+        expand(
+            "results/evaluation/{model}/{dataset}/seed-{seed}/{texts}/names.csv",
+            model=SHUFFLED,
+            dataset=PAIRED_DATASETS,
+            seed=SEEDS[0],
+            texts=TEXTS,
+        ),
+    output:
+        **table("names", "Which names are right"),
+        latex="results/tables/names.tex",
+    log:
+        "results/logs/tables/names.log",
+    conda:
+        ENVIRONMENT
+    params:
+        code=code("table_names"),
+    message:
+        "Table of which names are right"
+    script:
+        "../scripts/table_names.py"
 
 
 rule evaluate_stability:

@@ -85,7 +85,7 @@ rule plot_heads_map:
 rule plot_cards:
     input:
         texts="results/explanations/{model}/{dataset}/seed-{seed}/{texts}/components.parquet",
-        factors="results/evaluation/{model}/{dataset}/seed-{seed}/{texts}/factors.csv",
+        clearest="results/evaluation/{model}/{dataset}/seed-{seed}/{texts}/clearest.csv",
         pole_images="results/evaluation/{model}/{dataset}/seed-{seed}/{texts}/pole-images.parquet",
         images="results/data/{dataset}/seed-{seed}/images.csv",
         manifest="results/data/{dataset}/manifest.csv",
@@ -96,7 +96,7 @@ rule plot_cards:
     conda:
         ENVIRONMENT
     params:
-        factors=factor_names,
+        naming=config["explanations"]["naming"],
         protocol=config["protocol"],
         code=code("plot_cards"),
     message:

@@ -2,8 +2,11 @@
 
 from pathlib import Path
 
+import pandas as pd
+
 from clipspectra.arrays import save_table
 from clipspectra.data.datasets import check_requirements, choose_rows, read_manifest, shared_images, with_digests
+from clipspectra.data.pairs import take_pairs
 from clipspectra.jobs import job, warn
 
 
@@ -17,7 +20,10 @@ if __name__ == "__main__":
     with job(snakemake.log[0]) as log:
         params, dataset, seed = snakemake.params, snakemake.wildcards.dataset, snakemake.wildcards.seed
         manifest = read_manifest(snakemake.input.manifest)
-        rows = choose_rows(manifest, params.roles, int(seed))
+        others, pairs = take_pairs(manifest, params.factors, dataset) if params.pairs else (manifest, None)
+        rows = choose_rows(others, params.roles, int(seed))
+        if params.pairs:  # all of them, whatever the seed
+            rows = pd.concat([rows, pairs.reset_index(names="row")], ignore_index=True)
         check_requirements(rows, params.factors, params.masks, dataset)  # hours before they are used
         rows = with_digests(rows, Path(snakemake.input.manifest).parent)
         shared = shared_images(rows)

@@ -50,4 +50,6 @@ if __name__ == "__main__":
         }
         for name, rows in tables.items():
             save_table(snakemake.output[name], with_splits(pd.DataFrame(rows), source, roles, images))
-        save_table(snakemake.output.units, with_texts(prepared.table, best_texts(inputs.names)))
+        naming = snakemake.params.naming
+        units = with_texts(prepared.table, best_texts(inputs.names, naming))
+        save_table(snakemake.output.units, units.assign(naming=naming) if "top" in units else units)

@@ -9,18 +9,20 @@ from clipspectra import InputError
 from clipspectra.arrays import load_arrays, save_table, versions
 from clipspectra.contributions.stored import EMBEDDING, StoredActivations
 from clipspectra.explanations.head import save_explanations
-from clipspectra.explanations.methods import explain
+from clipspectra.explanations.methods import explain, with_names
+from clipspectra.explanations.naming import TextPool, activities
 from clipspectra.jobs import job, progress
 
 # Cheap enough for every layer; the other methods explain only the layers that are evaluated.
 ALL_LAYER_METHODS = ("components", "weights")
+NUMBER_OF_TEXTS = ("texts_per_pole", "texts_per_component")
 
 
-def explain_layers(stored, layers_of_methods, text_features, options):
+def explain_layers(stored, layers_of_methods, pool, options):
     """(method, layer, head, HeadExplanation) of every head, and of the whole embedding as layer and head -1.
 
-    layers_of_methods: {method: the layers it explains}; options: {method: its options of `explain`}. The images are
-    read once for all methods.
+    layers_of_methods: {method: the layers it explains}; pool: TextPool; options: {method: its options of `explain`}.
+    The images are read once for all explanations of a layer, and once more for what the components fire on.
     """
     for layer in progress([*stored.layers, EMBEDDING], "explaining", unit="layer"):
         methods = [method for method, layers in layers_of_methods.items() if layer in layers or layer == EMBEDDING]
@@ -28,15 +30,18 @@ def explain_layers(stored, layers_of_methods, text_features, options):
             methods = [method for method in methods if method != "weights"]  # no head, no value-output map
         all_moments = stored.fit_moments(layer) if methods else []
         all_weights = stored.weight_moments(layer) if "weights" in methods else [None] * len(all_moments)
+        explanations = {}
         for number, (moments, weights) in enumerate(zip(all_moments, all_weights)):
             head = EMBEDDING if layer == EMBEDDING else number
             for method in methods:
-                yield (
-                    method,
-                    layer,
-                    head,
-                    explain(method, moments, text_features, weights=weights, options=options[method]),
-                )
+                explanation = explain(method, moments, pool.features, weights=weights, options=options[method])
+                explanations[method, head] = explanation
+        with_components = {key: (key[1], value) for key, value in explanations.items() if value.components is not None}
+        for key, (activity,) in activities(stored, layer, with_components, [stored.fit]).items():
+            texts = next(options[key[0]][option] for option in NUMBER_OF_TEXTS if option in options[key[0]])
+            explanations[key] = with_names(explanations[key], activity, pool, texts=texts)
+        for (method, head), explanation in explanations.items():
+            yield method, layer, head, explanation
 
 
 def note(rank):
@@ -50,7 +55,8 @@ if __name__ == "__main__":
     with job(snakemake.log[0]) as log:
         params, inputs, wildcards = snakemake.params, snakemake.input, snakemake.wildcards
         stored = StoredActivations(inputs.shards, inputs.basis, inputs.images, params.protocol)
-        pool, metadata = load_arrays(inputs.texts, "features")
+        arrays, metadata = load_arrays(inputs.texts, "features")
+        pool = TextPool(arrays["features"], *stored.fit_moments(EMBEDDING))
         texts, methods = np.array(json.loads(metadata["texts"]), object), list(params.options)
         if params.last_layers > len(stored.layers):
             raise InputError(
@@ -60,7 +66,7 @@ if __name__ == "__main__":
         layers = dict.fromkeys(methods, stored.layers[-params.last_layers :])
         layers |= {method: stored.layers for method in ALL_LAYER_METHODS if method in layers}
         explanations, tables, heads = ({method: kind() for method in methods} for kind in (dict, list, list))
-        for method, layer, head, explanation in explain_layers(stored, layers, pool["features"], params.options):
+        for method, layer, head, explanation in explain_layers(stored, layers, pool, params.options):
             unit, rank = {"layer": layer, "head": head}, explanation.rank
             tables[method].append(explanation.table.assign(text=texts[explanation.table["text"]], **unit))
             heads[method].append(unit | {"rank": rank, "directions": len(explanation.steps), "note": note(rank)})

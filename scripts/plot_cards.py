@@ -1,4 +1,4 @@
-"""Cards of the clearest components: the texts and images at both poles."""
+"""Cards of the clearest components: the images at both poles, what they fire on and what they say."""
 
 from pathlib import Path
 
@@ -9,14 +9,34 @@ from clipspectra.data.pictures import open_rgb
 from clipspectra.figures import drawing, heads
 from clipspectra.jobs import job
 
+LABELS = {"fires_on": "fires on", "says": "says"}
+LINES = 3  # texts of a naming
 
-def card_entry(component, texts, images, root):
-    """An entry of heads.cards for one component, a row of the factors table."""
+
+def shorten(text, length):
+    """A text that is at most so many characters long."""
+    return text if len(text) <= length else text[: length - 2] + " …"
+
+
+def name_lines(texts, naming):
+    """Lines of a pole's texts by one naming: (text, whether it is dimmed), with what a reader should know of them."""
+    rows = texts[texts["naming"] == naming].sort_values("place").head(LINES)
+    named, lines = rows["named"].astype(bool).all(), []
+    for place, row in enumerate(rows.itertuples()):
+        text = shorten(row.text, 60 if row.projection >= 0 else 40)
+        text = text if named or place else f"unnamed ({text})"
+        lines.append((text + (" – writes against it" if row.projection < 0 else ""), not named))
+    return lines
+
+
+def card_entry(component, texts, images, root, namings):
+    """An entry of heads.cards for one component, a row of the table of the clearest."""
     place = {name: int(component[name]) for name in ("layer", "head", "component")}
     heading = "layer {layer}, head {head}, component {component}".format(**place)
     heading += f": {100 * component['share']:.0f} % of the head's variance"
     if "factor" in component:
-        heading += f", {100 * component['eta2']:.0f} % of it explained by {component['factor']}"
+        heading += f", {100 * component['eta2']:.0f} % of that by {component['factor']}"
+    heading += f"; names at {component['sureness']:.1f} × chance"
     entry = {"heading": heading}
     for pole in ("top", "bottom"):
         pole_texts, pole_images = (
@@ -24,19 +44,21 @@ def card_entry(component, texts, images, root):
             for table in (texts, images)
         )
         pictures = [open_rgb(root / name) for name in pole_images["image"][:4]]
-        entry[pole] = {"texts": list(pole_texts["text"]), "pictures": pictures}
+        names = [(LABELS[naming], name_lines(pole_texts, naming)) for naming in namings]
+        entry[pole] = {"names": names, "pictures": pictures}
     return entry
 
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):
         texts, images = load_table(snakemake.input.texts), load_table(snakemake.input.pole_images)
-        root = Path(snakemake.input.manifest).parent
-        chosen = heads.clearest_components(load_table(snakemake.input.factors), snakemake.params.factors)
-        wildcards = snakemake.wildcards
+        root, clearest = Path(snakemake.input.manifest).parent, load_table(snakemake.input.clearest)
+        wildcards, naming = snakemake.wildcards, snakemake.params.naming
+        namings = [naming, *(other for other in LABELS if other != naming)]
+        footer = drawing.provenance(wildcards, load_table(snakemake.input.images), snakemake.params.protocol)
         figure = heads.cards(
-            [card_entry(component, texts, images, root) for _, component in chosen.iterrows()],
+            [card_entry(component, texts, images, root, namings) for _, component in clearest.iterrows()],
             title=f"The clearest components of {wildcards.model} on {wildcards.dataset}",
-            footer=drawing.provenance(wildcards, load_table(snakemake.input.images), snakemake.params.protocol),
+            footer=f"{footer}\nchosen by how far their names ({LABELS[naming]}) are above chance, none like another",
         )
         drawing.save(figure, *snakemake.output)

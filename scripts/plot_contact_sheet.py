@@ -14,7 +14,7 @@ UNREADABLE = Image.new("RGB", (8, 8), "lightgrey")
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):
-        table = load_table(snakemake.input.images)
+        table = load_table(snakemake.input.images).query("role != 'pair'")
         # Every image of the seed is equally likely to be shown, whatever its class.
         shown = table.sample(min(SHOWN, len(table)), random_state=int(snakemake.wildcards.seed)).sort_values(
             ["role", "label"]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from clipspectra.arrays import load_arrays, load_table
 from clipspectra.data.pictures import open_rgb
+from clipspectra.explanations.catalogue import NAMES
 from clipspectra.figures import concepts, drawing
 from clipspectra.jobs import job
 
@@ -21,6 +22,7 @@ if __name__ == "__main__":
         last = table.iloc[-1]
         summary = f"{len(table)} components rebuild it to {last['cosine']:.2f}, all to {last['reachable']:.2f}"
         unknown = json.loads(metadata.get("unknown", "[]"))
+        summary += f" · texts: {NAMES[table['naming'].iloc[0]]}"
         summary += f"\nnever learnt by the model: {', '.join(unknown)}" if unknown else ""
         figure = concepts.query(
             table,

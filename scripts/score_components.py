@@ -5,10 +5,12 @@ import pandas as pd
 
 from clipspectra.arrays import load_table, save_table, split_names, with_source
 from clipspectra.contributions.stored import StoredActivations
-from clipspectra.evaluation.accuracy import component_scores, eta_squared, extreme_values
+from clipspectra.evaluation.accuracy import eta_squared, extreme_values
+from clipspectra.evaluation.clearest import UNIT, candidates, distinct, factor_features, monosemanticity
 from clipspectra.evaluation.labels import factor_vocabulary, hit_rates
 from clipspectra.explanations.catalogue import GIVEN
 from clipspectra.explanations.head import load_explanations
+from clipspectra.explanations.spectral import component_scores
 from clipspectra.jobs import job, progress
 
 POLE_IMAGES = 8
@@ -34,30 +36,86 @@ def pole_images(scores, images, unit):
                 yield unit | {"component": component} | image
 
 
+def similarity_features(table, factors, other):
+    """(features [image, feature] whose products are the similarities of images, what these are of); None, "" without.
+
+    other: (name, StoredActivations) of another model on the same images, where factors are unknown; else None
+    """
+    if factors:
+        return factor_features(table, factors), "factors"
+    if other is None:
+        return None, ""
+    name, stored = other
+    rows = stored.images["row"].to_numpy()[stored.scored]
+    embeddings = np.concatenate(list(stored.embeddings()))[stored.scored]
+    order = pd.Series(range(len(rows)), index=rows).reindex(table["row"])
+    if order.isna().any():  # a picture that the other model's extraction skipped
+        return None, ""
+    return embeddings[order.astype(int)], f"embeddings of {name}"
+
+
+def component_table(stored, explanations, factors, other):
+    """(table of all components: variance, factors, monosemanticity; table of the images at their poles)."""
+    table, tables, poles = stored.images[stored.scored].reset_index(drop=True), [], []
+    features, similarity = similarity_features(table, factors, other)
+    for (layer, head), scores in component_scores_of(stored, explanations):
+        unit, variance = {"layer": layer, "head": head}, scores.var(0)
+        share = variance / max(variance.sum(), np.finfo(float).tiny)
+        columns = unit | {"component": np.arange(scores.shape[1]), "variance": variance, "share": share}
+        columns |= factor_columns(scores, table, factors)
+        if features is not None:
+            top, bottom, by_chance = monosemanticity(scores, features)
+            columns |= {"monosemanticity_top": top, "monosemanticity_bottom": bottom}
+            columns |= {"monosemanticity_by_chance": by_chance, "similarity": similarity}
+        tables.append(pd.DataFrame(columns))
+        poles += pole_images(scores, table["image"], unit)
+    return pd.concat(tables, ignore_index=True), pd.DataFrame(poles)
+
+
+def component_scores_of(stored, explanations):
+    """((layer, head), scores of the eval images [image, component]) of each of the explanations."""
+    for unit, explanation in progress(explanations.items(), "component scores", unit="head"):
+        rows, basis = stored.rows_and_basis(*unit)
+        yield unit, component_scores(rows[stored.scored], basis, explanation.components, explanation.mean)
+
+
+def clearest_components(stored, explanations, factors, names, factor_names):
+    """The components to show first, rows of the table of factors, with the factor that explains most of each."""
+    table = candidates(names, factors)
+    wanted = {unit: rows["component"].to_numpy() for unit, rows in table.groupby(["layer", "head"])}
+    chosen = {unit: explanation for unit, explanation in explanations.items() if unit in wanted}
+    scores = {(*unit, c): s[:, c] for unit, s in component_scores_of(stored, chosen) for c in wanted[unit]}
+    order = [tuple(row) for row in table[UNIT].to_numpy()]
+    table = table.iloc[distinct(np.stack([scores[unit] for unit in order], axis=1))].copy() if order else table
+    if factor_names:
+        eta2 = table[[f"eta2_{factor}" for factor in factor_names]].to_numpy()
+        table["factor"], table["eta2"] = np.array(factor_names)[eta2.argmax(1)], eta2.max(1)
+    return table
+
+
 if __name__ == "__main__":
     with job(snakemake.log[0]):
         inputs, params, wildcards = snakemake.input, snakemake.params, snakemake.wildcards
         stored = StoredActivations(inputs.shards, inputs.basis, inputs.images, params.protocol)
-        table = stored.images[stored.scored].reset_index(drop=True)
-        factors, poles = [], []
+        other = None
+        if params.other:
+            files = inputs.other_shards, inputs.other_basis, inputs.images
+            other = params.other, StoredActivations(*files, params.protocol)
         explanations = load_explanations(inputs.components)
-        for (layer, head), explanation in progress(explanations.items(), "component scores", unit="head"):
-            rows, basis = stored.rows_and_basis(layer, head)
-            scores = component_scores(rows[stored.scored], basis, explanation.components, explanation.mean)
-            unit, variance = {"layer": layer, "head": head}, scores.var(0)
-            share = variance / max(variance.sum(), np.finfo(float).tiny)
-            columns = unit | {"component": np.arange(scores.shape[1]), "variance": variance, "share": share}
-            factors.append(pd.DataFrame(columns | factor_columns(scores, table, params.factors)))
-            poles += pole_images(scores, table["image"], unit)
-        factors = pd.concat(factors, ignore_index=True)
+        factors, poles = component_table(stored, explanations, params.factors, other)
         save_table(snakemake.output.factors, factors)
-        save_table(snakemake.output.images, pd.DataFrame(poles))
+        save_table(snakemake.output.images, poles)
+        names = load_table(inputs.names).query("place == 0 and naming == @params.naming")
+        clearest = clearest_components(stored, explanations, factors, names, list(params.factors))
+        save_table(snakemake.output.clearest, clearest.assign(naming=params.naming))
         if "labels" in snakemake.output.keys():
+            table = stored.images[stored.scored]
             source = {key: wildcards[key] for key in ("model", "dataset", "seed", "texts")}
             source |= {"split": split_names(table), "images": len(table)}
             vocabulary, rates = factor_vocabulary(stored.images, params.factors), []
             for method, path in zip(params.methods, inputs.explanations):
                 rng = np.random.default_rng(int(wildcards.seed))
-                hits = hit_rates(load_table(path), factors, vocabulary, rng=rng)
-                rates.append(with_source(hits, {"method": method, "given": GIVEN[method]}))
+                for naming, texts in load_table(path).groupby("naming", sort=False):
+                    hits = hit_rates(texts, factors, vocabulary, rng=rng)
+                    rates.append(with_source(hits, {"method": method, "naming": naming, "given": GIVEN[method]}))
             save_table(snakemake.output.labels, with_source(pd.concat(rates, ignore_index=True), source))

@@ -6,8 +6,8 @@ import pandas as pd
 from clipspectra.arrays import load_arrays, save_table
 from clipspectra.concepts.retrieval import Components, View, best_texts, centred_queries, ends, trace
 from clipspectra.contributions.stored import EMBEDDING, StoredActivations
-from clipspectra.evaluation.accuracy import component_scores
 from clipspectra.explanations.head import load_explanations
+from clipspectra.explanations.spectral import component_scores
 from clipspectra.jobs import job
 
 IMAGES = 8  # at each end
@@ -56,7 +56,7 @@ if __name__ == "__main__":
         centred = centred_queries(query, features, mean)[0]
         traced = trace(centred, components, share=entry["share"], most=entry["most"], rng=rng)
         components = components.select(traced.order)
-        table = trace_table(traced, components, best_texts(inputs.names))
+        table = trace_table(traced, components, best_texts(inputs.names, params.naming)).assign(naming=params.naming)
         if "z" in query:
             heads = sorted(set(map(tuple, components.units[:, :2].tolist())))
             explanations = load_explanations(inputs.components, heads)

@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from clipspectra.evaluation.accuracy import ablations, component_scores, eta_squared, in_top_k, mean_ablated, zero_shot
-from clipspectra.figures.heads import clearest_components, head_factors
+from clipspectra.evaluation.accuracy import ablations, eta_squared, in_top_k, mean_ablated, zero_shot
+from clipspectra.explanations.spectral import component_scores
+from clipspectra.figures.heads import head_factors
 from clipspectra.segmentation.maps import min_max_normalise
 from clipspectra.segmentation.scoring import predictions, scores
 
@@ -81,14 +82,6 @@ def test_head_factors_are_eta_squared_of_the_whole_head():
     eta, share = eta_squared(rows, values), rows.var(0) / rows.var(0).sum()
     table = pd.DataFrame({"layer": 0, "head": 0, "component": range(3), "share": share, "eta2_x": eta})
     assert head_factors(table, ["x"])["x"][0, 0] == pytest.approx(between / (centred**2).sum())
-    assert clearest_components(table, ["x"], least_share=0).iloc[0]["eta2"] == pytest.approx(eta.max())
-
-
-def test_components_of_little_variance_are_shown_where_there_are_no_others():
-    table = pd.DataFrame({"layer": [-1, 0, 0], "head": [-1, 0, 0], "component": [0, 0, 1], "share": [0.9, 0.02, 0.04]})
-    table["eta2_x"] = [0.9, 0.5, 0.7]
-    assert clearest_components(table, [])["share"].tolist() == [0.04]
-    assert clearest_components(table, ["x"])["eta2"].tolist() == [0.7]
 
 
 def test_segmentation_scores_on_a_known_case():

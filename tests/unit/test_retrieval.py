@@ -154,13 +154,17 @@ def test_the_ends_of_a_component(study):
 def test_best_texts_of_an_explanation(tmp_path):
     rows = [
         {"layer": 0, "head": 1, "component": number, "pole": pole, "place": place, "strength": 0.5, "text": text}
+        | {"naming": naming, "named": number == 1}
+        for naming, more in (("says", ""), ("fires_on", "!"))
         for number in (0, 1)
         for pole, names in (("top", "ab"), ("bottom", "yz"))
-        for place, text in enumerate(names)
+        for place, text in enumerate([name + more for name in names])
     ]
     pd.DataFrame(rows).to_parquet(tmp_path / "table.parquet")
-    texts = best_texts(tmp_path / "table.parquet")
-    assert texts.loc[(0, 1, 1), ["top", "bottom", "strength"]].tolist() == ["a", "y", 0.5]
+    for naming, top, bottom in (("says", "a", "y"), ("fires_on", "a!", "y!")):
+        texts = best_texts(tmp_path / "table.parquet", naming)
+        assert texts.loc[(0, 1, 1), ["top", "bottom", "strength"]].tolist() == [top, bottom, 0.5]
+        assert texts.loc[(0, 1, 0), "top"] == f"unnamed ({top})"  # no better than chance
 
 
 def test_words_that_the_demos_model_never_learnt(request):

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from clipspectra import InputError
-from clipspectra.evaluation.accuracy import component_scores
+from clipspectra.explanations.spectral import component_scores
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from safetensors import safe_open
 
 from clipspectra import InputError
 from clipspectra.contributions.stored import EMBEDDING
+from clipspectra.explanations.naming import shown_names
 
 BLOCK = 64  # components added at a time
 
@@ -59,13 +60,15 @@ def centred_queries(query, features, mean):
     return embedding / np.linalg.norm(embedding, axis=1, keepdims=True) - mean
 
 
-def best_texts(path):
-    """The first text at both ends of each component, from a table that explain_heads wrote.
+def best_texts(path, naming):
+    """The name at both ends of each component by a naming, from a table that explain_heads wrote.
 
     Columns top, bottom and strength, the component's share of its head's singular values; by layer, head and component.
+    A text that is no better than chance is shown as unnamed, with the text in brackets.
     """
-    columns = ["layer", "head", "component", "pole", "strength", "text"]
-    first = pd.read_parquet(path, columns=columns, filters=[("place", "==", 0)])
+    columns = ["layer", "head", "component", "pole", "strength", "text", "named"]
+    first = pd.read_parquet(path, columns=columns, filters=[("place", "==", 0), ("naming", "==", naming)])
+    first["text"] = shown_names(first)
     table = first.pivot(index=columns[:3], columns="pole", values="text")
     return table.assign(strength=first.groupby(columns[:3])["strength"].first())
 

@@ -29,9 +29,10 @@ class StoredActivations:
     sha256: of the model's weights
     names: (kind, layer) of each of `parts`, the kinds being early, heads, self (the class token's attention to itself),
     x_0 and mlp
-    fit, scored, validation: bool [image], the images that means and explanations come from, those that are scored, and
-    those that choices are checked on; with protocol "held_out" the images of these roles, with "same" all images but
-    the validation images are both fitted and scored, as in the reference implementation
+    fit, scored, validation, paired: bool [image], the images that means and explanations come from, those that are
+    scored, those that choices are checked on, and the pairs that names are judged by; with protocol "held_out" the
+    images of these roles, with "same" all fit and eval images are both fitted and scored, as in the reference
+    implementation
     Raises InputError where no image has the role fit, or none has the role eval, and where the shards do not fit the
     table of images.
     """
@@ -52,8 +53,8 @@ class StoredActivations:
         self.names = [("early", self.layers.start - 1)] if self.layers.start else []
         self.names += [(kind, layer) for kind in ("heads", *["self"] * has_class_self) for layer in self.layers]
         self.names += [("x_0", -1), *(("mlp", layer) for layer in range(mlps - 1))]
-        self.fit, self.scored = (self.images["role"].eq(role).to_numpy() for role in ("fit", "eval"))
-        self.validation = ~(self.fit | self.scored)
+        roles = [self.images["role"].eq(role).to_numpy() for role in ("fit", "eval", "validation", "pair")]
+        self.fit, self.scored, self.validation, self.paired = roles
         # Of the seed's images alone, so that sums are rounded alike whatever else is stored.
         self.chunks = [
             (path, rows[start : start + ROWS]) for path, rows, _ in selected for start in range(0, len(rows), ROWS)
@@ -63,7 +64,7 @@ class StoredActivations:
                 "The chosen images have no fit rows or no eval rows; check 'roles' of the dataset in the config."
             )
         if protocol == "same":
-            self.fit = self.scored = ~self.validation
+            self.fit = self.scored = self.fit | self.scored
 
     def reduced(self, layer, head=None):
         """q of a layer chunk by chunk, float64 [image, head, coordinate + scalar], or of one head without that axis."""

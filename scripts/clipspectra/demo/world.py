@@ -167,10 +167,19 @@ class World:
             factors[is_empty] = [[-1, -1, texture, -1, -1] for texture in rng.integers(0, 8, is_empty.sum())]
         return factors
 
-    def render(self, factors, rng):
-        """Draw an image from indices into VALUES [factor]: (uint8 [height, width, 3], bool mask of the ink)."""
+    def draw_pair(self, factors, changed, rng):
+        """Indices into VALUES of the second image of a pair [factor]: those of the first, but for one factor."""
+        others = np.delete(np.arange(len(VALUES[changed])), factors[list(VALUES).index(changed)])
+        return np.where(np.array(list(VALUES)) == changed, rng.choice(others), factors)
+
+    def render(self, factors, rng, background_rng=None):
+        """Draw an image from indices into VALUES [factor]: (uint8 [height, width, 3], bool mask of the ink).
+
+        background_rng: what draws the background, if not rng. With both generators in the same state, two images that
+        differ in one factor differ in nothing else: crop, handwriting, strokes and place are the same.
+        """
         digit, colour, texture, size, position = (int(value) for value in factors)
-        picture = self._background(VALUES["texture"][texture], rng)
+        picture = self._background(VALUES["texture"][texture], background_rng or rng)
         if digit < 0:
             return picture.round().clip(0, 255).astype(np.uint8), np.zeros((IMAGE_SIZE, IMAGE_SIZE), bool)
         side = rng.uniform(0.62, 0.70) if VALUES["size"][size] == "large" else rng.uniform(0.40, 0.46)

@@ -63,14 +63,6 @@ def extreme_values(scores, values):
     return names[means.argmax(0)], names[means.argmin(0)]
 
 
-def component_scores(q, basis, components, mean):
-    """Scores of images on one head's components, [image, component].
-
-    q: [image, d_head + 3]; basis: B [d_embed, d_head + 3]; components: [component, d_embed]; mean: [d_embed]
-    """
-    return q @ (components @ basis).T - components @ mean
-
-
 def in_top_k(embedding, classifier, labels, k):
     """Whether the correct class (labels [image]) is among the k largest logits: bool [image].
 

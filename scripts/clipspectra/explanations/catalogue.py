@@ -8,6 +8,8 @@ METHODS = {
     "sparse_coherent": "the same, preferring texts that are alike (COMP)",
     "weights": "components of the head's value-output map instead of its data, named like components",
 }
+# What a name stands for, in the small print of figures.
+NAMES = {"fires_on": "what a component fires on", "says": "what a component says"}
 CONTROLS = {
     "components_without_text": "principal components as they are: the ceiling at each budget",
     "texts_at_random": "texts drawn from the pool at random",

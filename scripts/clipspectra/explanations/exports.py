@@ -1,5 +1,7 @@
 """Explanations as lines of JSON with the keys of the reference implementation, so that its notebooks read them.
 
+The reference's names are what a component says; what it fires on stands beside them, under a key of its own.
+
 A line holds one head, or the whole embedding (layer and head -1). The table of texts is that of HeadExplanation, with
 the texts themselves in column `text`, and columns `layer` and `head`.
 """
@@ -19,7 +21,8 @@ def export_lines(explanations, table, algorithm, *, text_mean, accuracy):
     for (layer, head), explanation in explanations.items():
         line = {"layer": layer, "head": head}
         if layer == EMBEDDING:
-            text_count = table[table["layer"].isin(layers)]["text"].nunique()
+            texts = table[table["naming"] == "says"] if "naming" in table else table
+            text_count = texts[texts["layer"].isin(layers)]["text"].nunique()
             line |= {"accuracy": float(accuracy), "nr_texts": int(text_count)}
         line |= {"mean_values_att": explanation.mean.tolist(), "mean_values_text": text_mean.tolist()}
         yield line | algorithm_line(explanation, table[(table["layer"] == layer) & (table["head"] == head)])
@@ -29,8 +32,10 @@ def component_line(explanation, rows):
     """The reference's svd_data_approx of one head, from its HeadExplanation and the rows of its texts.
 
     project_matrix: projection on the span of the texts, in the coordinates of the components [component, component]
+    fires_on, beside the reference's keys: the texts of that naming at both poles, as in naming.name_components
     """
     steps = explanation.components @ explanation.steps.T  # [component, step]
+    fires_on, rows = rows[rows["naming"] == "fires_on"], rows[rows["naming"] == "says"]
     singular_values = rows.groupby("component")["singular_value"].first().to_numpy()
     components = [
         {
@@ -39,6 +44,10 @@ def component_line(explanation, rows):
             "strength_abs": float(singular_values[component]),
             "strength_rel": float(100 * singular_values[component] / singular_values.sum()),
             "cosine_similarity": float(component_rows[component_rows["pole"] == "top"]["score"].iloc[0]),
+            "fires_on": [
+                {"pole": row.pole, "text": row.text, "score": float(row.score), "projection": float(row.projection)}
+                for row in fires_on[fires_on["component"] == component].itertuples()
+            ],
         }
         for component, component_rows in rows.groupby("component")
     ]

@@ -8,6 +8,7 @@ import pandas as pd
 
 from clipspectra.explanations.catalogue import CONTROLS, METHODS, RANDOM_POOLS
 from clipspectra.explanations.head import HeadExplanation
+from clipspectra.explanations.naming import name_components, scores_of
 from clipspectra.explanations.sparse import explain_sparsely
 from clipspectra.explanations.spectral import explain_components, orthonormal, principal_components
 from clipspectra.explanations.textspan import text_span
@@ -69,6 +70,24 @@ def explain_by_control(control, moments, text_features, *, rng, options=None):
     return {key: explain_head(head_moments) for key, head_moments in moments.items()}
 
 
+def with_names(explanation, activity, pool, *, texts):
+    """The HeadExplanation of a method with components, its table with the names of both namings (see name_components).
+
+    activity: of the components; pool: TextPool; texts: most texts of a pole. A sparse sum is what its component says,
+    and fires_on names the pole that it stands for; it has no margin.
+    """
+    table, names = explanation.table, name_components(explanation.components, activity, pool, texts_per_pole=texts)
+    of_component = table[["component", "singular_value", "strength"]].drop_duplicates()
+    if "weight" in table:
+        poles = table[["component", "pole"]].drop_duplicates()
+        names = names.merge(poles).query("naming != 'says'")
+        said = table.drop(columns=["singular_value", "strength"])
+        said["projection"], said["activation"] = scores_of(said, explanation.components, activity, pool)
+        said["score"] = said["projection"].where(said["pole"] == "top", -said["projection"])
+        names = pd.concat([said, names]).sort_values("component", kind="stable")
+    return replace(explanation, table=of_component.merge(names, on="component"))
+
+
 def _from_components(explanation):
     """The HeadExplanation of a ComponentExplanation: one row per text of either pole."""
     rank, kept = explanation.top_text.shape
@@ -77,6 +96,7 @@ def _from_components(explanation):
         "singular_value": np.repeat(explanation.singular_values, 2 * kept),
         "strength": np.repeat(explanation.strength, 2 * kept),
         "pole": np.tile(np.repeat(["top", "bottom"], kept), rank),
+        "naming": "says",
         "place": np.tile(np.arange(kept), 2 * rank),
         "text": np.stack([explanation.top_text, explanation.bottom_text], axis=1).ravel(),
         "score": np.stack([explanation.top_score, explanation.bottom_score], axis=1).ravel(),
@@ -94,6 +114,7 @@ def _from_sparse_code(code):
         "singular_value": np.repeat(explanation.singular_values, kept),
         "strength": np.repeat(explanation.strength, kept),
         "pole": np.repeat(code.pole, kept),
+        "naming": "says",
         "place": np.tile(np.arange(kept), rank),
         "text": code.text.ravel(),
         "weight": code.weight.ravel(),
@@ -102,4 +123,5 @@ def _from_sparse_code(code):
     table = pd.DataFrame(columns)
     steps, component = code.steps()
     texts = np.cumsum((code.weight > 0).sum(1))[component]
-    return HeadExplanation(explanation.mean, explanation.numerical_rank, steps, texts, table[table["weight"] > 0])
+    table, components = table[table["weight"] > 0], explanation.components
+    return HeadExplanation(explanation.mean, explanation.numerical_rank, steps, texts, table, components)

@@ -38,6 +38,16 @@ def principal_components(moments):
     return singular[:rank], components * signs[:, None]
 
 
+def component_scores(q, basis, components, mean):
+    """Scores of images on one head's components, [image, component].
+
+    q: [image, d_head + 3]; basis: B [d_embed, d_head + 3], None where q are contributions [image, d_embed]
+    components: [component, d_embed]; mean: [d_embed]
+    """
+    directions = components if basis is None else components @ basis
+    return q @ directions.T - components @ mean
+
+
 def highest(scores, count):
     """Indices of the `count` largest scores of each row, the largest first, ties in order: [row, count]."""
     count = min(count, scores.shape[1])

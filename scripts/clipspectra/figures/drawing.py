@@ -53,6 +53,7 @@ def _fix_layout(figure):
 
 def provenance(wildcards, images, protocol="held_out"):
     """The small print below a figure: what it was computed from. images: the seed's table of images and roles."""
+    images = images[images["role"] != "pair"]  # of which only names are judged
     if protocol == "same":
         images = images.assign(role=images["role"].where(images["role"] == "validation", "fit and eval"))
     counts, splits = images["role"].value_counts(), images.groupby("role")["split"].unique().str.join(", ")

@@ -139,45 +139,37 @@ def label_heads(axes, grid, start):
     axes.set_yticks(layers, [start + layer for layer in layers])
 
 
-def clearest_components(table, factors, *, count=5, least_share=0.05):
-    """Rows of the components to show first: those with the largest η² of one factor, at most two per factor.
-
-    Without factors: those with the largest share of their head's variance, one per head. Components with less than
-    `least_share` of it are left out, unless all have less.
-    """
-    candidates = table[table["layer"] >= 0]
-    large = candidates["share"] >= least_share
-    candidates = candidates[large | ~large.any()].copy()
-    if not factors:
-        return candidates.sort_values("share", ascending=False).drop_duplicates(["layer", "head"]).head(count)
-    eta = candidates[[f"eta2_{factor}" for factor in factors]].to_numpy()
-    candidates["factor"] = np.array(factors)[eta.argmax(1)]
-    candidates["eta2"] = eta.max(1)
-    candidates = candidates.sort_values("eta2", ascending=False).drop_duplicates(["layer", "head", "factor"])
-    candidates["place"] = candidates.groupby("factor").cumcount()
-    return candidates[candidates["place"] < 2].sort_values(["place", "eta2"], ascending=[True, False]).head(count)
-
-
 def cards(entries, *, title, footer):
-    """One card per component: texts and images of its top pole (left) and its bottom pole (right).
+    """One card per component: images and names of its top pole (left) and its bottom pole (right).
 
-    entries: dicts with "heading", and for "top" and "bottom" a dict of "texts" (three are shown) and "pictures" (four).
+    entries: dicts with "heading", and for "top" and "bottom" a dict of "pictures" (four are shown) and "names", a list
+    of (what they are, lines), each line a text and whether it is to be dimmed.
     """
-    figure = new_figure(0.5 + 1.62 * len(entries), footer)
+    figure = new_figure(0.5 + 1.95 * len(entries), footer)
     figure.suptitle(title, fontsize=10)
     for panel, entry in zip(np.atleast_1d(figure.subfigures(len(entries), 1)), entries):
-        panel.suptitle(entry["heading"], fontsize=8.5, fontweight="bold", x=0.01, ha="left")
+        panel.suptitle(entry["heading"], fontsize=7.5, fontweight="bold", x=0.01, ha="left")
         grid = panel.add_gridspec(1, 2)
         for side, (pole, sign, colour) in enumerate((("top", "+", "#0072B2"), ("bottom", "−", "#D55E00"))):
-            inner = grid[side].subgridspec(2, 4, height_ratios=[1, 0.62])
+            inner = grid[side].subgridspec(2, 4, height_ratios=[1, 0.95])
             for place, picture in enumerate(entry[pole]["pictures"][:4]):
                 show_picture(panel.add_subplot(inner[0, place]), picture, frame=colour)
             axes = panel.add_subplot(inner[1, :])
             axes.set_axis_off()
-            lines = "\n".join(f"{sign} {line}" for line in entry[pole]["texts"][:3])
-            style = {"va": "top", "ha": "left", "fontsize": 7.5, "color": colour, "linespacing": 1.3}
-            axes.text(0.02, 1, lines, transform=axes.transAxes, **style)
+            lines = [(place, *line) for place, line in enumerate(_card_lines(entry[pole]["names"], sign))]
+            for place, head, text, is_dim in lines:
+                style = {"va": "top", "fontsize": 7, "color": "#777777" if is_dim else colour}
+                y = 1 - place / max(len(lines), 6)
+                axes.text(0.0, y, head, ha="left", transform=axes.transAxes, **style | {"color": "black"})
+                axes.text(0.2, y, text, ha="left", transform=axes.transAxes, **style)
     return figure
+
+
+def _card_lines(names, sign):
+    """(label, text, whether it is dimmed) of each line of a card; the label stands beside the first of a kind."""
+    for label, lines in names:
+        for place, (text, is_dim) in enumerate(lines):
+            yield label if place == 0 else "", f"{sign} {text}" if text else "", is_dim
 
 
 RECOVERY_LINES = {

@@ -82,6 +82,7 @@ def load(
     quick_gelu=None,
     resize_positions=False,
     towers="both",
+    shuffle=False,
 ):
     """Load an open_clip model in eval mode.
 
@@ -98,6 +99,8 @@ def load(
       take precedence over `like`, that over configs beside the file, and those over the published tags
     resize_positions: whether position embeddings of another image size or context may be interpolated
     towers: "both", "image" or "text", the tower to keep; the other takes no memory and cannot encode
+    shuffle: whether to put the numbers of each weight in random order, always the same: a model of the same shape and
+      scale that has learned nothing (Adebayo et al. 2018), as a control
 
     Float32 weights of safetensors files and of torch.save are mapped: do not change the file while they are in use.
     Warns where published weights of the architecture need different settings and nothing decides between them. Raises
@@ -138,6 +141,8 @@ def load(
     size = image_size(model.visual)
     if towers != "both":
         _keep_tower(model, towers)
+    if shuffle:
+        _shuffle_weights(model)
     model = model.to(device).eval().requires_grad_(False)
     preprocessing = PreprocessCfg(size=size, **{key: description.used[key] for key in ALL_PREPROCESSING_KEYS})
     used = {"weights": Path(weights or "random").name, "sha256": digest or ""}
@@ -146,6 +151,12 @@ def load(
     preprocess = image_transform_v2(preprocessing, is_train=False)
     make_tokenizer = partial(_build_tokenizer, description, cache)
     return LoadedModel(model, preprocess, make_tokenizer, size, device, digest, precision, used)
+
+
+def _shuffle_weights(model):
+    for name, weight in model.named_parameters():  # each by its own name: whichever towers are loaded
+        order = np.random.default_rng(list(name.encode())).permutation(weight.numel())
+        weight.data = weight.data.flatten()[torch.from_numpy(order)].reshape(weight.shape)
 
 
 def file_sha256(path):

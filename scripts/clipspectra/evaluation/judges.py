@@ -1,0 +1,225 @@
+"""Whether the name of a pole is right, by judges that no naming optimises.
+
+hits: where factors are known, the name says the factor, or the very value, that moves the component on eval images.
+paired changes: two images differ in one factor; the component should move if its name says that factor, towards the
+value named, and stay if another one is changed. removal: on eval images, how much of the differences that a text sees
+goes with the component, against texts of the same length and spread.
+
+A pole is numbered 2 · component + (0 top, 1 bottom).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from clipspectra.evaluation.intervals import columns, student
+from clipspectra.evaluation.labels import names_any
+
+MATCHED = 20  # texts that a named text is compared with
+POLES_AT_A_TIME = 512
+
+
+class Vocabulary:
+    """Which values of which factors each text names.
+
+    factors: their names; values: (number of its factor, value) of each; factor_of_value: [value]
+    names_value: bool [text, value]; names_factor: bool [text, factor]
+    """
+
+    def __init__(self, vocabulary, texts):
+        self.factors = list(vocabulary)
+        self.values = [(number, value) for number, name in enumerate(self.factors) for value in vocabulary[name]]
+        self.factor_of_value = np.array([number for number, _ in self.values], int)
+        named = [
+            [names_any(text, vocabulary[self.factors[number]][value]) for number, value in self.values]
+            for text in texts
+        ]
+        self.names_value = np.array(named, bool).reshape(len(texts), len(self.values))
+        self.names_factor = self.by_factor(self.names_value) > 0
+
+    def by_factor(self, of_values):
+        """Sums over the values of each factor: [row, value] -> [row, factor]."""
+        belongs = self.factor_of_value[:, None] == np.arange(len(self.factors))
+        return np.asarray(of_values, float) @ belongs
+
+    def one_hot(self, table):
+        """Which values each row of a table of images has, bool [image, value]."""
+        return np.stack(
+            [(table[self.factors[number]].astype(str) == value).to_numpy() for number, value in self.values], 1
+        )
+
+
+@dataclass
+class Truth:
+    """What moves components on eval images.
+
+    strongest: number of the factor of the largest η² [component]; eta2: that η² [component]
+    extremes: numbers of its values with the highest and the lowest mean score [component, pole]
+    """
+
+    strongest: np.ndarray
+    eta2: np.ndarray
+    extremes: np.ndarray
+
+    @classmethod
+    def of(cls, scores, has_value, vocabulary):
+        """From scores [image, component] and the values that the images have, bool [image, value]."""
+        centred, counts = scores - scores.mean(0), has_value.sum(0)[:, None]
+        means = has_value.T.astype(float) @ centred / np.maximum(counts, 1)  # [value, component]
+        belongs = vocabulary.factor_of_value == np.arange(len(vocabulary.factors))[:, None]  # [factor, value]
+        between, total = belongs.astype(float) @ (counts * means**2), (centred**2).sum(0)
+        eta2 = np.divide(between, total, out=np.zeros_like(between), where=total > 0)
+        strongest = eta2.argmax(0)
+        own = belongs[strongest].T & (counts > 0)  # [value, component]
+        extremes = [np.where(own, means, -np.inf).argmax(0), np.where(own, means, np.inf).argmin(0)]
+        return cls(strongest, eta2.max(0), np.stack(extremes, axis=1))
+
+    @classmethod
+    def joined(cls, truths):
+        """Of all components of several heads."""
+        names = ("strongest", "eta2", "extremes")
+        return cls(*(np.concatenate([getattr(truth, name) for truth in truths]) for name in names))
+
+    def hits(self, poles, names, vocabulary):
+        """(whether names say the very value, and the factor), bool [pole]; names: texts of the poles [pole]."""
+        value = self.extremes[poles // 2, poles % 2]
+        return vocabulary.names_value[names, value], vocabulary.names_factor[names, self.strongest[poles // 2]]
+
+
+class PairedChanges:
+    """How components move when one factor of an image is changed.
+
+    moves: score of the second image of each pair minus that of the first [component, pair]
+    changed: number of the factor that differs [pair]; first, second: bool [pair, value] that each image has
+    """
+
+    def __init__(self, moves, changed, first, second, vocabulary):
+        self.vocabulary, self.size, self.direction = vocabulary, np.abs(moves), np.sign(moves)
+        self.changed = (changed == np.arange(len(vocabulary.factors))[:, None]).astype(float)  # [factor, pair]
+        self.counts = self.changed.sum(1)
+        # +1 where the second image has a value of the changed factor, -1 where the first has it: [value, pair]
+        self.towards = (second.astype(float) - first).T * self.changed[vocabulary.factor_of_value]
+        self.mean_size = self.size @ self.changed.T / np.maximum(self.counts, 1)  # [component, factor]
+        self.rank_sums = _ranks(self.size) @ self.changed.T  # [component, factor]
+        self.along = self.direction @ self.towards.T  # [component, value]
+
+    def judge(self, poles, names):
+        """{measure: [pole]} of the names of poles, numbers of texts [pole].
+
+        auc: chance that the component moves more by a change of a factor that its name says than by one of another;
+        signed_hits: % of the changes from or to a value named that move the component towards the named pole where the
+        value comes in; purity: % of all movement that the named factors make, with as many changes of each. A name
+        that says no factor, or a value that no pair has, counts as 0.5, 50 and 0.
+        """
+        component, sign = poles // 2, 1 - 2 * (poles % 2)
+        factors, values = (
+            of[names].astype(float) for of in (self.vocabulary.names_factor, self.vocabulary.names_value)
+        )
+        named = factors @ self.counts  # pairs of the named factors [pole]
+        both = np.maximum(named * (self.counts.sum() - named), 1)
+        auc = ((factors * self.rank_sums[component]).sum(1) - named * (named + 1) / 2) / both
+        pairs = values @ np.abs(self.towards).sum(1)
+        along = sign * (values * self.along[component]).sum(1)
+        purity = (factors * self.mean_size[component]).sum(1) / _positive(self.mean_size[component].sum(1))
+        return {
+            "auc": np.where((named > 0) & (named < self.counts.sum()), auc, 0.5),
+            "signed_hits": 50 * (1 + along / np.maximum(pairs, 1)),
+            "purity": 100 * purity,
+        }
+
+    def influence(self, poles, names, measures):
+        """{measure: influence of each pair on the mean over these poles [pair]}; measures: of `judge`."""
+        influence = {name: np.zeros(self.size.shape[1]) for name in measures}
+        for start in range(0, len(poles), POLES_AT_A_TIME):
+            part = slice(start, start + POLES_AT_A_TIME)
+            of_part = {name: values[part, None] for name, values in measures.items()}
+            component, sign = poles[part] // 2, 1 - 2 * (poles[part] % 2)
+            for name, influences in self._influence(names[part], component, sign, of_part).items():
+                influence[name] += influences.sum(0) / len(poles)
+        return influence
+
+    def _influence(self, names, component, sign, measures):
+        factors, values = (
+            of[names].astype(float) for of in (self.vocabulary.names_factor, self.vocabulary.names_value)
+        )
+        size, inside = self.size[component], factors @ self.changed > 0  # [pole, pair]
+        named, others = (np.maximum(group.sum(1, keepdims=True), 1) for group in (inside, ~inside))
+        # Placement of a pair: the share of the other group's movements that are smaller, or for the others larger.
+        ranks = _ranks(size)
+        above = (ranks - _ranks(np.where(inside, size, np.inf))) / others
+        below = 1 - (ranks - _ranks(np.where(inside, np.inf, size))) / named
+        auc = np.where(inside, (above - measures["auc"]) / named, (below - measures["auc"]) / others)
+        auc *= inside.any(1, keepdims=True) & ~inside.all(1, keepdims=True)
+        either = values @ np.abs(self.towards)
+        along = 50 * (either + sign[:, None] * (values @ self.towards) * self.direction[component])
+        signed = (along - measures["signed_hits"] * either) / np.maximum(either.sum(1, keepdims=True), 1)
+        weight = (100 * factors - measures["purity"]) / _positive(self.mean_size[component].sum(1, keepdims=True))
+        purity = (weight / np.maximum(self.counts, 1)) @ self.changed
+        purity *= size - self.mean_size[component] @ self.changed
+        return {"auc": auc, "signed_hits": signed, "purity": purity}
+
+
+def _positive(values):
+    return np.maximum(values, np.finfo(float).tiny)
+
+
+def _ranks(values):
+    """Ranks from 1 within each row, ties with their mean: [row, number]."""
+    from scipy.stats import rankdata  # takes longer to import than most jobs need for all else
+
+    return rankdata(values, axis=1)
+
+
+def matched_texts(pool, count=MATCHED):
+    """Numbers of the texts closest to each one in length, about the pool's mean, and in spread: [text, count]."""
+    from scipy.spatial import cKDTree
+
+    length = np.linalg.norm(pool.centred, axis=1)
+    spread = np.log(np.divide(1, pool.scale, out=np.ones_like(length), where=pool.scale > 0))
+    features = np.stack([length, spread], axis=1)
+    features = (features - features.mean(0)) / np.maximum(features.std(0), np.finfo(float).tiny)
+    count = min(count, len(features) - 1)
+    if count == 0:
+        return np.zeros((len(features), 0), int)
+    neighbours = cKDTree(features).query(features, count + 1)[1]
+    is_self = neighbours == np.arange(len(features))[:, None]
+    is_self[~is_self.any(1), -1] = True  # among many that coincide, the text itself may be missing
+    return neighbours[~is_self].reshape(len(features), count)
+
+
+class Removal:
+    """What goes of the differences that texts see between eval images, if a component is removed.
+
+    Taking out a component v of scores s changes e·t by -s v·t; of the variance of e·t over the images goes the share
+    cov(s, e·t) v·t / var(e·t) that the component's part accounts for, below 0 where it works against the text.
+    """
+
+    def __init__(self, embeddings, pool):
+        self.features, self.matched = pool.features, matched_texts(pool)
+        self.embeddings = embeddings - embeddings.mean(0)
+        covariance = self.embeddings.T @ self.embeddings / len(embeddings)
+        variance = np.einsum("td,td->t", self.features @ covariance, self.features)
+        self.inverse = np.divide(1, variance, out=np.zeros_like(variance), where=(pool.scale > 0) & (variance > 0))
+
+    def judge(self, poles, names, scores, components):
+        """(evidence lost in %, beats matched in %), [pole] each, of the names of poles of one head [pole].
+
+        scores: of the eval images [image, component]; components: [component, d_embed]
+        The first is the share that goes for the named text, the second how many matched texts lose less (50 for equal).
+        """
+        covariance = (scores - scores.mean(0)).T @ self.embeddings / len(scores)  # [component, d_embed]
+        texts, component = np.concatenate([names[:, None], self.matched[names]], axis=1), poles // 2  # [pole, text]
+        features = self.features[texts]  # [pole, text, d_embed]
+        lost = 100 * self.inverse[texts]
+        for direction in (components, covariance):
+            lost *= (features @ direction[component][..., None])[..., 0]
+        own, others = lost[:, :1], lost[:, 1:]
+        beats = 50 * (1 + np.sign(own - others)).mean(1) if others.shape[1] else np.full(len(names), 50.0)
+        return own[:, 0], beats
+
+
+def by_influence(value, influence, name):
+    """A mean over poles with its 95 % interval over pairs, from the influence of each pair on it [pair]."""
+    count = len(influence)
+    spread = np.sqrt((influence**2).sum() * count / max(count - 1, 1)) if count > 1 else np.nan
+    return columns(name, value, value - student(count - 1) * spread, value + student(count - 1) * spread)

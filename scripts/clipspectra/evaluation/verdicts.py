@@ -1,0 +1,189 @@
+"""The table of what judges say of names: one row per measure, with its interval, chance and difference from `says`."""
+
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+
+from clipspectra.evaluation.intervals import change, columns, ratio_of_sums
+from clipspectra.evaluation.judges import by_influence
+from clipspectra.evaluation.labels import CLEAR_ETA2
+from clipspectra.evaluation.recovery import recovered_accuracy
+from clipspectra.explanations.head import HeadExplanation
+from clipspectra.explanations.naming import NAMED_BY
+
+DEALS = 200  # of names among poles, for chance
+RECOVERED_TEXTS = 5  # a head
+MATCHED_COMPONENTS = 10  # of a head, over seeds
+
+
+@dataclass
+class Part:
+    """A measure of names, and what its interval comes from.
+
+    by_head: (sum over its poles, number of poles) of each head [head], or None; influence: of each pair [pair], or None
+    """
+
+    value: float
+    by_head: tuple | None = None
+    influence: np.ndarray | None = None
+
+    @classmethod
+    def over_heads(cls, values, heads):
+        """Of the values of poles [pole] and the numbers of their heads [pole]."""
+        heads = np.unique(heads, return_inverse=True)[1]
+        return cls(values.mean(), (np.bincount(heads, values), np.bincount(heads).astype(float)))
+
+    def columns(self, name="score"):
+        """The value and its interval as columns of a table."""
+        if self.influence is not None:
+            return by_influence(self.value, self.influence, name)
+        if self.by_head is None:
+            return columns(name, self.value, np.nan, np.nan)
+        sums, poles = self.by_head
+        products = (sums**2).sum(), (sums * poles).sum(), (poles**2).sum()
+        # The poles of a head are alike, so heads are counted; every one has poles.
+        _, low, high = ratio_of_sums(sums.sum(), poles.sum(), *products, len(sums))
+        return columns(name, self.value, low, high)
+
+    def minus(self, other):
+        """Columns of the difference from another Part, on the same poles and pairs."""
+        by_head = None if self.by_head is None else (self.by_head[0] - other.by_head[0], self.by_head[1])
+        influence = None if self.influence is None else self.influence - other.influence
+        return Part(self.value - other.value, by_head, influence).columns("against_says")
+
+
+def judged_rows(names, truth, paired, vocabulary, rng):
+    """One row per method, naming, control, kind of texts, set of components and measure.
+
+    names: {(method, naming, control, kind of texts): Names}; truth: judges.Truth and paired: judges.PairedChanges, or
+    None. Columns: score with its interval; by_chance and by_chance_95, of names dealt out at random (of removal: 50 of
+    the matched texts); against_says, the difference from what the components say, with its interval.
+    """
+    rows, parts = [], {}
+    for key, entry in names.items():
+        for subset, inside in subsets(entry, truth).items():
+            poles, texts = entry.poles[inside], entry.texts[inside]
+            dealt = [dealt_values(poles, rng.permutation(texts), truth, paired, vocabulary) for _ in range(DEALS)]
+            for measure, part in measured(poles, texts, entry, inside, truth, paired, vocabulary).items():
+                parts[key, subset, measure] = part
+                row = dict(zip(("method", "naming", "control", "names"), key))
+                row |= {"components": subset, "measure": measure, "poles": len(poles)} | part.columns()
+                if measure in dealt[0]:
+                    by_chance = [values[measure] for values in dealt]
+                    row |= {"by_chance": np.mean(by_chance), "by_chance_95": np.quantile(by_chance, 0.95)}
+                elif measure == "beats_matched":
+                    row["by_chance"] = 50.0
+                says = parts.get(((key[0], "says", "", key[3]), subset, measure))
+                if says is not None and key[1] != "says" and not key[2]:
+                    row |= part.minus(says)
+                rows.append(row)
+    return rows
+
+
+def subsets(names, truth):
+    """{name: bool [pole]} of the poles that measures are taken over."""
+    everything = {"all": np.ones(len(names.poles), bool)}
+    if truth is None:
+        return everything
+    clear = truth.eta2[names.poles // 2] >= CLEAR_ETA2
+    return everything | ({f"one factor moves {100 * CLEAR_ETA2:.0f} % or more": clear} if clear.any() else {})
+
+
+def dealt_values(poles, texts, truth, paired, vocabulary):
+    """{measure: its value} for names of poles that were dealt out at random."""
+    values = {}
+    if truth is not None:
+        value, factor = truth.hits(poles, texts, vocabulary)
+        values |= {"value_hits": 100 * value.mean(), "factor_hits": 100 * factor.mean()}
+    if paired is not None:
+        values |= {measure: of_poles.mean() for measure, of_poles in paired.judge(poles, texts).items()}
+    return values
+
+
+def measured(poles, texts, names, inside, truth, paired, vocabulary):
+    """{measure: Part} of the names of some poles; inside: bool, which of those in `names` they are."""
+    parts = {}
+    heads = names.heads[inside]
+    if truth is not None:
+        hits = dict(zip(("value_hits", "factor_hits"), truth.hits(poles, texts, vocabulary)))
+        parts |= {measure: Part.over_heads(100.0 * is_hit, heads) for measure, is_hit in hits.items()}
+    if paired is not None:
+        values = paired.judge(poles, texts)
+        influence = paired.influence(poles, texts, values)
+        parts |= {name: Part(values[name].mean(), influence=influence[name]) for name in values}
+    if names.removal is not None:
+        removal = zip(("evidence_lost", "beats_matched"), names.removal[:, inside])
+        parts |= {measure: Part.over_heads(of_poles, heads) for measure, of_poles in removal}
+    if names.over_pools is not None:
+        parts["cosine_over_pools"] = Part.over_heads(names.over_pools[inside], heads)
+    return parts
+
+
+def recovered_rows(names, explanations, stored, layers, classifier, labels):
+    """Rows of the accuracy that RECOVERED_TEXTS texts a head recover, one per naming of both poles by a method.
+
+    explanations: {(layer, head): HeadExplanation} of the method; layers: the last ones, whose heads are replaced;
+    classifier: [d_embed, class]; labels: correct classes [image]
+    """
+    rows, correct = [], {}
+    for (method, naming, control, texts), entry in names.items():
+        if not entry.steps:
+            continue
+        heads = {
+            unit: HeadExplanation(explanations[unit].mean, None, steps, np.arange(len(steps)) + 1, None)
+            for unit, steps in entry.steps.items()
+            if unit[0] in layers
+        }
+        of_naming = recovered_accuracy(stored, [heads], [RECOVERED_TEXTS], layers, classifier, labels, mlps="mean")
+        table, correct[naming] = of_naming[0], of_naming[1][0, 0]
+        row = {"method": method, "naming": naming, "control": control, "names": texts, "components": "all"}
+        row |= {
+            "measure": f"accuracy_{RECOVERED_TEXTS}_texts",
+            "poles": 2 * sum(len(head.steps) for head in heads.values()),
+        }
+        row |= columns("score", *table[["top1", "top1_low", "top1_high"]].iloc[0])
+        if naming != "says":
+            difference = change(correct["says"], correct[naming])
+            row |= {name.replace("change", "against_says"): value for name, value in difference.items() if name != "p"}
+        rows.append(row)
+    return rows
+
+
+def rows_over_seeds(method, own, other, own_table, other_table):
+    """Rows of the % of poles that keep their name with another seed's images, one per naming.
+
+    own, other: {(layer, head): HeadExplanation} of the seeds; tables: of their texts. The first components of a head
+    are matched one to one.
+    """
+    from scipy.optimize import linear_sum_assignment  # takes longer to import than most jobs need for all else
+
+    kept, tables = {}, [_first_texts(table) for table in (own_table, other_table)]
+    for unit in sorted(set(own) & set(other)):
+        first, second = (explanations[unit].components[:MATCHED_COMPONENTS] for explanations in (own, other))
+        count = min(len(first), len(second))
+        cosines = first[:count] @ second[:count].T
+        for row, column in zip(*linear_sum_assignment(-np.abs(cosines))):
+            swapped = (
+                {"top": "bottom", "bottom": "top"} if cosines[row, column] < 0 else {"top": "top", "bottom": "bottom"}
+            )
+            for naming, (pole, other_pole) in product(NAMED_BY, swapped.items()):
+                text, other_text = (
+                    tables[0].get((naming, *unit, row, pole)),
+                    tables[1].get((naming, *unit, column, other_pole)),
+                )
+                if text is not None and other_text is not None:
+                    kept.setdefault(naming, []).append(text == other_text)
+    rows = []
+    for naming, same in kept.items():
+        row = {"method": method, "naming": naming, "control": "", "names": "all", "components": "first ten of a head"}
+        row |= {"measure": "same_over_seeds", "poles": len(same)}
+        rows.append(row | Part(100 * np.mean(same)).columns())
+    return rows
+
+
+def _first_texts(table):
+    """{(naming, layer, head, component, pole): first text} of a table of texts."""
+    keys = ["naming", "layer", "head", "component", "pole"]
+    first = table.sort_values("place", kind="stable").drop_duplicates(keys)
+    return first.set_index(keys)["text"].to_dict()

@@ -215,7 +215,11 @@ ACTIVATIONS = {
 def other_model(wildcards):
     """The model of the config that a job's model is compared with: the next one; None if there is no other."""
     names = list(MODELS)
-    return None if len(names) < 2 or wildcards.model in SHUFFLED else names[(names.index(wildcards.model) + 1) % len(names)]
+    return (
+        None
+        if len(names) < 2 or wildcards.model in SHUFFLED
+        else names[(names.index(wildcards.model) + 1) % len(names)]
+    )
 
 
 def other_embeddings(wildcards):

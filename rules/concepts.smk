@@ -167,7 +167,6 @@ rule evaluate_intervention:
     params:
         entry=intervention_entry,
         protocol=config["protocol"],
-        naming=config["explanations"]["naming"],
         code=code("evaluate_intervention"),
     message:
         "Intervention {wildcards.intervention} on {wildcards.model}, seed {wildcards.seed}"

@@ -36,7 +36,11 @@ rule figures:
         ),
         both_formats("results/figures/{model}/{dataset}/effects", model=MODELS, dataset=EXPLAINED_DATASETS),
         both_formats(
-            "results/figures/{model}/{dataset}/{texts}/recovery", model=MODELS, dataset=EXPLAINED_DATASETS, texts=TEXTS
+            "results/figures/{model}/{dataset}/{texts}/{figure}",
+            model=MODELS,
+            dataset=EXPLAINED_DATASETS,
+            texts=TEXTS,
+            figure=["recovery", "names"],
         ),
     localrule: True
     message:
@@ -139,6 +143,23 @@ rule plot_recovery:
         "Figure: accuracy that explanations recover, {wildcards.model} on {wildcards.dataset}"
     script:
         "../scripts/plot_recovery.py"
+
+
+rule plot_names:
+    input:
+        table="results/tables/names.csv",
+    output:
+        *figure("results/figures/{model}/{dataset}/{texts}/names", "names", "Which names are right"),
+    log:
+        "results/logs/figures/{model}/{dataset}/{texts}/names.log",
+    conda:
+        ENVIRONMENT
+    params:
+        code=code("plot_names"),
+    message:
+        "Figure: which names are right, {wildcards.model} on {wildcards.dataset}"
+    script:
+        "../scripts/plot_names.py"
 
 
 rule plot_effects:

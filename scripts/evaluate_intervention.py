@@ -13,6 +13,7 @@ from clipspectra.concepts.tables import curve, role_groups, settings, value_coun
 from clipspectra.contributions.stored import StoredActivations
 from clipspectra.data.datasets import class_indices
 from clipspectra.explanations.head import load_explanations
+from clipspectra.explanations.naming import NAMED_BY
 from clipspectra.jobs import job
 
 if __name__ == "__main__":
@@ -50,6 +51,6 @@ if __name__ == "__main__":
         }
         for name, rows in tables.items():
             save_table(snakemake.output[name], with_splits(pd.DataFrame(rows), source, roles, images))
-        naming = snakemake.params.naming
-        units = with_texts(prepared.table, best_texts(inputs.names, naming))
-        save_table(snakemake.output.units, units.assign(naming=naming) if "top" in units else units)
+        names = {f"{naming}_": best_texts(inputs.names, naming)[["top", "bottom"]] for naming in NAMED_BY}
+        names = pd.concat([table.add_prefix(naming) for naming, table in names.items()], axis=1)
+        save_table(snakemake.output.units, with_texts(prepared.table, names))

@@ -37,18 +37,18 @@ def other_model(inputs, stored, protocol):
     return embeddings, load_pool(inputs.other_texts, other)[0]
 
 
-def fit_choices(stored, factors, rng):
-    """{control: bool [image]} of the fit images that names come from, "" for all of them."""
+def fit_choices(stored, embeddings, factors, rng):
+    """({control: bool [image]} of the fit images that names come from, "" for all; the factors that one confounds)."""
     fit, images = stored.fit, stored.images
-    choices = {"": fit}
+    choices, confusable = {"": fit}, ()
     if fit.sum() >= 4:
         half = rng.permutation(np.flatnonzero(fit))[::2]
         choices["half of the images"] = np.isin(np.arange(len(fit)), half)
-    if found := confounded(images, fit, factors, rng) if factors else None:
-        inside, chance, (first, second) = found
-        choices[f"images where {first} tells {second}"] = inside
+    if found := confounded(images, embeddings, fit, factors, rng) if factors else None:
+        inside, chance, confusable = found
+        choices["images where {} tells {}".format(*confusable)] = inside
         choices["as many images at random"] = chance
-    return choices
+    return choices, confusable
 
 
 def prepare(inputs, params, seed):
@@ -71,9 +71,10 @@ def prepare(inputs, params, seed):
             half["row"].map(pd.Series(stored.images.index, stored.images["row"])) for half in pair_halves(whole)
         )
         first, second = first.to_numpy(), second.to_numpy()
-    choices = fit_choices(stored, list(params.factors), rng)
+    choices, confusable = fit_choices(stored, embeddings, list(params.factors), rng)
     removal = Removal(embeddings[stored.scored], pool)
-    return Study(stored, embeddings, pool, vocabulary, choices, removal, other, has_value, first, second), texts
+    judged_by = {"vocabulary": vocabulary, "has_value": has_value, "first": first, "second": second, "removal": removal}
+    return Study(stored, embeddings, pool, choices, other, confusable=confusable, **judged_by), texts
 
 
 def sparse_tables(inputs, methods, texts):
@@ -102,7 +103,7 @@ if __name__ == "__main__":
                     has_value = study.has_value[study.first], study.has_value[study.second]
                     paired = PairedChanges(moves, changed, *has_value, vocabulary)
                     log(f"{method}: {len(changed)} pairs")
-                rows = judged_rows(names, truth, paired, vocabulary, rng)
+                rows = judged_rows(names, truth, paired, vocabulary, study.confusable, rng)
                 if "classes" in inputs.keys():
                     layers = stored.layers[-params.last_layers :]
                     classifier, labels = class_labels(inputs.classes, stored.images, wildcards.dataset)

@@ -305,7 +305,7 @@ def test_the_demo_world_keeps_its_splits_and_groups_apart():
 
 
 def test_the_demo_has_a_validation_split_beside_the_others(tmp_path):
-    options = {"images": 40, "agreement": 0.95, "seed": 0}
+    options = {"images": 40, "agreement": 0.95, "pairs": 0, "seed": 0}
     for name, validation in (("without", 0), ("with", 20)):
         draw(tmp_path / name, tmp_path / f"{name}.csv", validation=validation, **options)
     bare, table = (load_table(tmp_path / f"{name}.csv") for name in ("without", "with"))

@@ -26,7 +26,7 @@ class Clone:
         (directory / ".venv" / "ready").touch()
         self.config = yaml.safe_load((directory / "config" / "config.yaml").read_text())
         digits = self.config["datasets"]["digits"]
-        digits["demo"]["images"] = 240
+        digits["demo"] |= {"images": 240, "pairs": 20}
         digits["roles"] = {"fit": {"split": "train", "per_class": 6}, "eval": {"split": "test", "per_class": 6}}
         self.configure(
             datasets={"digits": digits},

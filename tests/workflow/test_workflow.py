@@ -36,17 +36,27 @@ def planned(result):
 
 def test_the_demo_gives_tables_and_figures(finished):
     results = finished.directory / "results"
-    names = {str(path.relative_to(results)) for path in results.rglob("*.*")}
-    for table in ("accuracy", "recovery", "effects", "segmentation", "labels", "stability", "texts"):
-        assert f"tables/{table}.csv" in names
-    assert {"tables/exactness.csv", "tables/skipped-images.csv", "tables/recovery.tex"} <= names
-    assert {f"figures/demo/digits/demo-vocabulary/recovery.{ending}" for ending in ("png", "pdf")} <= names
-    assert "figures/spatial/red-three.png" in names
-    assert {"queries/red.csv", "queries/example.csv", "queries/topics.tex", "neighbours/a-component.csv"} <= names
-    assert {f"figures/interventions/more-four/demo{what}.pdf" for what in ("", "-values")} <= names
-    assert {"figures/queries/red.png", "figures/neighbours/like-the-example.pdf", "tables/interventions.tex"} <= names
+    names_of_files = {str(path.relative_to(results)) for path in results.rglob("*.*")}
+    for table in ("accuracy", "recovery", "effects", "segmentation", "labels", "names", "stability", "texts"):
+        assert f"tables/{table}.csv" in names_of_files
+    assert {"tables/exactness.csv", "tables/skipped-images.csv", "tables/recovery.tex"} <= names_of_files
+    assert {f"figures/demo/digits/demo-vocabulary/recovery.{ending}" for ending in ("png", "pdf")} <= names_of_files
+    assert "figures/spatial/red-three.png" in names_of_files
+    assert {
+        "queries/red.csv",
+        "queries/example.csv",
+        "queries/topics.tex",
+        "neighbours/a-component.csv",
+    } <= names_of_files
+    assert {f"figures/interventions/more-four/demo{what}.pdf" for what in ("", "-values")} <= names_of_files
+    assert {
+        "figures/queries/red.png",
+        "figures/neighbours/like-the-example.pdf",
+        "tables/interventions.tex",
+    } <= names_of_files
+    assert {f"figures/demo/digits/demo-vocabulary/names.{ending}" for ending in ("png", "pdf")} <= names_of_files
     for figure in ("demo-vocabulary/heads-map", "demo-vocabulary/cards", "segmentation", "segmentation-parts"):
-        assert {f"figures/demo/digits/seed-0/{figure}.{ending}" for ending in ("png", "pdf")} <= names
+        assert {f"figures/demo/digits/seed-0/{figure}.{ending}" for ending in ("png", "pdf")} <= names_of_files
     assert HEADS_MAP in finished.output
     exactness = pd.read_csv(results / "tables" / "exactness.csv")
     chosen = [len(pd.read_csv(path)) for path in results.glob("data/digits/seed-*/images.csv")]
@@ -57,9 +67,17 @@ def test_the_demo_gives_tables_and_figures(finished):
     assert accuracy["class", "none"] > 75
     assert accuracy["class", "MLPs and all heads"] < 30
     labels = pd.read_csv(results / "tables" / "labels.csv")
-    labels = labels.set_index(["method", "components", "which_poles", "which_names"])
-    found = labels.loc["components", "of heads, one factor moves 50 % or more", "better", "any"]
-    assert found["factor_hits"] > 1.5 * found["factor_hits_by_chance"]
+    labels = labels.set_index(["method", "naming", "components", "which_poles", "which_names"])
+    for naming in ("says", "fires_on"):
+        found = labels.loc["components", naming, "of heads, one factor moves 50 % or more", "better", "any"]
+        assert found["factor_hits"] > 1.5 * found["factor_hits_by_chance"]
+    names = pd.read_csv(results / "tables" / "names.csv", keep_default_na=False, na_values={"score": [""]})
+    names = names[(names["names"] == "all") & (names["components"] == "all") & (names["method"] == "components")]
+    names = names.set_index(["measure", "naming", "control"])["score"]
+    for measure, margin in (("value_hits", 20), ("signed_hits", 10), ("auc", 0.03)):
+        right, says = names[measure, "fires_on", ""], names[measure, "says", ""]
+        assert right > says > names[measure, "says", "shuffled weights"]
+        assert right > names[measure, "fires_on", "shuffled weights"] + margin
     assert not [path for path in results.glob("tables/*") if str(finished.directory) in path.read_text()]
 
 
@@ -116,7 +134,19 @@ def test_one_figure_plans_nothing_above_its_data(finished):
         (
             {"explanations": {"texts_per_component": 3}},
             {"explain_heads_by_sparse_sums", "evaluate_recovery", "table_recovery", "plot_recovery"}
-            | {"score_components_and_labels", "table_labels", "plot_cards", "plot_heads_map"},
+            | {"score_components_and_labels", "table_labels", "plot_cards", "plot_heads_map"}
+            | {"evaluate_names", "table_names", "plot_names"},
+        ),
+        (
+            {"explanations": {"naming": "says"}},
+            {
+                "score_components_and_labels",
+                "table_labels",
+                "plot_cards",
+                "plot_heads_map",
+                "trace_query",
+                "plot_query",
+            },
         ),
         (
             {"interventions": {"more-four": {"about": {"class": ["five"]}}}},

@@ -222,8 +222,8 @@ def with_splits(table, source, roles, images):
 
 
 def with_texts(units, texts):
-    """A table of units with the texts at both ends of its components, if it has any; texts: table of `best_texts`."""
+    """A table of units with the columns of `texts`, of names at the ends of components, if it has any components."""
     if "component" not in units.columns:
         return units
     keys = list(units[["layer", "head", "component"]].itertuples(index=False, name=None))
-    return units.assign(**{end: [texts[end].get(key, "") for key in keys] for end in ("top", "bottom")})
+    return units.assign(**{name: [names.get(key, "") for key in keys] for name, names in texts.items()})

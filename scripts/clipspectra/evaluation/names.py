@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
+from clipspectra.evaluation.accuracy import eta_squared
 from clipspectra.evaluation.judges import Truth
 from clipspectra.explanations.naming import NAMINGS, ActivitySums, text_scores
 from clipspectra.explanations.spectral import component_scores, orthonormal
@@ -48,22 +49,24 @@ class Names:
 class Study:
     """All that names are made from and judged by, besides components.
 
-    stored; embeddings: of all its images [image, d_embed]; pool: TextPool; vocabulary: Vocabulary or None
-    choices: {control: bool [image]} of the fit images that names come from, "" for all; removal: judges.Removal
-    other: (embeddings [image, d_embed], TextPool) of another model, or None; has_value: bool [image, value] or None
-    first, second: numbers of the images of each pair, or None
+    stored; embeddings: of all its images [image, d_embed]; pool: TextPool
+    choices: {control: bool [image]} of the fit images that names come from, "" for all
+    other: (embeddings [image, d_embed], TextPool) of another model, or None
+    removal: judges.Removal; vocabulary: Vocabulary, and has_value: bool [image, value], or None
+    first, second: numbers of the images of each pair, or None; confusable: the two factors that a control confounds
     """
 
     stored: object
     embeddings: np.ndarray
     pool: object
-    vocabulary: object
     choices: dict
-    removal: object
     other: tuple | None
-    has_value: np.ndarray | None
-    first: np.ndarray | None
-    second: np.ndarray | None
+    removal: object
+    vocabulary: object = None
+    has_value: np.ndarray | None = None
+    first: np.ndarray | None = None
+    second: np.ndarray | None = None
+    confusable: tuple = ()
 
 
 def name_set(study, explanations, method, tables, rng):
@@ -141,16 +144,17 @@ def over_halves(scores, halves, pool):
     return (pool.directions[first] * pool.directions[second]).sum(1)
 
 
-def confounded(table, fit, factors, rng):
+def confounded(table, embeddings, fit, factors, rng):
     """(images where one factor tells another, as many at random: bool [image]; the factors), or None without two.
 
-    The two factors of most values; a value of the first goes with one value of the second. factors: their names
+    The two factors that move the embeddings [image, d_embed] most; a value of the first goes with one of the second.
     """
-    counts = {factor: table.loc[fit, factor].nunique() for factor in factors}
-    order = sorted(factors, key=lambda factor: -counts[factor])
-    if len(order) < 2 or counts[order[1]] < 2:
+    centred = embeddings[fit] - embeddings[fit].mean(0)
+    factors = [factor for factor in factors if table.loc[fit, factor].nunique() > 1]
+    moved = {factor: eta_squared(centred, table.loc[fit, factor].to_numpy()) @ centred.var(0) for factor in factors}
+    if len(factors) < 2:
         return None
-    first, second = order[:2]
+    first, second = sorted(factors, key=lambda factor: -moved[factor])[:2]
     values = sorted(set(table.loc[fit, second]))
     partner = {value: values[number % len(values)] for number, value in enumerate(sorted(set(table.loc[fit, first])))}
     inside = fit & (table[first].map(partner) == table[second]).to_numpy()

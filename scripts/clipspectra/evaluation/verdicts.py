@@ -53,19 +53,23 @@ class Part:
         return Part(self.value - other.value, by_head, influence).columns("against_says")
 
 
-def judged_rows(names, truth, paired, vocabulary, rng):
+def judged_rows(names, truth, paired, vocabulary, confusable, rng):
     """One row per method, naming, control, kind of texts, set of components and measure.
 
     names: {(method, naming, control, kind of texts): Names}; truth: judges.Truth and paired: judges.PairedChanges, or
-    None. Columns: score with its interval; by_chance and by_chance_95, of names dealt out at random (of removal: 50 of
-    the matched texts); against_says, the difference from what the components say, with its interval.
+    None; confusable: names of the two factors that a control confounds, or (). Columns: score with its interval;
+    by_chance and by_chance_95, of names dealt out at random (of removal: 50 of the matched texts); against_says, the
+    difference from what the components say, with its interval.
     """
     rows, parts = [], {}
     for key, entry in names.items():
         for subset, inside in subsets(entry, truth).items():
             poles, texts = entry.poles[inside], entry.texts[inside]
             dealt = [dealt_values(poles, rng.permutation(texts), truth, paired, vocabulary) for _ in range(DEALS)]
-            for measure, part in measured(poles, texts, entry, inside, truth, paired, vocabulary).items():
+            parts_of = measured(poles, texts, entry, inside, truth, paired, vocabulary)
+            if confusable and subset == "all" and key[3] == "all":
+                parts_of["confused"] = confused(poles, texts, entry.heads[inside], truth, vocabulary, confusable)
+            for measure, part in parts_of.items():
                 parts[key, subset, measure] = part
                 row = dict(zip(("method", "naming", "control", "names"), key))
                 row |= {"components": subset, "measure": measure, "poles": len(poles)} | part.columns()
@@ -118,6 +122,15 @@ def measured(poles, texts, names, inside, truth, paired, vocabulary):
     if names.over_pools is not None:
         parts["cosine_over_pools"] = Part.over_heads(names.over_pools[inside], heads)
     return parts
+
+
+def confused(poles, texts, heads, truth, vocabulary, factors):
+    """Part: % of the poles that the second of two factors moves whose name says a value of the first."""
+    first, second = (vocabulary.factors.index(factor) for factor in factors)
+    moved = truth.strongest[poles // 2] == second
+    if not moved.any():
+        return Part(np.nan)
+    return Part.over_heads(100.0 * vocabulary.names_factor[texts[moved], first], heads[moved])
 
 
 def recovered_rows(names, explanations, stored, layers, classifier, labels):

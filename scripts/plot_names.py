@@ -1,0 +1,22 @@
+"""Which names are right: what every judge says of every naming."""
+
+from clipspectra.arrays import load_table
+from clipspectra.figures import drawing, names
+from clipspectra.jobs import job
+
+if __name__ == "__main__":
+    with job(snakemake.log[0]):
+        wildcards = snakemake.wildcards
+        table = load_table(snakemake.input.table, ["score", "by_chance"])
+        for key in ("model", "dataset", "texts"):
+            table = table[table[key] == wildcards[key]]
+        first = table.iloc[0]
+        pairs = f" · {first['pairs']} pairs of images" if first["pairs"] else ""
+        figure = names.names(
+            table,
+            title=f"Which names of {wildcards.model}'s components are right on {wildcards.dataset}",
+            footer=f"{wildcards.model} · {wildcards.dataset} · texts {wildcards.texts} · {first['images']:.0f} eval "
+            f"images ({first['split']}){pairs} · seeds {first['seeds']}\n"
+            "95 % intervals over heads, of paired changes over pairs; chance: names dealt at random, or matched texts",
+        )
+        drawing.save(figure, *snakemake.output)

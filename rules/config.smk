@@ -93,8 +93,10 @@ ARCHIVED_DATASETS = [name for name in DATASETS if name not in DEMO_DATASETS + OW
 EXPLAINED_DATASETS = [name for name in DATASETS if "fit" in DATASETS[name]["roles"]]
 FACTORED_DATASETS = [name for name in EXPLAINED_DATASETS if DATASETS[name]["factors"]]
 PAIRED_DATASETS = [name for name in FACTORED_DATASETS if DATASETS[name]["pairs"]]
-# Where names are judged by pairs of images: each model with its weights in random order, by what no config can name.
-SHUFFLED = {f"{name}+shuffled": name for name in MODELS if PAIRED_DATASETS}
+# Where names are judged by pairs of images: a model of each architecture with its weights in random order. No model of
+# a config can have its name.
+ARCHITECTURES = {model["architecture"]: name for name, model in reversed(MODELS.items())}
+SHUFFLED = {f"{name}+shuffled": name for name in ARCHITECTURES.values() if PAIRED_DATASETS}
 ALL_MODELS = {**MODELS, **{twin: {**MODELS[name], "shuffle": True} for twin, name in SHUFFLED.items()}}
 MASKED_DATASETS = [name for name, dataset in DATASETS.items() if dataset["masks"]]
 

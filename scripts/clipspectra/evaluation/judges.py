@@ -100,6 +100,7 @@ class PairedChanges:
         # +1 where the second image has a value of the changed factor, -1 where the first has it: [value, pair]
         self.towards = (second.astype(float) - first).T * self.changed[vocabulary.factor_of_value]
         self.mean_size = self.size @ self.changed.T / np.maximum(self.counts, 1)  # [component, factor]
+        self.order = self.size.argsort(1, kind="stable")  # [component, pair]
         self.rank_sums = _ranks(self.size) @ self.changed.T  # [component, factor]
         self.along = self.direction @ self.towards.T  # [component, value]
 
@@ -145,10 +146,12 @@ class PairedChanges:
         size, inside = self.size[component], factors @ self.changed > 0  # [pole, pair]
         named, others = (np.maximum(group.sum(1, keepdims=True), 1) for group in (inside, ~inside))
         # Placement of a pair: the share of the other group's movements that are smaller, or for the others larger.
-        ranks = _ranks(size)
-        above = (ranks - _ranks(np.where(inside, size, np.inf))) / others
-        below = 1 - (ranks - _ranks(np.where(inside, np.inf, size))) / named
-        auc = np.where(inside, (above - measures["auc"]) / named, (below - measures["auc"]) / others)
+        order = self.order[component]
+        is_named = np.take_along_axis(inside, order, axis=1)
+        smaller, larger = (~is_named).cumsum(1) / others, 1 - is_named.cumsum(1) / named
+        placement = np.where(is_named, (smaller - measures["auc"]) / named, (larger - measures["auc"]) / others)
+        auc = np.empty_like(placement)
+        np.put_along_axis(auc, order, placement, axis=1)
         auc *= inside.any(1, keepdims=True) & ~inside.all(1, keepdims=True)
         either = values @ np.abs(self.towards)
         along = 50 * (either + sign[:, None] * (values @ self.towards) * self.direction[component])

@@ -12,7 +12,7 @@ from clipspectra.evaluation.recovery import recovered_accuracy
 from clipspectra.explanations.head import HeadExplanation
 from clipspectra.explanations.naming import NAMED_BY
 
-DEALS = 200  # of names among poles, for chance
+DEALS = 100  # of names among poles, for chance
 RECOVERED_TEXTS = 5  # a head
 MATCHED_COMPONENTS = 10  # of a head, over seeds
 

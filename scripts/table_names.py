@@ -16,6 +16,9 @@ MEASURES = {
     "evidence_lost": "evidence lost",
     "beats_matched": "beats matched",
     "accuracy_5_texts": "accuracy, 5 texts",
+    "contradicted": "contradicted",
+    "same_as_says": "same as says",
+    "confused": "confused",
     "same_over_seeds": "same over seeds",
     "cosine_over_pools": "cosine over pools",
 }

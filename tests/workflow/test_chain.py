@@ -180,7 +180,8 @@ def test_interventions_on_waterbirds(birds):
     units = pd.read_csv(made / "found/demo/seed-0/units.csv")
     chosen = units[units["chosen"] == "yes"]
     assert chosen["held"].iloc[-1] >= 0.5 > ([0, *chosen["held"]][-2])
-    assert set(chosen["top"]) <= {f"{thing} {place}" for thing in ("a bird", "an apple") for place in ("here", "there")}
+    texts = set(chosen["says_top"].str.removeprefix("unnamed (").str.removesuffix(")"))
+    assert texts <= {f"{thing} {place}" for thing in ("a bird", "an apple") for place in ("here", "there")}
     assert (tables / "interventions.tex").exists()
     assert set(pd.read_csv(tables / "intervention-values.csv")["value"]) == {"landbird", "waterbird", "all"}
 

@@ -22,6 +22,7 @@ class Names:
 
     poles: numbers of poles (2 · component + (0 top, 1 bottom)), over all heads in their order; texts: their names
     heads: number of the head that each belongs to; removal: the two measures of judges.Removal [measure, pole]
+    projections: of the names on the components, towards the poles [pole]
     steps: {(layer, head): orthonormal directions that the texts of the better poles bring}
     over_pools: cosine of the names from two halves of the pool [pole]
     """
@@ -29,17 +30,22 @@ class Names:
     poles: list = field(default_factory=list)
     texts: list = field(default_factory=list)
     heads: list = field(default_factory=list)
+    projections: list = field(default_factory=list)
     removal: list = field(default_factory=list)
     steps: dict = field(default_factory=dict)
     over_pools: list = field(default_factory=list)
 
-    def add(self, start, poles, texts):
-        self.poles.append(start + np.asarray(poles, int))
-        self.texts.append(np.asarray(texts, int))
+    def add(self, start, poles, texts, components, pool):
+        """Names of poles of a head, numbered within it; start: number of its first pole; components: of the head."""
+        poles, texts = np.asarray(poles, int), np.asarray(texts, int)
+        self.poles.append(start + poles)
+        self.texts.append(texts)
+        self.projections.append((1 - 2 * (poles % 2)) * (components[poles // 2] * pool.centred[texts]).sum(1))
 
     def join(self):
         self.heads = np.repeat(np.arange(len(self.poles)), [len(poles) for poles in self.poles])
         self.poles, self.texts = np.concatenate(self.poles), np.concatenate(self.texts)
+        self.projections = np.concatenate(self.projections)
         self.over_pools = np.concatenate(self.over_pools) if self.over_pools else None
         self.removal = np.concatenate(self.removal, axis=1) if self.removal else None
         return self
@@ -91,7 +97,7 @@ def name_set(study, explanations, method, tables, rng):
         for key, of_texts in head_scores(study, scores, components, method).items():
             of_poles = of_texts.transpose(1, 0, 2).reshape(len(poles), -1)  # [pole, text]
             entry, texts = names.setdefault(key, Names()), of_poles.argmax(1)
-            entry.add(start, poles, texts)
+            entry.add(start, poles, texts, components, study.pool)
             if not key[2] and key[3] == "all":
                 entry.removal.append(study.removal.judge(poles, texts, scored, components))
                 best = np.take_along_axis(of_poles, texts[:, None], axis=1).reshape(-1, 2)
@@ -103,7 +109,7 @@ def name_set(study, explanations, method, tables, rng):
                 first = table.sort_values("place").drop_duplicates("component")
                 poles = 2 * first["component"].to_numpy() + (first["pole"] == "bottom").to_numpy()
                 entry = names.setdefault((other, naming, "", "all"), Names())
-                entry.add(start, poles, first["text"].to_numpy())
+                entry.add(start, poles, first["text"].to_numpy(), components, study.pool)
                 entry.removal.append(study.removal.judge(poles, entry.texts[-1], scored, components))
         start += 2 * len(components)
     truth = Truth.joined(truths) if truths else None

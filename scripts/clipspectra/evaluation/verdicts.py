@@ -67,6 +67,9 @@ def judged_rows(names, truth, paired, vocabulary, confusable, rng):
             poles, texts = entry.poles[inside], entry.texts[inside]
             dealt = [dealt_values(poles, rng.permutation(texts), truth, paired, vocabulary) for _ in range(DEALS)]
             parts_of = measured(poles, texts, entry, inside, truth, paired, vocabulary)
+            says = names.get((key[0], "says", "", key[3]))
+            if says is not None and says is not entry:
+                parts_of["same_as_says"] = Part.over_heads(100.0 * (texts == says.texts[inside]), entry.heads[inside])
             if confusable and subset == "all" and key[3] == "all":
                 parts_of["confused"] = confused(poles, texts, entry.heads[inside], truth, vocabulary, confusable)
             for measure, part in parts_of.items():
@@ -78,9 +81,9 @@ def judged_rows(names, truth, paired, vocabulary, confusable, rng):
                     row |= {"by_chance": np.mean(by_chance), "by_chance_95": np.quantile(by_chance, 0.95)}
                 elif measure == "beats_matched":
                     row["by_chance"] = 50.0
-                says = parts.get(((key[0], "says", "", key[3]), subset, measure))
-                if says is not None and key[1] != "says" and not key[2]:
-                    row |= part.minus(says)
+                of_says = parts.get(((key[0], "says", "", key[3]), subset, measure))
+                if of_says is not None and key[1] != "says" and not key[2]:
+                    row |= part.minus(of_says)
                 rows.append(row)
     return rows
 
@@ -107,8 +110,8 @@ def dealt_values(poles, texts, truth, paired, vocabulary):
 
 def measured(poles, texts, names, inside, truth, paired, vocabulary):
     """{measure: Part} of the names of some poles; inside: bool, which of those in `names` they are."""
-    parts = {}
-    heads = names.heads[inside]
+    parts, heads = {}, names.heads[inside]
+    parts["contradicted"] = Part.over_heads(100.0 * (names.projections[inside] <= 0), heads)
     if truth is not None:
         hits = dict(zip(("value_hits", "factor_hits"), truth.hits(poles, texts, vocabulary)))
         parts |= {measure: Part.over_heads(100.0 * is_hit, heads) for measure, is_hit in hits.items()}

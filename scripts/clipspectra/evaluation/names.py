@@ -12,7 +12,7 @@ import pandas as pd
 
 from clipspectra.evaluation.accuracy import eta_squared
 from clipspectra.evaluation.judges import Truth
-from clipspectra.explanations.naming import NAMINGS, ActivitySums, text_scores
+from clipspectra.explanations.naming import NAMED_BY, NAMINGS, ActivitySums, chance, text_scores
 from clipspectra.explanations.spectral import component_scores, orthonormal
 
 
@@ -22,7 +22,7 @@ class Names:
 
     poles: numbers of poles (2 · component + (0 top, 1 bottom)), over all heads in their order; texts: their names
     heads: number of the head that each belongs to; removal: the two measures of judges.Removal [measure, pole]
-    projections: of the names on the components, towards the poles [pole]
+    projections: of the names on the components, towards the poles [pole]; named: whether they beat chance [pole]
     steps: {(layer, head): orthonormal directions that the texts of the better poles bring}
     over_pools: cosine of the names from two halves of the pool [pole]
     """
@@ -31,6 +31,7 @@ class Names:
     texts: list = field(default_factory=list)
     heads: list = field(default_factory=list)
     projections: list = field(default_factory=list)
+    named: list = field(default_factory=list)
     removal: list = field(default_factory=list)
     steps: dict = field(default_factory=dict)
     over_pools: list = field(default_factory=list)
@@ -46,6 +47,7 @@ class Names:
         self.heads = np.repeat(np.arange(len(self.poles)), [len(poles) for poles in self.poles])
         self.poles, self.texts = np.concatenate(self.poles), np.concatenate(self.texts)
         self.projections = np.concatenate(self.projections)
+        self.named = np.concatenate(self.named) if self.named else None
         self.over_pools = np.concatenate(self.over_pools) if self.over_pools else None
         self.removal = np.concatenate(self.removal, axis=1) if self.removal else None
         return self
@@ -94,10 +96,13 @@ def name_set(study, explanations, method, tables, rng):
             truths.append(Truth.of(scored, study.has_value[study.stored.scored], study.vocabulary))
         if study.first is not None:
             moves.append((scores[study.second] - scores[study.first]).T)
-        for key, of_texts in head_scores(study, scores, components, method).items():
+        found, thresholds = head_scores(study, scores, components, method)
+        for key, of_texts in found.items():
             of_poles = of_texts.transpose(1, 0, 2).reshape(len(poles), -1)  # [pole, text]
             entry, texts = names.setdefault(key, Names()), of_poles.argmax(1)
             entry.add(start, poles, texts, components, study.pool)
+            if key in thresholds:
+                entry.named.append(of_poles.max(1) > thresholds[key].reshape(2, -1).T.ravel())
             if not key[2] and key[3] == "all":
                 entry.removal.append(study.removal.judge(poles, texts, scored, components))
                 best = np.take_along_axis(of_poles, texts[:, None], axis=1).reshape(-1, 2)
@@ -117,13 +122,18 @@ def name_set(study, explanations, method, tables, rng):
 
 
 def head_scores(study, scores, components, method):
-    """{(method, naming, control, texts): scores of all texts [pole of 2, component, text]} of one head's components."""
-    found, fit = {}, study.stored.fit
+    """Scores of all texts for one head's components, and what the names must be above to be surer than chance.
+
+    Returns {(method, naming, control, texts): [pole of 2, component, text]} and, of some, {…: [pole * component]}.
+    """
+    found, thresholds, fit = {}, {}, study.stored.fit
     for control, inside in study.choices.items():
         activity = _activity(scores[inside], study.embeddings[inside])
         for naming in NAMINGS if not control else ["fires_on"]:
             of_texts = text_scores(naming, components, activity, study.pool)
             found[method, naming, control, "all"] = of_texts
+            if naming in NAMED_BY and not control:
+                thresholds[method, naming, control, "all"] = chance(naming, activity, study.pool)[1]
             if study.vocabulary and not control:
                 single = study.vocabulary.names_factor.sum(1) == 1
                 if single.any():
@@ -133,7 +143,7 @@ def head_scores(study, scores, components, method):
         activity = _activity(scores[fit], embeddings[fit])
         of_texts = text_scores("fires_on", components, activity, pool)
         found[method, "fires_on", "another model's embeddings", "all"] = of_texts
-    return found
+    return found, thresholds
 
 
 def _activity(scores, embeddings):
@@ -164,5 +174,5 @@ def confounded(table, embeddings, fit, factors, rng):
     values = sorted(set(table.loc[fit, second]))
     partner = {value: values[number % len(values)] for number, value in enumerate(sorted(set(table.loc[fit, first])))}
     inside = fit & (table[first].map(partner) == table[second]).to_numpy()
-    chance = np.isin(np.arange(len(fit)), rng.choice(np.flatnonzero(fit), inside.sum(), replace=False))
-    return (inside, chance, (first, second)) if inside.any() else None
+    at_random = np.isin(np.arange(len(fit)), rng.choice(np.flatnonzero(fit), inside.sum(), replace=False))
+    return (inside, at_random, (first, second)) if inside.any() else None

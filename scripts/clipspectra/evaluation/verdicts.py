@@ -63,12 +63,14 @@ def judged_rows(names, truth, paired, vocabulary, confusable, rng):
     """
     rows, parts = [], {}
     for key, entry in names.items():
+        says = names.get((key[0], "says", "", key[3]), entry)
+        says_inside = subsets(says, truth)
         for subset, inside in subsets(entry, truth).items():
+            is_compared = says is not entry and np.array_equal(inside, says_inside.get(subset))  # on the same poles
             poles, texts = entry.poles[inside], entry.texts[inside]
             dealt = [dealt_values(poles, rng.permutation(texts), truth, paired, vocabulary) for _ in range(DEALS)]
             parts_of = measured(poles, texts, entry, inside, truth, paired, vocabulary)
-            says = names.get((key[0], "says", "", key[3]))
-            if says is not None and says is not entry:
+            if is_compared:
                 parts_of["same_as_says"] = Part.over_heads(100.0 * (texts == says.texts[inside]), entry.heads[inside])
             if confusable and subset == "all" and key[3] == "all":
                 parts_of["confused"] = confused(poles, texts, entry.heads[inside], truth, vocabulary, confusable)
@@ -82,7 +84,7 @@ def judged_rows(names, truth, paired, vocabulary, confusable, rng):
                 elif measure == "beats_matched":
                     row["by_chance"] = 50.0
                 of_says = parts.get(((key[0], "says", "", key[3]), subset, measure))
-                if of_says is not None and key[1] != "says" and not key[2]:
+                if of_says is not None and is_compared and not key[2]:
                     row |= part.minus(of_says)
                 rows.append(row)
     return rows
@@ -90,11 +92,12 @@ def judged_rows(names, truth, paired, vocabulary, confusable, rng):
 
 def subsets(names, truth):
     """{name: bool [pole]} of the poles that measures are taken over."""
-    everything = {"all": np.ones(len(names.poles), bool)}
-    if truth is None:
-        return everything
-    clear = truth.eta2[names.poles // 2] >= CLEAR_ETA2
-    return everything | ({f"one factor moves {100 * CLEAR_ETA2:.0f} % or more": clear} if clear.any() else {})
+    chosen = {"all": np.ones(len(names.poles), bool)}
+    if truth is not None:
+        chosen[f"one factor moves {100 * CLEAR_ETA2:.0f} % or more"] = truth.eta2[names.poles // 2] >= CLEAR_ETA2
+    if names.named is not None:
+        chosen |= {"name above chance": names.named, "name within chance": ~names.named}
+    return {name: inside for name, inside in chosen.items() if inside.any()}
 
 
 def dealt_values(poles, texts, truth, paired, vocabulary):

@@ -49,7 +49,9 @@ def answer(folder, query, rng):
     features = load_arrays(folder / "texts.safetensors", "features")[0]["features"]
     components = Components.load(folder / "components.safetensors")
     traced = trace(centred_queries({"features": query}, features, None)[0], components, rng=rng)
-    return traced, best_texts(folder / "components.parquet").loc[list(map(tuple, components.units[traced.order]))]
+    return traced, best_texts(folder / "components.parquet", "says").loc[
+        list(map(tuple, components.units[traced.order]))
+    ]
 
 
 def store_images(folder, images, width, rng):

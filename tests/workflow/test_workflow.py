@@ -71,13 +71,17 @@ def test_the_demo_gives_tables_and_figures(finished):
     for naming in ("says", "fires_on"):
         found = labels.loc["components", naming, "of heads, one factor moves 50 % or more", "better", "any"]
         assert found["factor_hits"] > 1.5 * found["factor_hits_by_chance"]
-    names = pd.read_csv(results / "tables" / "names.csv", keep_default_na=False, na_values={"score": [""]})
+    names = pd.read_csv(
+        results / "tables" / "names.csv", keep_default_na=False, na_values={"score": [""], "by_chance": [""]}
+    )
     names = names[(names["names"] == "all") & (names["components"] == "all") & (names["method"] == "components")]
-    names = names.set_index(["measure", "naming", "control"])["score"]
-    for measure, margin in (("value_hits", 20), ("signed_hits", 10), ("auc", 0.03)):
-        right, says = names[measure, "fires_on", ""], names[measure, "says", ""]
-        assert right > says > names[measure, "says", "shuffled weights"]
-        assert right > names[measure, "fires_on", "shuffled weights"] + margin
+    names = names.set_index(["measure", "naming", "control"])
+    above_chance = names["score"] - names["by_chance"].astype(float)
+    for measure, margin in (("value_hits", 20), ("signed_hits", 10), ("auc", 0.04)):
+        fires_on, says = (above_chance[measure, naming, ""] for naming in ("fires_on", "says"))
+        assert fires_on > says > margin / 4
+        for naming in ("fires_on", "says"):  # a model that has learned nothing is told from the trained one
+            assert fires_on - above_chance[measure, naming, "shuffled weights"] > margin
     assert not [path for path in results.glob("tables/*") if str(finished.directory) in path.read_text()]
 
 
@@ -258,8 +262,8 @@ def test_an_interrupted_run_goes_on(clone, how):
         assert clone.snakemake("--unlock").returncode == 0
     result = clone.snakemake(target)
     assert result.returncode == 0, result.stdout
-    assert len(pd.read_csv(clone.directory / target)) == 240
-    assert len(list(images.glob("*.png"))) == 480
+    assert len(pd.read_csv(clone.directory / target)) == 240 + 200  # and 20 pairs for each of five factors
+    assert len(list(images.glob("*.png"))) == 2 * 240 + 200  # these without masks
 
 
 def test_a_directory_without_write_permission_is_named(clone):

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from clipspectra.contributions.moments import Moments, Reduced
 from clipspectra.evaluation.recovery import Frame, rebuild
 from clipspectra.explanations.methods import explain
+from clipspectra.explanations.naming import ActivitySums, TextPool, name_components
 from clipspectra.explanations.textspan import text_span
 
 D_HEAD, D_EMBED = 64, 768
@@ -50,6 +51,21 @@ def dense_components(data, texts):
     """SVD of the contributions, and all texts sorted along each component."""
     components = np.linalg.svd(data - data.mean(0), full_matrices=False)[2][:67]
     return np.argsort((texts - texts.mean(0)) @ components.T, axis=0)
+
+
+def random_names(images, text_count, rng):
+    """(components, scores [image, component], embeddings [image, d_embed], TextPool) of one head."""
+    embeddings = rng.normal(size=(images, D_EMBED)) * 0.99 ** np.arange(D_EMBED)
+    embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
+    texts, components = rng.normal(size=(text_count, D_EMBED)), np.linalg.qr(rng.normal(size=(D_EMBED, D_HEAD)))[0].T
+    scores = embeddings @ components.T
+    pool = TextPool(texts / np.linalg.norm(texts, axis=1, keepdims=True), Moments.from_data(embeddings))
+    return components, scores - scores.mean(0), embeddings, pool
+
+
+def dense_names(scores, similarities):
+    """What one head fires on from the similarities of all images and texts, standardised before [image, text]."""
+    return [(np.maximum(sign * scores, 0).T @ similarities).argmax(1) for sign in (1, -1)]
 
 
 def timed(call):
@@ -110,6 +126,15 @@ def main():
     print_row(prefix + "TextSpan to its end", seconds["textspan"], None)
     print_row(prefix + "sparse sums of 5 texts", seconds["sparse"], None)
     print_row(prefix + "sparse coherent sums", seconds["sparse_coherent"], None)
+    components, scores, embeddings, pool = random_names(arguments.images, arguments.memory[1], rng)
+    sums = ActivitySums()
+    sums.add(scores, embeddings)
+    activity, similarities = sums.activity(), (embeddings @ pool.features.T).astype(np.float32)
+    name_components(components, activity, pool, texts_per_pole=5)  # what is computed once
+    rounds = range(arguments.heads)
+    ours = timed(lambda: [name_components(components, activity, pool, texts_per_pole=5) for _ in rounds])
+    reference = timed(lambda: dense_names(scores.astype(np.float32), similarities)) * arguments.heads
+    print_row(prefix + f"both names from {arguments.memory[1]:,} texts", ours, reference, note + ", one naming")
     rebuilt_heads = {number: explanations["textspan", number] for number in range(arguments.heads)}
     frames = {number: Frame(head.basis, head.dense().mean(0)) for number in rebuilt_heads}
     coordinates = {number: frame.coordinates(head.q[:1000]) for number, frame in frames.items()}

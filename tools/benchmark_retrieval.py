@@ -35,7 +35,7 @@ def store_components(folder, heads, components, texts, width, rng):
             "place": np.tile(range(5), 2 * components),
         }
         tables.append(pd.DataFrame(where))
-    table = pd.concat(tables, ignore_index=True).assign(strength=0.01, singular_value=1.0, score=0.1)
+    table = pd.concat(tables, ignore_index=True).assign(strength=0.01, naming="says", named=True)
     table["text"] = np.array([f"a photo of thing {number}" for number in range(texts)])[
         rng.integers(0, texts, len(table))
     ]

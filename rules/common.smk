@@ -281,8 +281,8 @@ def names_files(wildcards):
     if wildcards.model in SHUFFLED:
         return files
     files["classes"] = f"results/text/{wildcards.model}/classes-{wildcards.dataset}.safetensors"
-    if len(SEEDS) > 1:
-        seeds = [str(seed) for seed in SEEDS]
+    seeds = [str(seed) for seed in SEEDS]
+    if len(seeds) > 2 or (len(seeds) == 2 and wildcards.seed == seeds[0]):  # each pair of seeds once
         seed = {**wildcards, "seed": seeds[(seeds.index(wildcards.seed) + 1) % len(seeds)]}
         files["seed_tables"] = expand(explanation_files(methods, ".parquet"), **seed)
         files["seed_directions"] = expand(explanation_files(methods, ".safetensors"), **seed)

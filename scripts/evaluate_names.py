@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 
+from clipspectra import InputError
 from clipspectra.arrays import load_arrays, load_table, save_table, split_names, with_source
 from clipspectra.contributions.stored import EMBEDDING, StoredActivations
 from clipspectra.data.datasets import class_labels
@@ -16,7 +17,7 @@ from clipspectra.evaluation.verdicts import judged_rows, recovered_rows, rows_ov
 from clipspectra.explanations.catalogue import GIVEN
 from clipspectra.explanations.head import load_explanations
 from clipspectra.explanations.naming import TextPool
-from clipspectra.jobs import job
+from clipspectra.jobs import job, warn
 
 OWN_COMPONENTS = ("components", "weights")  # the other methods name those of `components`
 
@@ -46,12 +47,12 @@ def fit_choices(stored, embeddings, factors, rng):
         choices["half of the images"] = np.isin(np.arange(len(fit)), half)
     if found := confounded(images, embeddings, fit, factors, rng) if factors else None:
         inside, chance, confusable = found
-        choices["images where {} tells {}".format(*confusable)] = inside
+        choices["images where one factor tells another"] = inside
         choices["as many images at random"] = chance
     return choices, confusable
 
 
-def prepare(inputs, params, seed):
+def prepare(inputs, params, seed, log):
     """(Study, texts of its pool) of a job."""
     stored, rng = (
         StoredActivations(inputs.shards, inputs.basis, inputs.images, params.protocol),
@@ -67,10 +68,12 @@ def prepare(inputs, params, seed):
     if params.pairs:
         paired = stored.images[stored.paired]
         whole = paired[paired.groupby("pair")["pair"].transform("size") == 2]  # a skipped picture takes its pair along
-        first, second = (
-            half["row"].map(pd.Series(stored.images.index, stored.images["row"])) for half in pair_halves(whole)
-        )
-        first, second = first.to_numpy(), second.to_numpy()
+        if whole.empty:
+            raise InputError("Every pair of images has a picture that could not be read; see skipped-images.csv.")
+        if lost := paired["pair"].nunique() - len(whole) // 2:
+            warn(log, f"{lost} pairs of images are left out, because one of their pictures could not be read.")
+        numbers = pd.Series(stored.images.index, stored.images["row"])
+        first, second = (half["row"].map(numbers).to_numpy() for half in pair_halves(whole))
     choices, confusable = fit_choices(stored, embeddings, list(params.factors), rng)
     removal = Removal(embeddings[stored.scored], pool)
     judged_by = {"vocabulary": vocabulary, "has_value": has_value, "first": first, "second": second, "removal": removal}
@@ -87,8 +90,9 @@ def sparse_tables(inputs, methods, texts):
 if __name__ == "__main__":
     with job(snakemake.log[0]) as log:
         inputs, params, wildcards = snakemake.input, snakemake.params, snakemake.wildcards
-        study, texts = prepare(inputs, params, int(wildcards.seed))
+        study, texts = prepare(inputs, params, int(wildcards.seed), log)
         stored, vocabulary, tables = study.stored, study.vocabulary, []
+        log(f"factors of which one tells the other in a control: {', '.join(study.confusable) or 'none'}")
         for number, method in enumerate(params.methods):
             explanations = load_explanations(inputs.directions[number])
             explanations = {unit: value for unit, value in explanations.items() if unit[0] != EMBEDDING}

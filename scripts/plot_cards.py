@@ -21,6 +21,7 @@ def shorten(text, length):
 def name_lines(texts, naming):
     """Lines of a pole's texts by one naming: (text, whether it is dimmed), with what a reader should know of them."""
     rows = texts[texts["naming"] == naming].sort_values("place").head(LINES)
+    rows = rows[(rows["projection"] > 0) | (naming != "says")]  # what lies on the other side, the pole does not say
     named, lines = rows["named"].astype(bool).all(), []
     for place, row in enumerate(rows.itertuples()):
         text = shorten(row.text, 60 if row.projection >= 0 else 40)
@@ -36,7 +37,7 @@ def card_entry(component, texts, images, root, namings):
     heading += f": {100 * component['share']:.0f} % of the head's variance"
     if "factor" in component:
         heading += f", {100 * component['eta2']:.0f} % of that by {component['factor']}"
-    heading += f"; names at {component['sureness']:.1f} × chance"
+    heading += f"; names at {component['sureness']:.1f} × random texts"
     entry = {"heading": heading}
     for pole in ("top", "bottom"):
         pole_texts, pole_images = (

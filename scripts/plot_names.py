@@ -11,12 +11,12 @@ if __name__ == "__main__":
         for key in ("model", "dataset", "texts"):
             table = table[table[key] == wildcards[key]]
         first = table.iloc[0]
-        pairs = f" · {first['pairs']} pairs of images" if first["pairs"] else ""
+        pairs = f" · pairs of images: {first['pairs']}" if first["pairs"] else ""
         figure = names.names(
             table,
             title=f"Which names of {wildcards.model}'s components are right on {wildcards.dataset}",
             footer=f"{wildcards.model} · {wildcards.dataset} · texts {wildcards.texts} · {first['images']:.0f} eval "
             f"images ({first['split']}){pairs} · seeds {first['seeds']}\n"
-            "95 % intervals over heads, of paired changes over pairs; chance: names dealt at random, or matched texts",
+            "95 % intervals over heads, of paired changes also over pairs; chance: names dealt at random, matched texts",
         )
         drawing.save(figure, *snakemake.output)

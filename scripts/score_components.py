@@ -27,11 +27,15 @@ def factor_columns(scores, table, factors):
 
 
 def pole_images(scores, images, unit):
-    """Table rows of the images with the highest and lowest scores of each component of a head (unit)."""
+    """Table rows of the images with the highest and lowest scores of each component of a head (unit).
+
+    Only of those above 0 at the top and below 0 at the bottom: a few images may all lie on one side.
+    """
     order = np.argsort(-scores, axis=0, kind="stable")
     for component in range(scores.shape[1]):
-        for pole, rows in (("top", order[:POLE_IMAGES]), ("bottom", order[::-1][:POLE_IMAGES])):
-            for place, row in enumerate(rows[:, component]):
+        for pole, sign, rows in (("top", 1, order[:POLE_IMAGES]), ("bottom", -1, order[::-1][:POLE_IMAGES])):
+            rows = rows[sign * scores[rows[:, component], component] > 0, component]
+            for place, row in enumerate(rows):
                 image = {"pole": pole, "place": place, "image": images[row], "score": scores[row, component]}
                 yield unit | {"component": component} | image
 
@@ -86,7 +90,10 @@ def clearest_components(stored, explanations, factors, names, factor_names):
     chosen = {unit: explanation for unit, explanation in explanations.items() if unit in wanted}
     scores = {(*unit, c): s[:, c] for unit, s in component_scores_of(stored, chosen) for c in wanted[unit]}
     order = [tuple(row) for row in table[UNIT].to_numpy()]
-    table = table.iloc[distinct(np.stack([scores[unit] for unit in order], axis=1))].copy() if order else table
+    if order:
+        texts = names.groupby(UNIT)["text"].agg(set).to_dict()
+        chosen = distinct(np.stack([scores[unit] for unit in order], axis=1), [texts[unit] for unit in order])
+        table = table.iloc[chosen].copy()
     if factor_names:
         eta2 = table[[f"eta2_{factor}" for factor in factor_names]].to_numpy()
         table["factor"], table["eta2"] = np.array(factor_names)[eta2.argmax(1)], eta2.max(1)

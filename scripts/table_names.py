@@ -27,17 +27,18 @@ MEASURES = {
 def side_by_side(table):
     """One row per method, naming, control and kind of texts of all components, a column of texts for each measure."""
     keys = ["model", "dataset", "texts", "method", "naming", "control", "names"]
-    table = table[table["components"].isin(["all", "first ten of a head"])]
+    table = table[table["components"].isin(["all", "all of the last layers", "first ten of a head"])]
     shown = table.assign(shown=[number(row) for row in table.itertuples()], measure=table["measure"].map(MEASURES))
     wide = shown.pivot_table(index=keys, columns="measure", values="shown", aggfunc="first", sort=False)
     return wide.reindex(columns=[name for name in MEASURES.values() if name in wide]).fillna("").reset_index()
 
 
 def number(row):
-    """A value with its interval, as text."""
-    digits = 2 if row.measure in ("auc", "cosine_over_pools") else 1
+    """A value with its interval and in brackets its chance, as text."""
+    digits = 3 if row.measure in ("auc", "cosine_over_pools") else 1
     bounds = "" if pd.isna(row.score_low) else f" [{row.score_low:.{digits}f}, {row.score_high:.{digits}f}]"
-    return f"{row.score:.{digits}f}{bounds}"
+    by_chance = "" if pd.isna(row.by_chance) else f" ({row.by_chance:.{digits}f})"
+    return "" if pd.isna(row.score) else f"{row.score:.{digits}f}{bounds}{by_chance}"
 
 
 if __name__ == "__main__":

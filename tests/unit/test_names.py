@@ -11,7 +11,7 @@ from clipspectra.contributions.stored import EMBEDDING
 from clipspectra.data.pairs import pair_halves, take_pairs
 from clipspectra.demo.world import VALUES, World
 from clipspectra.evaluation.clearest import candidates, distinct, factor_features, monosemanticity
-from clipspectra.evaluation.judges import PairedChanges, Removal, Truth, Vocabulary, by_influence, matched_texts
+from clipspectra.evaluation.judges import PairedChanges, Removal, Truth, Vocabulary, half_width, matched_texts
 from clipspectra.explanations.methods import explain, with_names
 from clipspectra.explanations.naming import (
     NAMED_BY,
@@ -218,8 +218,7 @@ def test_intervals_over_pairs_have_the_spread_of_the_bootstrap():
         for name, values in again.items():
             drawn[name].append(values.mean())
     for name, values in drawn.items():
-        row = by_influence(judged[name].mean(), influence[name], "x")
-        spread = (row["x_high"] - row["x_low"]) / 2 / 1.97
+        spread = half_width(influence[name]) / 1.97
         assert spread == pytest.approx(np.std(values), rel=0.2)
 
 
@@ -281,8 +280,11 @@ def test_pairs_are_taken_out_of_the_manifest():
         ({"pair": ["", "", "a", "b", "b", ""]}, "The pair 'a' of digits has one image, not two"),
         ({"pair": ["a", "", "a", "b", "b", "a"]}, "The pair 'a' of digits has 3 images, not two"),
         ({"changed": ["", "", "shade", "size", "size", "shade"]}, "changed 'shade', which is not one of the factors"),
-        ({"changed": ["", "", "colour", "", "", "colour"]}, "The pair 'b' of digits has changed ''"),
-        ({"changed": ["", "", "colour", "size", "colour", "colour"]}, "also differ in 'changed'"),
+        ({"changed": ["", "", "colour", "", "", "colour"]}, "The pair 'b' of digits has a blank 'changed'"),
+        (
+            {"changed": ["", "", "colour", "size", "colour", "colour"]},
+            "rows of the pair 'b' of digits have different values of changed, 'size' and 'colour'",
+        ),
         (
             {"size": ["big", "big", "big", "big", "tiny", "tiny"]},
             "changed 'colour', but its images also differ in 'size'",
@@ -347,12 +349,17 @@ def test_monosemanticity_is_the_weighted_mean_over_pairs():
 def test_cards_differ_and_are_chosen_by_their_names():
     scores = rng.normal(size=(50, 4))
     scores[:, 1] = scores[:, 0] + 0.1 * scores[:, 1]  # a copy
-    assert distinct(scores) == [0, 2, 3]
-    assert distinct(scores, count=2) == [0, 2]
+    texts = [{"a"}, {"b"}, {"c", "d"}, {"d", "e"}]
+    assert distinct(scores, [{name} for name in "wxyz"]) == [0, 2, 3]
+    assert distinct(scores, texts) == [0, 2]  # the last has a name of the third
+    assert distinct(scores, texts, count=1) == [0]
     factors = pd.DataFrame({"layer": [-1, 0, 0, 0], "head": [-1, 0, 0, 1], "component": [0, 0, 1, 0]})
     factors["share"] = [0.9, 0.6, 0.01, 0.5]
     names = factors.merge(pd.DataFrame({"pole": ["top", "bottom"]}), how="cross")
-    names = names.assign(score=[9, -9, 1, -1, 5, -5, 2, -2], score_by_chance=1.0)
+    names = names.assign(score=[9, -9, 1, -1, 5, -5, 2, -2], score_by_chance_95=1.0, named=True)
     assert candidates(names, factors)[["layer", "head", "sureness"]].to_numpy().tolist() == [[0, 1, 2], [0, 0, 1]]
     small = factors.assign(share=0.01)  # of components of little variance the best are shown
     assert candidates(names, small)["sureness"].tolist() == [5, 2, 1]
+    named = names["score"].abs() > 1
+    assert candidates(names.assign(named=named), factors)["sureness"].tolist() == [2]
+    assert candidates(names.assign(named=False), factors)["sureness"].tolist() == [2, 1]

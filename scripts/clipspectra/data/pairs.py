@@ -20,13 +20,22 @@ def take_pairs(manifest, factors, dataset):
             f"The config asks for pairs of {dataset} (pairs: true), but its manifest has none: fill the columns pair "
             "and changed, or set pairs: false."
         )
+    for factor in factors:
+        if factor not in manifest.columns:
+            raise InputError(
+                f"The config has '{factor}' under factors, but the manifest of {dataset} has no such column."
+            )
     is_paired = manifest["pair"] != ""
     pairs = manifest[is_paired]
     sizes = pairs.groupby("pair", sort=False).size()
     if len(wrong := sizes[sizes != 2]):
         raise InputError(
-            f"The pair {wrong.index[0]!r} of {dataset} has {_images(wrong.iloc[0])}, not two; {len(wrong)} pairs are "
-            "so. Complete it in the manifest, or leave its column pair blank."
+            f"The pair {wrong.index[0]!r} of {dataset} has {_images(wrong.iloc[0])}, not two (wrong pairs in all: "
+            f"{len(wrong)}). Complete it in the manifest, or leave its column pair blank."
+        )
+    if len(blank := pairs[pairs["changed"] == ""]):
+        raise InputError(
+            f"The pair {blank['pair'].iloc[0]!r} of {dataset} has a blank 'changed'; write there which factor differs."
         )
     if unknown := sorted(set(pairs["changed"]) - set(factors)):
         name, known = pairs.loc[pairs["changed"] == unknown[0], "pair"].iloc[0], ", ".join(factors) or "none"
@@ -35,7 +44,13 @@ def take_pairs(manifest, factors, dataset):
             f"(known: {known})."
         )
     first, second = pair_halves(pairs)
-    for column in ("changed", *(factor for factor in factors if factor in pairs.columns)):
+    if (differs := first["changed"].to_numpy() != second["changed"].to_numpy()).any():
+        row, other = first[differs].iloc[0], second[differs].iloc[0]
+        raise InputError(
+            f"The two rows of the pair {row['pair']!r} of {dataset} have different values of changed, "
+            f"{row['changed']!r} and {other['changed']!r}; write the same factor in both."
+        )
+    for column in factors:
         differs = first[column].to_numpy() != second[column].to_numpy()
         changed = first["changed"].to_numpy() == column
         for wrong, problem in (

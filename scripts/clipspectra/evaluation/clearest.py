@@ -1,6 +1,7 @@
 """How much a pole's images have in common, and the components to show first: well named, and none like another."""
 
 import numpy as np
+import pandas as pd
 
 UNIT = ["layer", "head", "component"]
 MOST_CORRELATION = 0.7  # of the scores of two components that are both shown
@@ -36,25 +37,34 @@ def candidates(names, factors, *, count=200, least_share=0.05):
     """The heads' components with the surest names, best first: rows of the table of factors, with column `sureness`.
 
     names: first texts of both poles by one naming (see naming.name_components); sureness: their score in units of what
-    the best of as many random texts reaches, mean of both poles. Components with less than `least_share` of their
-    head's variance are left out, unless all have less.
+    the best of as many random texts reaches in 95 % of the cases, mean of both poles. Components with less than
+    `least_share` of their head's variance are left out, unless all have less; then those without a name above chance,
+    unless none has one.
     """
-    sureness = names["score"].abs() / names["score_by_chance"].clip(lower=np.finfo(float).tiny)
-    table = factors.merge(sureness.groupby([names[key] for key in UNIT]).mean().rename("sureness"), on=UNIT)
+    sureness = names["score"].abs() / names["score_by_chance_95"].clip(lower=np.finfo(float).tiny)
+    by_unit = pd.DataFrame({"sureness": sureness, "named": names["named"]}).groupby([names[key] for key in UNIT])
+    table = factors.merge(by_unit.agg({"sureness": "mean", "named": "any"}), on=UNIT)
     table = table[table["layer"] >= 0]
-    large = table["share"] >= least_share
-    return table[large | ~large.any()].sort_values("sureness", ascending=False, kind="stable").head(count)
+    for kept in (table["share"] >= least_share, table["named"].astype(bool)):
+        inside = kept.reindex(table.index)
+        table = table[inside | ~inside.any()]
+    return table.drop(columns="named").sort_values("sureness", ascending=False, kind="stable").head(count)
 
 
-def distinct(scores, *, count=5):
-    """Numbers of the first components none of which moves like another: |correlation| at most MOST_CORRELATION.
+def distinct(scores, texts, *, count=5):
+    """Numbers of the first components none of which moves like another, |correlation| at most MOST_CORRELATION, or has
+    a name that another has.
 
-    scores: [image, component], in the order of preference
+    scores: [image, component], in the order of preference; texts: set of its names of each [component]
     """
     centred = scores - scores.mean(0)
     unit = centred / np.maximum(np.linalg.norm(centred, axis=0), np.finfo(float).tiny)
-    chosen = []
+    chosen, shown = [], set()
     for number in range(unit.shape[1]):
-        if len(chosen) < count and (np.abs(unit[:, chosen].T @ unit[:, number]) <= MOST_CORRELATION).all():
+        is_new = (np.abs(unit[:, chosen].T @ unit[:, number]) <= MOST_CORRELATION).all() and shown.isdisjoint(
+            texts[number]
+        )
+        if len(chosen) < count and is_new:
             chosen.append(number)
+            shown |= texts[number]
     return chosen

@@ -1,9 +1,10 @@
-"""Whether the name of a pole is right, by judges that no naming optimises.
+"""Whether the name of a pole is right, by what was not used to choose it.
 
 hits: where factors are known, the name says the factor, or the very value, that moves the component on eval images.
 paired changes: two images differ in one factor; the component should move if its name says that factor, towards the
 value named, and stay if another one is changed. removal: on eval images, how much of the differences that a text sees
-goes with the component, against texts of the same length and spread.
+goes with the component, against texts of the same length and spread; it asks for both what says and what fires_on asks
+for, so it is no judge of meaning, but tells whether the component carries the text.
 
 A pole is numbered 2 · component + (0 top, 1 bottom).
 """
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from clipspectra.evaluation.intervals import columns, student
+from clipspectra.evaluation.intervals import student
 from clipspectra.evaluation.labels import names_any
 
 MATCHED = 20  # texts that a named text is compared with
@@ -104,13 +105,18 @@ class PairedChanges:
         self.rank_sums = _ranks(self.size) @ self.changed.T  # [component, factor]
         self.along = self.direction @ self.towards.T  # [component, value]
 
+    def judges(self, poles, truth):
+        """Which poles can be judged, bool [pole]: those that a factor moves most of which there are pairs."""
+        return self.counts[truth.strongest[poles // 2]] > 0
+
     def judge(self, poles, names):
         """{measure: [pole]} of the names of poles, numbers of texts [pole].
 
         auc: chance that the component moves more by a change of a factor that its name says than by one of another;
         signed_hits: % of the changes from or to a value named that move the component towards the named pole where the
         value comes in; purity: % of all movement that the named factors make, with as many changes of each. A name
-        that says no factor, or a value that no pair has, counts as 0.5, 50 and 0.
+        that says no factor, or a value that no pair has, counts as 0.5, 50 and 0. With pairs of one factor alone there
+        is only signed_hits.
         """
         component, sign = poles // 2, 1 - 2 * (poles % 2)
         factors, values = (
@@ -122,11 +128,11 @@ class PairedChanges:
         pairs = values @ np.abs(self.towards).sum(1)
         along = sign * (values * self.along[component]).sum(1)
         purity = (factors * self.mean_size[component]).sum(1) / _positive(self.mean_size[component].sum(1))
-        return {
-            "auc": np.where((named > 0) & (named < self.counts.sum()), auc, 0.5),
-            "signed_hits": 50 * (1 + along / np.maximum(pairs, 1)),
-            "purity": 100 * purity,
-        }
+        measures = {"signed_hits": 50 * (1 + along / np.maximum(pairs, 1))}
+        if (self.counts > 0).sum() < 2:
+            return measures
+        auc = np.where((named > 0) & (named < self.counts.sum()), auc, 0.5)
+        return {"auc": auc} | measures | {"purity": 100 * purity}
 
     def influence(self, poles, names, measures):
         """{measure: influence of each pair on the mean over these poles [pair]}; measures: of `judge`."""
@@ -135,11 +141,13 @@ class PairedChanges:
             part = slice(start, start + POLES_AT_A_TIME)
             of_part = {name: values[part, None] for name, values in measures.items()}
             component, sign = poles[part] // 2, 1 - 2 * (poles[part] % 2)
-            for name, influences in self._influence(names[part], component, sign, of_part).items():
-                influence[name] += influences.sum(0) / len(poles)
+            parts = self._influence(names[part], component, sign, of_part)
+            for name in influence:
+                influence[name] += parts[name].sum(0) / len(poles)
         return influence
 
     def _influence(self, names, component, sign, measures):
+        measures = {"auc": 0.0, "purity": 0.0} | measures
         factors, values = (
             of[names].astype(float) for of in (self.vocabulary.names_factor, self.vocabulary.names_value)
         )
@@ -221,8 +229,7 @@ class Removal:
         return own[:, 0], beats
 
 
-def by_influence(value, influence, name):
-    """A mean over poles with its 95 % interval over pairs, from the influence of each pair on it [pair]."""
+def half_width(influence):
+    """Half of the 95 % interval over pairs of a mean over poles, from the influence of each pair on it [pair]."""
     count = len(influence)
-    spread = np.sqrt((influence**2).sum() * count / max(count - 1, 1)) if count > 1 else np.nan
-    return columns(name, value, value - student(count - 1) * spread, value + student(count - 1) * spread)
+    return student(count - 1) * np.sqrt((influence**2).sum() * count / (count - 1)) if count > 1 else np.nan

@@ -1,6 +1,6 @@
 """Names of all poles by every method, naming and control, for judges to compare.
 
-Controls, all of `fires_on`: names from another model's embeddings of the same images (placebo); from half of the fit
+Controls, all of `fires_on`: names from another model's embeddings of the same images; from half of the fit
 images; from images where one factor tells another (confounded), and from as many at random. A good judge tells a model
 whose weights are shuffled from the trained one, and names from names dealt out at random (chance).
 """
@@ -14,6 +14,8 @@ from clipspectra.evaluation.accuracy import eta_squared
 from clipspectra.evaluation.judges import Truth
 from clipspectra.explanations.naming import NAMED_BY, NAMINGS, ActivitySums, chance, text_scores
 from clipspectra.explanations.spectral import component_scores, orthonormal
+
+LEAST_IMAGES = 10  # that a control takes names from
 
 
 @dataclass
@@ -153,8 +155,8 @@ def _activity(scores, embeddings):
 
 
 def over_halves(scores, halves, pool):
-    """Cosine of the best texts of two halves of the pool [pole]; NaN for one text. scores: [pole, text]."""
-    if halves.all():
+    """Cosine of the best texts of two halves of the pool [pole]; NaN for a few texts. scores: [pole, text]."""
+    if len(halves) < 4:
         return np.full(len(scores), np.nan)
     first, second = (np.where(half, scores, -np.inf).argmax(1) for half in (halves, ~halves))
     return (pool.directions[first] * pool.directions[second]).sum(1)
@@ -175,4 +177,4 @@ def confounded(table, embeddings, fit, factors, rng):
     partner = {value: values[number % len(values)] for number, value in enumerate(sorted(set(table.loc[fit, first])))}
     inside = fit & (table[first].map(partner) == table[second]).to_numpy()
     at_random = np.isin(np.arange(len(fit)), rng.choice(np.flatnonzero(fit), inside.sum(), replace=False))
-    return (inside, at_random, (first, second)) if inside.any() else None
+    return (inside, at_random, (first, second)) if inside.sum() >= LEAST_IMAGES else None

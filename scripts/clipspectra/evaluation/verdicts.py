@@ -6,7 +6,7 @@ from itertools import product
 import numpy as np
 
 from clipspectra.evaluation.intervals import change, columns, ratio_of_sums
-from clipspectra.evaluation.judges import by_influence
+from clipspectra.evaluation.judges import half_width
 from clipspectra.evaluation.labels import CLEAR_ETA2
 from clipspectra.evaluation.recovery import recovered_accuracy
 from clipspectra.explanations.head import HeadExplanation
@@ -22,35 +22,41 @@ class Part:
     """A measure of names, and what its interval comes from.
 
     by_head: (sum over its poles, number of poles) of each head [head], or None; influence: of each pair [pair], or None
+    largest: the largest possible value, 100 or 1, where 0 is the smallest, or None
     """
 
     value: float
     by_head: tuple | None = None
     influence: np.ndarray | None = None
+    largest: float | None = None
 
     @classmethod
-    def over_heads(cls, values, heads):
+    def over_heads(cls, values, heads, influence=None, largest=100):
         """Of the values of poles [pole] and the numbers of their heads [pole]."""
         heads = np.unique(heads, return_inverse=True)[1]
-        return cls(values.mean(), (np.bincount(heads, values), np.bincount(heads).astype(float)))
+        return cls(values.mean(), (np.bincount(heads, values), np.bincount(heads).astype(float)), influence, largest)
 
     def columns(self, name="score"):
-        """The value and its interval as columns of a table."""
-        if self.influence is not None:
-            return by_influence(self.value, self.influence, name)
+        """The value and its interval as columns of a table: over heads, whose poles are alike, and over pairs."""
         if self.by_head is None:
             return columns(name, self.value, np.nan, np.nan)
         sums, poles = self.by_head
         products = (sums**2).sum(), (sums * poles).sum(), (poles**2).sum()
-        # The poles of a head are alike, so heads are counted; every one has poles.
         _, low, high = ratio_of_sums(sums.sum(), poles.sum(), *products, len(sums))
+        spread = (high - low) / 2
+        if self.influence is not None:
+            spread = np.hypot(spread, half_width(self.influence))
+        low, high = self.value - spread, self.value + spread
+        if self.largest is not None:
+            low, high = (np.clip(end, 0, self.largest) for end in (low, high))
         return columns(name, self.value, low, high)
 
-    def minus(self, other):
-        """Columns of the difference from another Part, on the same poles and pairs."""
-        by_head = None if self.by_head is None else (self.by_head[0] - other.by_head[0], self.by_head[1])
+    def minus(self, other, by_chance):
+        """Columns of the difference from another Part on the same poles and pairs, less that of their chance."""
+        sums = self.by_head[0] - other.by_head[0] - by_chance * self.by_head[1]
         influence = None if self.influence is None else self.influence - other.influence
-        return Part(self.value - other.value, by_head, influence).columns("against_says")
+        difference = Part(self.value - other.value - by_chance, (sums, self.by_head[1]), influence)
+        return difference.columns("against_says")
 
 
 def judged_rows(names, truth, paired, vocabulary, confusable, rng):
@@ -58,10 +64,10 @@ def judged_rows(names, truth, paired, vocabulary, confusable, rng):
 
     names: {(method, naming, control, kind of texts): Names}; truth: judges.Truth and paired: judges.PairedChanges, or
     None; confusable: names of the two factors that a control confounds, or (). Columns: score with its interval;
-    by_chance and by_chance_95, of names dealt out at random (of removal: 50 of the matched texts); against_says, the
-    difference from what the components say, with its interval.
+    by_chance and by_chance_95, of names dealt out at random (of removal: 50 of the matched texts); against_says, by how
+    much more it is above its chance than what the components say above theirs, with its interval.
     """
-    rows, parts = [], {}
+    rows, parts, chances = [], {}, {}
     for key, entry in names.items():
         says = names.get((key[0], "says", "", key[3]), entry)
         says_inside = subsets(says, truth)
@@ -83,9 +89,10 @@ def judged_rows(names, truth, paired, vocabulary, confusable, rng):
                     row |= {"by_chance": np.mean(by_chance), "by_chance_95": np.quantile(by_chance, 0.95)}
                 elif measure == "beats_matched":
                     row["by_chance"] = 50.0
-                of_says = parts.get(((key[0], "says", "", key[3]), subset, measure))
-                if of_says is not None and is_compared and not key[2]:
-                    row |= part.minus(of_says)
+                chances[key, subset, measure] = row.get("by_chance", 0.0)
+                of_says = (key[0], "says", "", key[3]), subset, measure
+                if of_says in parts and is_compared and not key[2]:
+                    row |= part.minus(parts[of_says], chances[key, subset, measure] - chances[of_says])
                 rows.append(row)
     return rows
 
@@ -106,8 +113,8 @@ def dealt_values(poles, texts, truth, paired, vocabulary):
     if truth is not None:
         value, factor = truth.hits(poles, texts, vocabulary)
         values |= {"value_hits": 100 * value.mean(), "factor_hits": 100 * factor.mean()}
-    if paired is not None:
-        values |= {measure: of_poles.mean() for measure, of_poles in paired.judge(poles, texts).items()}
+    if paired is not None and (judged := paired.judges(poles, truth)).any():
+        values |= {name: of_poles.mean() for name, of_poles in paired.judge(poles[judged], texts[judged]).items()}
     return values
 
 
@@ -118,15 +125,19 @@ def measured(poles, texts, names, inside, truth, paired, vocabulary):
     if truth is not None:
         hits = dict(zip(("value_hits", "factor_hits"), truth.hits(poles, texts, vocabulary)))
         parts |= {measure: Part.over_heads(100.0 * is_hit, heads) for measure, is_hit in hits.items()}
-    if paired is not None:
-        values = paired.judge(poles, texts)
-        influence = paired.influence(poles, texts, values)
-        parts |= {name: Part(values[name].mean(), influence=influence[name]) for name in values}
+    if paired is not None and (judged := paired.judges(poles, truth)).any():
+        values = paired.judge(poles[judged], texts[judged])
+        influence = paired.influence(poles[judged], texts[judged], values)
+        parts |= {
+            name: Part.over_heads(values[name], heads[judged], influence[name], 1 if name == "auc" else 100)
+            for name in values
+        }
     if names.removal is not None:
         removal = zip(("evidence_lost", "beats_matched"), names.removal[:, inside])
-        parts |= {measure: Part.over_heads(of_poles, heads) for measure, of_poles in removal}
+        limits = {"evidence_lost": None, "beats_matched": 100}
+        parts |= {name: Part.over_heads(of_poles, heads, largest=limits[name]) for name, of_poles in removal}
     if names.over_pools is not None:
-        parts["cosine_over_pools"] = Part.over_heads(names.over_pools[inside], heads)
+        parts["cosine_over_pools"] = Part.over_heads(names.over_pools[inside], heads, largest=None)
     return parts
 
 
@@ -156,10 +167,16 @@ def recovered_rows(names, explanations, stored, layers, classifier, labels):
         }
         of_naming = recovered_accuracy(stored, [heads], [RECOVERED_TEXTS], layers, classifier, labels, mlps="mean")
         table, correct[naming] = of_naming[0], of_naming[1][0, 0]
-        row = {"method": method, "naming": naming, "control": control, "names": texts, "components": "all"}
+        row = {
+            "method": method,
+            "naming": naming,
+            "control": control,
+            "names": texts,
+            "components": "all of the last layers",
+        }
         row |= {
             "measure": f"accuracy_{RECOVERED_TEXTS}_texts",
-            "poles": 2 * sum(len(head.steps) for head in heads.values()),
+            "poles": 2 * sum(len(explanations[unit].components) for unit in heads),
         }
         row |= columns("score", *table[["top1", "top1_low", "top1_high"]].iloc[0])
         if naming != "says":

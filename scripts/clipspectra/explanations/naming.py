@@ -157,7 +157,7 @@ def name_components(components, activity, pool, *, texts_per_pole):
     tables = []
     for naming, scores in by_naming.items():
         rank, count = len(components), min(texts_per_pole, len(pool.features))
-        flat = scores.reshape(2 * rank, -1)  # top poles first
+        flat = scores.reshape(2 * rank, -1).round(12)  # top poles first; texts of equal score in their order
         chosen = highest(flat, max(count, min(32, flat.shape[1])))
         best = np.take_along_axis(flat, chosen[:, :1], axis=1)[:, 0]
         margin = best - next_meaning(flat, chosen, pool)
@@ -170,7 +170,7 @@ def name_components(components, activity, pool, *, texts_per_pole):
             "margin": margin,
             "score_by_chance": by_chance[0],
             "score_by_chance_95": by_chance[1],
-            "named": best > by_chance[1],
+            "named": best > by_chance[1] * (1 + 1e-9),
         }
         table = pd.DataFrame({name: np.repeat(column, count) for name, column in poles.items()})
         at_pole = {name: np.take_along_axis(of.reshape(2 * rank, -1), chosen, axis=1) for name, of in by_naming.items()}

@@ -160,8 +160,9 @@ def cards(entries, *, title, footer):
             for place, head, text, is_dim in lines:
                 style = {"va": "top", "fontsize": 7, "color": "#777777" if is_dim else colour}
                 y = 1 - place / max(len(lines), 6)
-                axes.text(0.0, y, head, ha="left", transform=axes.transAxes, **style | {"color": "black"})
-                axes.text(0.2, y, text, ha="left", transform=axes.transAxes, **style)
+                for x, words, colour_of in ((0.0, head, "black"), (0.2, text, style["color"])):
+                    line = axes.text(x, y, words, ha="left", transform=axes.transAxes, **style | {"color": colour_of})
+                    line.set_in_layout(False)  # a long text must not make its pole's pictures smaller
     return figure
 
 

@@ -34,7 +34,8 @@ def names(table, *, title, footer):
     controls = [control for control in dict.fromkeys(table["control"]) if control]
     is_component = table["method"] == "components"
     rows += [(control, is_component & (table["control"] == control)) for control in controls]
-    rows = [(label, table[inside]) for label, inside in rows if inside.any()]
+    rows = [(label, table[inside & table["measure"].isin(shown)]) for label, inside in rows]
+    rows = [(label, of_row) for label, of_row in rows if len(of_row)]
     columns = min(len(shown), 3)
     panels = -(-len(shown) // columns)
     height = 0.75 + 0.21 * len(rows)

@@ -69,9 +69,12 @@ def prepare(inputs, params, seed, log):
         paired = stored.images[stored.paired]
         whole = paired[paired.groupby("pair")["pair"].transform("size") == 2]  # a skipped picture takes its pair along
         if whole.empty:
-            raise InputError("Every pair of images has a picture that could not be read; see skipped-images.csv.")
+            raise InputError(
+                "Every pair of images has a picture that could not be read, so names cannot be judged by pairs; see "
+                "results/tables/skipped-images.csv, or set pairs: false."
+            )
         if lost := paired["pair"].nunique() - len(whole) // 2:
-            warn(log, f"{lost} pairs of images are left out, because one of their pictures could not be read.")
+            warn(log, f"Pairs of images that are left out, because a picture of theirs could not be read: {lost}.")
         numbers = pd.Series(stored.images.index, stored.images["row"])
         first, second = (half["row"].map(numbers).to_numpy() for half in pair_halves(whole))
     choices, confusable = fit_choices(stored, embeddings, list(params.factors), rng)

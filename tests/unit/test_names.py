@@ -12,6 +12,7 @@ from clipspectra.data.pairs import pair_halves, take_pairs
 from clipspectra.demo.world import VALUES, World
 from clipspectra.evaluation.clearest import candidates, distinct, factor_features, monosemanticity
 from clipspectra.evaluation.judges import PairedChanges, Removal, Truth, Vocabulary, half_width, matched_texts
+from clipspectra.evaluation.verdicts import Part
 from clipspectra.explanations.methods import explain, with_names
 from clipspectra.explanations.naming import (
     NAMED_BY,
@@ -162,6 +163,24 @@ def test_chance_is_what_random_texts_reach():
     for naming, maxima in best.items():
         drawn = np.quantile(maxima, (0.5, 0.95), axis=0)
         np.testing.assert_allclose(chance(naming, activity, pool), drawn, rtol=0.06)
+
+
+def test_intervals_over_heads_and_pairs():
+    values, heads = rng.normal(size=40) + np.repeat(rng.normal(size=8), 5), np.repeat(np.arange(8), 5)
+    of_heads = values.reshape(8, 5).mean(1)  # of equal size: Student's interval of their means
+    spread = 2.3646 * of_heads.std(ddof=1) / np.sqrt(8)
+    row = Part.over_heads(values, heads, largest=None).columns()
+    assert row["score"] == pytest.approx(values.mean())
+    assert (row["score_high"] - row["score_low"]) / 2 == pytest.approx(spread, rel=1e-3)
+    influence = rng.normal(size=50) / 50
+    wider = Part.over_heads(values, heads, influence, largest=None).columns()
+    half = (wider["score_high"] - wider["score_low"]) / 2
+    assert half == pytest.approx(np.hypot(spread, half_width(influence)), rel=1e-3)
+    shares = Part.over_heads(np.array([100.0, 100, 90]), np.arange(3)).columns()
+    assert (shares["score_low"] > 0, shares["score_high"]) == (True, 100)
+    other = Part.over_heads(values - 1, heads, influence)
+    assert Part.over_heads(values, heads, influence).minus(other, 0.25)["against_says"] == pytest.approx(0.75)
+    assert np.isnan(Part.over_heads(values[:3], np.zeros(3)).columns()["score_low"])  # of a single head
 
 
 VOCABULARY = {"colour": {"red": ["red"], "blue": ["blue"]}, "size": {"big": ["big"], "tiny": ["tiny"], "mid": ["mid"]}}

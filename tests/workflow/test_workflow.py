@@ -18,6 +18,7 @@ from PIL import Image
 
 from clipspectra.arrays import load_arrays
 
+PROMPTS = {"class": {"templates": ["a {}"]}}
 HEADS_MAP = "results/figures/demo/digits/seed-0/demo-vocabulary/heads-map.png"
 
 
@@ -197,6 +198,14 @@ def test_the_same_inputs_give_the_same_bytes(finished):
         ({"seeds": []}, ["seeds", "non-empty"]),
         ({"segmentation": {"methods": ["Grad-CAM"]}}, ["segmentation.methods", "'Grad-CAM' is not one of"]),
         ({"models": {"demo": {"architecture": "ViT-B-16"}}}, ["models.demo", "'pretrained' is a required property"]),
+        (
+            {
+                "datasets": {
+                    "digits": {"demo": {}, "roles": {"eval": {"per_class": 3}}, "prompts": PROMPTS, "pairs": True}
+                }
+            },
+            ["datasets.digits.pairs", "give the dataset factors and a role fit"],
+        ),
         ({"models": {"a/b": {"architecture": "ViT-B-16", "pretrained": "openai"}}}, ["models", "'a/b'"]),
     ],
 )

@@ -215,17 +215,15 @@ ACTIVATIONS = {
 def other_model(wildcards):
     """The model of the config that a job's model is compared with: the next one; None if there is no other."""
     names = list(MODELS)
-    return (
-        None
-        if len(names) < 2 or wildcards.model in SHUFFLED
-        else names[(names.index(wildcards.model) + 1) % len(names)]
-    )
+    if len(names) < 2 or wildcards.model in SHUFFLED:
+        return None
+    return names[(names.index(wildcards.model) + 1) % len(names)]
 
 
 def other_embeddings(wildcards):
-    """The other model's activations on the same images, which tell how alike images are where factors are unknown."""
+    """The other model's activations on the same images; none without another model."""
     other = other_model(wildcards)
-    if other is None or factor_names(wildcards):
+    if other is None:
         return {}
     return {
         "other_shards": shards_of({"model": other, "dataset": wildcards.dataset}),
@@ -233,26 +231,9 @@ def other_embeddings(wildcards):
     }
 
 
-def explanation_files(methods, ending):
-    """Files of the named methods' explanations, in order, for wildcards yet to be filled in."""
-    path = "results/explanations/{{model}}/{{dataset}}/seed-{{seed}}/{{texts}}/{method}{ending}"
-    return expand(path, method=methods, ending=ending)
-
-
-# The options of the config that a method's explanations depend on; those of TextSpan depend on none.
-COMPONENT_OPTIONS = ["texts_per_pole", "threshold", "threshold_of", "texts_chosen"]
-SPARSE_OPTIONS = ["threshold", "threshold_of", "texts_per_component"]
-METHOD_OPTIONS = (
-    dict.fromkeys(["components", "weights", "random_texts"], COMPONENT_OPTIONS)
-    | dict.fromkeys(["sparse", "random_texts_sparse"], SPARSE_OPTIONS)
-    | {"sparse_coherent": [*SPARSE_OPTIONS, "coherence"]}
-)
-
-
-def method_options(methods):
-    """{method: its options in the config}."""
-    options = config["explanations"]
-    return {method: {key: options[key] for key in METHOD_OPTIONS.get(method, [])} for method in methods}
+def similar_images(wildcards):
+    """What tells how alike images are where factors are unknown: the other model's embeddings."""
+    return {} if factor_names(wildcards) else other_embeddings(wildcards)
 
 
 # Methods that name components, at both poles or as sums.
@@ -273,11 +254,8 @@ def names_files(wildcards):
         "directions": expand(explanation_files(methods, ".safetensors"), **wildcards),
     }
     if other is not None:
-        files |= {
-            "other_shards": shards_of({"model": other, "dataset": wildcards.dataset}),
-            "other_basis": f"results/activations/{other}/basis.safetensors",
-            "other_texts": f"results/text/{other}/{wildcards.texts}.safetensors",
-        }
+        files |= other_embeddings(wildcards)
+        files["other_texts"] = f"results/text/{other}/{wildcards.texts}.safetensors"
     if wildcards.model in SHUFFLED:
         return files
     files["classes"] = f"results/text/{wildcards.model}/classes-{wildcards.dataset}.safetensors"

@@ -139,7 +139,7 @@ use rule table_accuracy as table_recovery with:
 
 rule score_components:
     input:
-        unpack(other_embeddings),
+        unpack(similar_images),
         **ACTIVATIONS,
         components="results/explanations/{model}/{dataset}/seed-{seed}/{texts}/components.safetensors",
         names="results/explanations/{model}/{dataset}/seed-{seed}/{texts}/components.parquet",

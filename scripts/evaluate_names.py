@@ -1,4 +1,4 @@
-"""Which names are right: names of all poles by every method, naming and control, before judges that none optimises."""
+"""Which names are right: names of all poles by every method, naming and control, before the judges."""
 
 import json
 
@@ -10,8 +10,8 @@ from clipspectra.arrays import load_arrays, load_table, save_table, split_names,
 from clipspectra.contributions.stored import EMBEDDING, StoredActivations
 from clipspectra.data.datasets import class_labels
 from clipspectra.data.pairs import pair_halves
-from clipspectra.evaluation.judges import PairedChanges, Removal, Vocabulary
-from clipspectra.evaluation.labels import factor_vocabulary
+from clipspectra.evaluation.judges import PairedChanges, Removal
+from clipspectra.evaluation.labels import Vocabulary, factor_vocabulary
 from clipspectra.evaluation.names import Study, confounded, name_set
 from clipspectra.evaluation.verdicts import judged_rows, recovered_rows, rows_over_seeds
 from clipspectra.explanations.catalogue import GIVEN
@@ -31,11 +31,8 @@ def load_pool(path, stored):
 def other_model(inputs, stored, protocol):
     """(embeddings of the same images, TextPool) of the other model; None if it has not all of the images."""
     other = StoredActivations(inputs.other_shards, inputs.other_basis, inputs.images, protocol)
-    rows = pd.Series(range(len(other.images)), index=other.images["row"]).reindex(stored.images["row"])
-    if rows.isna().any():  # a picture that its extraction skipped
-        return None
-    embeddings = np.concatenate(list(other.embeddings()))[rows.astype(int)]
-    return embeddings, load_pool(inputs.other_texts, other)[0]
+    embeddings = other.embeddings_of(stored.images["row"])
+    return None if embeddings is None else (embeddings, load_pool(inputs.other_texts, other)[0])
 
 
 def fit_choices(stored, embeddings, factors, rng):
@@ -54,17 +51,13 @@ def fit_choices(stored, embeddings, factors, rng):
 
 def prepare(inputs, params, seed, log):
     """(Study, texts of its pool) of a job."""
-    stored, rng = (
-        StoredActivations(inputs.shards, inputs.basis, inputs.images, params.protocol),
-        np.random.default_rng(seed),
-    )
+    stored = StoredActivations(inputs.shards, inputs.basis, inputs.images, params.protocol)
     pool, texts = load_pool(inputs.texts, stored)
     embeddings = np.concatenate(list(stored.embeddings()))
     other = other_model(inputs, stored, params.protocol) if params.other else None
-    vocabulary = has_value = first = second = None
+    vocabulary = first = second = None
     if params.factors:
         vocabulary = Vocabulary(factor_vocabulary(stored.images, params.factors), texts)
-        has_value = vocabulary.one_hot(stored.images)
     if params.pairs:
         paired = stored.images[stored.paired]
         whole = paired[paired.groupby("pair")["pair"].transform("size") == 2]  # a skipped picture takes its pair along
@@ -77,9 +70,9 @@ def prepare(inputs, params, seed, log):
             warn(log, f"Pairs of images that are left out, because a picture of theirs could not be read: {lost}.")
         numbers = pd.Series(stored.images.index, stored.images["row"])
         first, second = (half["row"].map(numbers).to_numpy() for half in pair_halves(whole))
-    choices, confusable = fit_choices(stored, embeddings, list(params.factors), rng)
+    choices, confusable = fit_choices(stored, embeddings, list(params.factors), np.random.default_rng(seed))
     removal = Removal(embeddings[stored.scored], pool)
-    judged_by = {"vocabulary": vocabulary, "has_value": has_value, "first": first, "second": second, "removal": removal}
+    judged_by = {"vocabulary": vocabulary, "first": first, "second": second, "removal": removal}
     return Study(stored, embeddings, pool, choices, other, confusable=confusable, **judged_by), texts
 
 
@@ -104,11 +97,10 @@ if __name__ == "__main__":
                 sums = sparse_tables(inputs, params.methods, texts) if method == "components" else {}
                 names, truth, moves = name_set(study, explanations, method, sums, rng)
                 paired = None
-                if moves is not None and len(moves.T):
-                    changed = stored.images["changed"].to_numpy()[study.first]
-                    changed = np.array([vocabulary.factors.index(factor) for factor in changed])
-                    has_value = study.has_value[study.first], study.has_value[study.second]
-                    paired = PairedChanges(moves, changed, *has_value, vocabulary)
+                if moves is not None:
+                    halves = [stored.images.iloc[rows] for rows in (study.first, study.second)]
+                    changed = np.array([vocabulary.factors.index(factor) for factor in halves[0]["changed"]])
+                    paired = PairedChanges(moves, changed, *map(vocabulary.one_hot, halves), vocabulary)
                     log(f"{method}: {len(changed)} pairs")
                 rows = judged_rows(names, truth, paired, vocabulary, study.confusable, rng)
                 if "classes" in inputs.keys():

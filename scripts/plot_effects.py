@@ -7,7 +7,7 @@ from clipspectra.jobs import job
 if __name__ == "__main__":
     with job(snakemake.log[0]):
         wildcards, table = snakemake.wildcards, load_table(snakemake.input.table)
-        table = table[(table["model"] == wildcards.model) & (table["dataset"] == wildcards.dataset)]
+        table = drawing.rows_of(table, wildcards, ["model", "dataset"])
         first = table.iloc[0]
         figure = heads.effects_map(
             table,

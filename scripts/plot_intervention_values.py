@@ -7,8 +7,7 @@ from clipspectra.jobs import job
 if __name__ == "__main__":
     with job(snakemake.log[0]):
         wildcards, table = snakemake.wildcards, load_table(snakemake.input.table)
-        for key in ("intervention", "model"):
-            table = table[table[key] == wildcards[key]]
+        table = drawing.rows_of(table, wildcards, ["intervention", "model"])
         first = table.iloc[0]
         figure = concepts.intervention_values(
             table,

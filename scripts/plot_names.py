@@ -8,8 +8,7 @@ if __name__ == "__main__":
     with job(snakemake.log[0]):
         wildcards = snakemake.wildcards
         table = load_table(snakemake.input.table, ["score", "by_chance"])
-        for key in ("model", "dataset", "texts"):
-            table = table[table[key] == wildcards[key]]
+        table = drawing.rows_of(table, wildcards, ["model", "dataset", "texts"])
         first = table.iloc[0]
         pairs = f" · pairs of images: {first['pairs']}" if first["pairs"] else ""
         figure = names.names(

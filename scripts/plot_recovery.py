@@ -9,8 +9,7 @@ PROTOCOLS = {"held_out": "explained on other images", "same": "explained on the 
 if __name__ == "__main__":
     with job(snakemake.log[0]):
         wildcards, table = snakemake.wildcards, load_table(snakemake.input.table)
-        for key in ("model", "dataset", "texts"):
-            table = table[table[key] == wildcards[key]]
+        table = drawing.rows_of(table, wildcards, ["model", "dataset", "texts"])
         first = table.iloc[0]
         mlps = ", MLPs kept" if first["mlps"] == "kept" else ""
         source = f"layers {first['layers']} explained, the rest at its mean{mlps} · {first['images']:.0f} images "

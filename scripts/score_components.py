@@ -50,12 +50,8 @@ def similarity_features(table, factors, other):
     if other is None:
         return None, ""
     name, stored = other
-    rows = stored.images["row"].to_numpy()[stored.scored]
-    embeddings = np.concatenate(list(stored.embeddings()))[stored.scored]
-    order = pd.Series(range(len(rows)), index=rows).reindex(table["row"])
-    if order.isna().any():  # a picture that the other model's extraction skipped
-        return None, ""
-    return embeddings[order.astype(int)], f"embeddings of {name}"
+    embeddings = stored.embeddings_of(table["row"])
+    return (None, "") if embeddings is None else (embeddings, f"embeddings of {name}")
 
 
 def component_table(stored, explanations, factors, other):

@@ -11,7 +11,8 @@ from clipspectra.contributions.stored import EMBEDDING
 from clipspectra.data.pairs import pair_halves, take_pairs
 from clipspectra.demo.world import VALUES, World
 from clipspectra.evaluation.clearest import candidates, distinct, factor_features, monosemanticity
-from clipspectra.evaluation.judges import PairedChanges, Removal, Truth, Vocabulary, half_width, matched_texts
+from clipspectra.evaluation.judges import PairedChanges, Removal, Truth, half_width, matched_texts
+from clipspectra.evaluation.labels import Vocabulary
 from clipspectra.evaluation.verdicts import Part
 from clipspectra.explanations.methods import explain, with_names
 from clipspectra.explanations.naming import (
@@ -246,7 +247,7 @@ def test_truth_is_what_moves_the_component():
     table = pd.DataFrame({"colour": ["red", "blue"] * 9, "size": ["big", "tiny", "mid"] * 6})
     has_value = vocabulary.one_hot(table)
     scores = has_value @ np.array([[3, 0], [0, 0], [0, -2], [0.1, 0], [0, 2.0]])
-    truth = Truth.of(scores, has_value, vocabulary)
+    truth = Truth.of(scores, table, vocabulary)
     assert truth.strongest.tolist() == [0, 1]
     assert truth.extremes.tolist() == [[0, 1], [4, 2]]  # red over blue, mid over big
     value, factor = truth.hits(np.array([0, 1, 2, 3]), np.array([0, 0, 6, 3]), vocabulary)

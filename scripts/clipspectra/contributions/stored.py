@@ -125,6 +125,11 @@ class StoredActivations:
                 embedding = read_rows(file, "embedding", rows).astype(np.float64)
             yield embedding / np.linalg.norm(embedding, axis=1, keepdims=True)
 
+    def embeddings_of(self, rows):
+        """The normalised embeddings of rows of the manifest [row, d_embed]; None if one is not stored, as skipped."""
+        numbers = pd.Series(range(len(self.images)), self.images["row"]).reindex(rows)
+        return None if numbers.isna().any() else np.concatenate(list(self.embeddings()))[numbers.astype(int)]
+
     def rows_and_basis(self, layer, head):
         """(rows [image, coordinate], basis [d_embed, coordinate]) of one head: basis @ row is an image's contribution.
 

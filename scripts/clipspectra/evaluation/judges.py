@@ -13,41 +13,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from clipspectra.evaluation.accuracy import eta_squared, extreme_values
 from clipspectra.evaluation.intervals import student
-from clipspectra.evaluation.labels import names_any
 
 MATCHED = 20  # texts that a named text is compared with
 POLES_AT_A_TIME = 512
-
-
-class Vocabulary:
-    """Which values of which factors each text names.
-
-    factors: their names; values: (number of its factor, value) of each; factor_of_value: [value]
-    names_value: bool [text, value]; names_factor: bool [text, factor]
-    """
-
-    def __init__(self, vocabulary, texts):
-        self.factors = list(vocabulary)
-        self.values = [(number, value) for number, name in enumerate(self.factors) for value in vocabulary[name]]
-        self.factor_of_value = np.array([number for number, _ in self.values], int)
-        named = [
-            [names_any(text, vocabulary[self.factors[number]][value]) for number, value in self.values]
-            for text in texts
-        ]
-        self.names_value = np.array(named, bool).reshape(len(texts), len(self.values))
-        self.names_factor = self.by_factor(self.names_value) > 0
-
-    def by_factor(self, of_values):
-        """Sums over the values of each factor: [row, value] -> [row, factor]."""
-        belongs = self.factor_of_value[:, None] == np.arange(len(self.factors))
-        return np.asarray(of_values, float) @ belongs
-
-    def one_hot(self, table):
-        """Which values each row of a table of images has, bool [image, value]."""
-        return np.stack(
-            [(table[self.factors[number]].astype(str) == value).to_numpy() for number, value in self.values], 1
-        )
 
 
 @dataclass
@@ -63,17 +33,16 @@ class Truth:
     extremes: np.ndarray
 
     @classmethod
-    def of(cls, scores, has_value, vocabulary):
-        """From scores [image, component] and the values that the images have, bool [image, value]."""
-        centred, counts = scores - scores.mean(0), has_value.sum(0)[:, None]
-        means = has_value.T.astype(float) @ centred / np.maximum(counts, 1)  # [value, component]
-        belongs = vocabulary.factor_of_value == np.arange(len(vocabulary.factors))[:, None]  # [factor, value]
-        between, total = belongs.astype(float) @ (counts * means**2), (centred**2).sum(0)
-        eta2 = np.divide(between, total, out=np.zeros_like(between), where=total > 0)
-        strongest = eta2.argmax(0)
-        own = belongs[strongest].T & (counts > 0)  # [value, component]
-        extremes = [np.where(own, means, -np.inf).argmax(0), np.where(own, means, np.inf).argmin(0)]
-        return cls(strongest, eta2.max(0), np.stack(extremes, axis=1))
+    def of(cls, scores, images, vocabulary):
+        """From scores [image, component] and a table of the images with the factors of a Vocabulary."""
+        columns = [images[factor].astype(str).to_numpy() for factor in vocabulary.factors]
+        eta2 = np.stack([eta_squared(scores, column) for column in columns])  # [factor, component]
+        strongest, extremes = eta2.argmax(0), np.zeros((scores.shape[1], 2), int)
+        for number, column in enumerate(columns):
+            for pole, values in enumerate(extreme_values(scores, column)):
+                own = strongest == number
+                extremes[own, pole] = [vocabulary.values.index((number, value)) for value in values[own]]
+        return cls(strongest, eta2.max(0), extremes)
 
     @classmethod
     def joined(cls, truths):

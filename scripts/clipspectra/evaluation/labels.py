@@ -18,6 +18,36 @@ def names_any(text, phrases):
     return any(re.search(rf"(?<!\w){re.escape(phrase)}(?!\w)", text, re.IGNORECASE) for phrase in phrases)
 
 
+class Vocabulary:
+    """Which values of which factors each text names.
+
+    factors: their names; values: (number of its factor, value) of each; factor_of_value: [value]
+    names_value: bool [text, value]; names_factor: bool [text, factor]
+    """
+
+    def __init__(self, vocabulary, texts):
+        self.factors = list(vocabulary)
+        self.values = [(number, value) for number, name in enumerate(self.factors) for value in vocabulary[name]]
+        self.factor_of_value = np.array([number for number, _ in self.values], int)
+        named = [
+            [names_any(text, vocabulary[self.factors[number]][value]) for number, value in self.values]
+            for text in texts
+        ]
+        self.names_value = np.array(named, bool).reshape(len(texts), len(self.values))
+        self.names_factor = self.by_factor(self.names_value) > 0
+
+    def by_factor(self, of_values):
+        """Sums over the values of each factor: [row, value] -> [row, factor]."""
+        belongs = self.factor_of_value[:, None] == np.arange(len(self.factors))
+        return np.asarray(of_values, float) @ belongs
+
+    def one_hot(self, table):
+        """Which values each row of a table of images has, bool [image, value]."""
+        return np.stack(
+            [(table[self.factors[number]].astype(str) == value).to_numpy() for number, value in self.values], 1
+        )
+
+
 def factor_vocabulary(images, factors):
     """{factor: {value: phrases that name it}} of the values that a table of images has.
 
@@ -69,18 +99,12 @@ def hit_rates(texts, factors, vocabulary, *, rng, draws=1000):
 
 def _rates(names, vocabulary, rng, draws):
     """{(components, which_names): the other columns of hit_rates} of a table of names, with the columns of factors."""
-    factors = list(vocabulary)
+    texts, text_of_name = np.unique(names["text"].to_numpy(str), return_inverse=True)
+    vocabulary = Vocabulary(vocabulary, texts)
+    factors, values = vocabulary.factors, vocabulary.values
+    names_value, names_factor = vocabulary.names_value[text_of_name], vocabulary.names_factor[text_of_name]
     eta = names[[f"eta2_{factor}" for factor in factors]].to_numpy()  # [pole, factor]
     strongest = eta.argmax(1)  # factor of each pole
-    values = [(number, value) for number, factor in enumerate(factors) for value in vocabulary[factor]]
-    has_value = {
-        text: [names_any(text, vocabulary[factors[number]][value]) for number, value in values]
-        for text in names["text"].unique()
-    }
-    names_value = np.array([has_value[text] for text in names["text"]], bool).reshape(len(names), len(values))
-    names_factor = np.stack(
-        [names_value[:, [factor == number for factor, _ in values]].any(1) for number in range(len(factors))], axis=1
-    )
     ends = np.where(names["pole"] == "top", "high_", "low_")
     expected = [
         (number, str(names[end + factors[number]][row])) for row, (number, end) in enumerate(zip(strongest, ends))

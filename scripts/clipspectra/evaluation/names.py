@@ -46,6 +46,7 @@ class Names:
         self.projections.append((1 - 2 * (poles % 2)) * (components[poles // 2] * pool.centred[texts]).sum(1))
 
     def join(self):
+        """All heads' names, one array each [pole]."""
         self.heads = np.repeat(np.arange(len(self.poles)), [len(poles) for poles in self.poles])
         self.poles, self.texts = np.concatenate(self.poles), np.concatenate(self.texts)
         self.projections = np.concatenate(self.projections)
@@ -62,7 +63,7 @@ class Study:
     stored; embeddings: of all its images [image, d_embed]; pool: TextPool
     choices: {control: bool [image]} of the fit images that names come from, "" for all
     other: (embeddings [image, d_embed], TextPool) of another model, or None
-    removal: judges.Removal; vocabulary: Vocabulary, and has_value: bool [image, value], or None
+    removal: judges.Removal; vocabulary: labels.Vocabulary or None
     first, second: numbers of the images of each pair, or None; confusable: the two factors that a control confounds
     """
 
@@ -73,7 +74,6 @@ class Study:
     other: tuple | None
     removal: object
     vocabulary: object = None
-    has_value: np.ndarray | None = None
     first: np.ndarray | None = None
     second: np.ndarray | None = None
     confusable: tuple = ()
@@ -95,7 +95,7 @@ def name_set(study, explanations, method, tables, rng):
         scores = component_scores(rows, basis, components, explanation.mean)  # [image, component]
         scored, poles = scores[study.stored.scored], np.arange(2 * len(components))
         if study.vocabulary:
-            truths.append(Truth.of(scored, study.has_value[study.stored.scored], study.vocabulary))
+            truths.append(Truth.of(scored, study.stored.images[study.stored.scored], study.vocabulary))
         if study.first is not None:
             moves.append((scores[study.second] - scores[study.first]).T)
         found, thresholds = head_scores(study, scores, components, method)

@@ -125,21 +125,21 @@ def activities(stored, layer, explanations, choices):
 def text_scores(naming, components, activity, pool):
     """Scores of all texts at both poles by one of NAMINGS, the larger the better: [pole, component, text].
 
+    Rounded to 12 decimals, so that texts of equal score come in the order of the pool.
     components: [component, d_embed]; activity: their Activity. Raises ValueError for another naming.
     """
     if naming == "says":
-        projection = components @ pool.centred.T
+        projection = (components @ pool.centred.T).round(12)
         return np.stack([projection, -projection])
     if naming == "fires_on":
-        return activity.means @ pool.scaled.T
+        return (activity.means @ pool.scaled.T).round(12)
     if naming == "pattern":
         spread = np.where(activity.spread > 0, activity.spread, np.inf)
-        correlation = (activity.covariance / spread[:, None]) @ pool.scaled.T
+        correlation = ((activity.covariance / spread[:, None]) @ pool.scaled.T).round(12)
         return np.stack([correlation, -correlation])
     if naming == "fires_on_said":
-        scores, projection = text_scores("fires_on", components, activity, pool), components @ pool.centred.T
-        said = np.stack([projection, -projection]) > 0
-        return np.where(said, scores, scores - 2 * np.abs(scores).max(initial=0) - 1)  # behind all that are said
+        says, scores = (text_scores(name, components, activity, pool) for name in ("says", "fires_on"))
+        return np.where(says > 0, scores, scores - 2 * np.abs(scores).max(initial=0) - 1)  # behind all that are said
     raise ValueError(f"naming is '{naming}', not one of {', '.join(NAMINGS)}")
 
 
@@ -157,7 +157,7 @@ def name_components(components, activity, pool, *, texts_per_pole):
     tables = []
     for naming, scores in by_naming.items():
         rank, count = len(components), min(texts_per_pole, len(pool.features))
-        flat = scores.reshape(2 * rank, -1).round(12)  # top poles first; texts of equal score in their order
+        flat = scores.reshape(2 * rank, -1)  # top poles first
         chosen = highest(flat, max(count, min(32, flat.shape[1])))
         best = np.take_along_axis(flat, chosen[:, :1], axis=1)[:, 0]
         margin = best - next_meaning(flat, chosen, pool)
@@ -170,7 +170,7 @@ def name_components(components, activity, pool, *, texts_per_pole):
             "margin": margin,
             "score_by_chance": by_chance[0],
             "score_by_chance_95": by_chance[1],
-            "named": best > by_chance[1] * (1 + 1e-9),
+            "named": best > by_chance[1],
         }
         table = pd.DataFrame({name: np.repeat(column, count) for name, column in poles.items()})
         at_pole = {name: np.take_along_axis(of.reshape(2 * rank, -1), chosen, axis=1) for name, of in by_naming.items()}
@@ -247,4 +247,5 @@ def chance(naming, activity, pool):
     variance = np.maximum(variance - mean**2, tiny)
     size = np.maximum(mean * (1 - mean) / variance - 1, tiny)  # a + b of the beta distribution
     share = betaincinv(np.maximum(mean * size, tiny), np.maximum((1 - mean) * size, tiny), below)
-    return np.sqrt(largest * np.nan_to_num(share, nan=1.0))  # of a single direction every text has all
+    share = np.nan_to_num(share, nan=1.0)  # of a single direction every text has all
+    return np.sqrt(largest * share) * (1 + 1e-9)  # which equals it but for rounding, and so is not above it

@@ -63,6 +63,11 @@ def provenance(wildcards, images, protocol="held_out"):
     return " · ".join(names + roles)
 
 
+def rows_of(table, wildcards, keys):
+    """The rows of a table that have a figure's wildcards in the columns `keys`."""
+    return table[np.logical_and.reduce([table[key] == wildcards[key] for key in keys])]
+
+
 def new_figure(height, footer, **options):
     """A figure with its provenance in small print below."""
     figure = plt.figure(figsize=(WIDTH, height), layout="constrained", **options)

@@ -236,6 +236,28 @@ def similar_images(wildcards):
     return {} if factor_names(wildcards) else other_embeddings(wildcards)
 
 
+def explanation_files(methods, ending):
+    """Files of the named methods' explanations, in order, for wildcards yet to be filled in."""
+    path = "results/explanations/{{model}}/{{dataset}}/seed-{{seed}}/{{texts}}/{method}{ending}"
+    return expand(path, method=methods, ending=ending)
+
+
+# The options of the config that a method's explanations depend on; those of TextSpan depend on none.
+COMPONENT_OPTIONS = ["texts_per_pole", "threshold", "threshold_of", "texts_chosen"]
+SPARSE_OPTIONS = ["threshold", "threshold_of", "texts_per_component"]
+METHOD_OPTIONS = (
+    dict.fromkeys(["components", "weights", "random_texts"], COMPONENT_OPTIONS)
+    | dict.fromkeys(["sparse", "random_texts_sparse"], SPARSE_OPTIONS)
+    | {"sparse_coherent": [*SPARSE_OPTIONS, "coherence"]}
+)
+
+
+def method_options(methods):
+    """{method: its options in the config}."""
+    options = config["explanations"]
+    return {method: {key: options[key] for key in METHOD_OPTIONS.get(method, [])} for method in methods}
+
+
 # Methods that name components, at both poles or as sums.
 NAMING_METHODS = [method for method in ("weights", "sparse", "sparse_coherent") if method in EXPLAINING_METHODS]
 NAMING_METHODS.insert(0, "components")

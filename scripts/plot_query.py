@@ -22,7 +22,7 @@ if __name__ == "__main__":
         last = table.iloc[-1]
         summary = f"{len(table)} components rebuild it to {last['cosine']:.2f}, all to {last['reachable']:.2f}"
         unknown = json.loads(metadata.get("unknown", "[]"))
-        summary += f" · texts: {NAMES[table['naming'].iloc[0]]}"
+        summary += f"\ntexts: {NAMES[table['naming'].iloc[0]]}"
         summary += f"\nnever learnt by the model: {', '.join(unknown)}" if unknown else ""
         figure = concepts.query(
             table,

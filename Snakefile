@@ -21,6 +21,7 @@ include: "rules/evaluation.smk"
 include: "rules/segmentation.smk"
 include: "rules/concepts.smk"
 include: "rules/figures.smk"
+include: "rules/explorer.smk"
 
 
 report: "rules/captions/workflow.rst"
@@ -31,6 +32,7 @@ rule all:
     input:
         rules.tables.input,
         rules.figures.input,
+        rules.explorer.output if RUNS else [],
     localrule: True
 
 

@@ -1,6 +1,7 @@
 # Helpers of all rules; no rules here.
 import functools
 import hashlib
+import itertools
 import re
 
 from clipspectra.code_digest import code_digest
@@ -298,5 +299,7 @@ def figures_to_open():
     """What a successful run prints at its end."""
     made = [path for path in rules.figures.input if path.endswith(".png") and Path(path).exists()]
     names = "\n".join(f"  {path}" for path in made)
+    page = "results/explorer/index.html"
+    explorer = f"Open this page in a browser, and look around:\n  {page}\n" if Path(page).exists() else ""
     figures = f"Figures to open (each also as .pdf):\n{names}\n" if made else ""
-    return f"Done. {figures}Tables: results/tables/"
+    return f"Done. {explorer}{figures}Tables: results/tables/"

@@ -130,6 +130,9 @@ for kind in (*REQUESTS, "interventions"):
             check_known(key, [entry["dataset"]], EXPLAINED_DATASETS, "dataset with fit images")
 
 
+check_known("explorer.models", config["explorer"].get("models", []), MODELS, "model")
+check_known("explorer.datasets", config["explorer"].get("datasets", []), DATASETS, "dataset")
+
 for name, entry in INTERVENTIONS.items():
     prompts = DATASETS[entry["dataset"]]["prompts"]
     check_known(f"interventions.{name}.about", entry["about"], prompts, "prompt")

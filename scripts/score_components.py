@@ -9,9 +9,9 @@ from clipspectra.evaluation.accuracy import eta_squared, extreme_values
 from clipspectra.evaluation.clearest import UNIT, candidates, distinct, factor_features, monosemanticity
 from clipspectra.evaluation.labels import factor_vocabulary, hit_rates
 from clipspectra.explanations.catalogue import GIVEN
-from clipspectra.explanations.head import load_explanations
-from clipspectra.explanations.spectral import component_scores
-from clipspectra.jobs import job, progress
+from clipspectra.explanations.head import load_explanations, scores_by_head
+from clipspectra.explanations.spectral import pole_rows
+from clipspectra.jobs import job
 
 POLE_IMAGES = 8
 
@@ -27,17 +27,12 @@ def factor_columns(scores, table, factors):
 
 
 def pole_images(scores, images, unit):
-    """Table rows of the images with the highest and lowest scores of each component of a head (unit).
-
-    Only of those above 0 at the top and below 0 at the bottom: a few images may all lie on one side.
-    """
+    """Table rows of the images with the highest and lowest scores of each component of a head (unit)."""
     order = np.argsort(-scores, axis=0, kind="stable")
-    for component in range(scores.shape[1]):
-        for pole, sign, rows in (("top", 1, order[:POLE_IMAGES]), ("bottom", -1, order[::-1][:POLE_IMAGES])):
-            rows = rows[sign * scores[rows[:, component], component] > 0, component]
-            for place, row in enumerate(rows):
-                image = {"pole": pole, "place": place, "image": images[row], "score": scores[row, component]}
-                yield unit | {"component": component} | image
+    for component, pole, rows in pole_rows(scores, order, POLE_IMAGES):
+        for place, row in enumerate(rows):
+            image = {"pole": pole, "place": place, "image": images[row], "score": scores[row, component]}
+            yield unit | {"component": component} | image
 
 
 def similarity_features(table, factors, other):
@@ -58,7 +53,7 @@ def component_table(stored, explanations, factors, other):
     """(table of all components: variance, factors, monosemanticity; table of the images at their poles)."""
     table, tables, poles = stored.images[stored.scored].reset_index(drop=True), [], []
     features, similarity = similarity_features(table, factors, other)
-    for (layer, head), scores in component_scores_of(stored, explanations):
+    for (layer, head), scores in scores_by_head(stored, explanations):
         unit, variance = {"layer": layer, "head": head}, scores.var(0)
         share = variance / max(variance.sum(), np.finfo(float).tiny)
         columns = unit | {"component": np.arange(scores.shape[1]), "variance": variance, "share": share}
@@ -72,19 +67,12 @@ def component_table(stored, explanations, factors, other):
     return pd.concat(tables, ignore_index=True), pd.DataFrame(poles)
 
 
-def component_scores_of(stored, explanations):
-    """((layer, head), scores of the eval images [image, component]) of each of the explanations."""
-    for unit, explanation in progress(explanations.items(), "component scores", unit="head"):
-        rows, basis = stored.rows_and_basis(*unit)
-        yield unit, component_scores(rows[stored.scored], basis, explanation.components, explanation.mean)
-
-
 def clearest_components(stored, explanations, factors, names, factor_names):
     """The components to show first, rows of the table of factors, with the factor that explains most of each."""
     table = candidates(names, factors)
     wanted = {unit: rows["component"].to_numpy() for unit, rows in table.groupby(["layer", "head"])}
     chosen = {unit: explanation for unit, explanation in explanations.items() if unit in wanted}
-    scores = {(*unit, c): s[:, c] for unit, s in component_scores_of(stored, chosen) for c in wanted[unit]}
+    scores = {(*unit, c): s[:, c] for unit, s in scores_by_head(stored, chosen) for c in wanted[unit]}
     order = [tuple(row) for row in table[UNIT].to_numpy()]
     if order:
         texts = names.groupby(UNIT)["text"].agg(set).to_dict()

@@ -63,9 +63,10 @@ if __name__ == "__main__":
             names = {"image": table["image"].to_numpy()[by_image["row"]]}
             levels = [name for names in ABOVE.values() for name in names]
             save_table(paths[1], with_source(by_image.drop(columns=["row", *levels]), names))
-            examples, kinds = segmenter.examples(by_image, table, shown, seed)
+            examples, kinds, rows = segmenter.examples(by_image, table, shown, seed)
             source |= {
                 "kinds": kinds,
+                "images": table["image"].iloc[rows].tolist(),
                 "method": shown[0],
                 "given": shown[1],
                 "sha256": loaded.sha256 or "",

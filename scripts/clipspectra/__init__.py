@@ -10,6 +10,7 @@ evaluation     whether the words are right, and enough
 segmentation   where in the image the evidence is
 concepts       from texts to components, and edits
 figures        the figures, from small tables
+explorer       stored results as the files of a page to look around in
 demo           synthetic images with known factors, and models trained on them
 
 Each folder offers its entry points, and imports them when they are first used.

@@ -28,6 +28,7 @@ MAY_IMPORT = {
     "segmentation": {"towers", "data", "contributions"},
     "concepts": {"towers", "data", "contributions", "explanations", "evaluation"},
     "figures": {"data"},
+    "explorer": {"data", "contributions", "explanations", "evaluation", "figures"},
 }
 WITH_TORCH = {"towers", "data", "contributions", "segmentation"}
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "config" / "README.md"]

@@ -45,21 +45,29 @@ def group_masks(table):
     return {"all": np.ones(len(table), bool)} | {name: (table["group"] == name).to_numpy() for name in groups}
 
 
+def group_means(scores, values):
+    """(values that occur, number of images of each [value], mean scores [value, component]).
+
+    scores: [image, component]; values: [image]
+    """
+    names, codes = np.unique(values, return_inverse=True)
+    order, counts = np.argsort(codes, kind="stable"), np.bincount(codes)
+    sums = np.add.reduceat(scores[order], np.cumsum(counts) - counts, axis=0)
+    return names, counts, sums / counts[:, None]
+
+
 def eta_squared(scores, values):
     """η²: share of the variance of scores [image, component] between groups of equal value [image]; [component]."""
     centred = scores - scores.mean(0)
     total = (centred**2).sum(0)
-    between = np.zeros(scores.shape[1])
-    for value in np.unique(values):
-        group = centred[values == value]
-        between += len(group) * group.mean(0) ** 2
+    _, counts, means = group_means(centred, values)
+    between = counts @ means**2
     return np.divide(between, total, out=np.zeros_like(between), where=total > 0)
 
 
 def extreme_values(scores, values):
     """(highest, lowest): of values [image], those with the extreme mean scores of each component, [component] each."""
-    names = np.unique(values)
-    means = np.stack([scores[values == name].mean(0) for name in names])  # [value, component]
+    names, _, means = group_means(scores, values)
     return names[means.argmax(0)], names[means.argmin(0)]
 
 

@@ -11,6 +11,8 @@ import pandas as pd
 from safetensors import safe_open
 
 from clipspectra.arrays import save_arrays
+from clipspectra.explanations.spectral import component_scores
+from clipspectra.jobs import progress
 
 STORED_FIELDS = ("mean", "steps", "texts", "components")  # of a HeadExplanation in a file
 
@@ -70,3 +72,13 @@ def load_explanations(path, heads=None):
             arrays = {name: file.get_tensor(key) for name, key in stored.items() if key in keys}
             explanations[layer, head] = HeadExplanation(**arrays, rank=None, table=None)
     return explanations
+
+
+def scores_by_head(stored, explanations):
+    """((layer, head), scores of the scored images [image, component]) of each of the explanations, one after the other.
+
+    stored: StoredActivations; explanations: {(layer, head): HeadExplanation} with components
+    """
+    for unit, explanation in progress(explanations.items(), "component scores", unit="head"):
+        rows, basis = stored.rows_and_basis(*unit)
+        yield unit, component_scores(rows[stored.scored], basis, explanation.components, explanation.mean)

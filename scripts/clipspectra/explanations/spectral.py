@@ -48,6 +48,17 @@ def component_scores(q, basis, components, mean):
     return q @ directions.T - components @ mean
 
 
+def pole_rows(scores, order, count):
+    """(component, pole, rows) of the images with a head's most extreme scores: at most `count` for each pole.
+
+    Only of those above 0 at the top and below 0 at the bottom: a few images may all lie on one side.
+    scores: [image, component]; order: of the images by falling score [image, component]
+    """
+    for component in range(scores.shape[1]):
+        for pole, sign, rows in (("top", 1, order[:count]), ("bottom", -1, order[::-1][:count])):
+            yield component, pole, rows[sign * scores[rows[:, component], component] > 0, component]
+
+
 def highest(scores, count):
     """Indices of the `count` largest scores of each row, the largest first, ties in order: [row, count]."""
     count = min(count, scores.shape[1])

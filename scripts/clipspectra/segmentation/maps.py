@@ -95,20 +95,38 @@ def component_evidence(model, images, classifier, components, *, classes=None, m
     classes, minus_mean: as in patch_evidence
     """
     tower = tower or adapt(model.visual)
-    attention_states, ends, embedding = _forward(model, images, tower)
-    classes = (embedding @ classifier).argmax(1) if classes is None else classes
+    forward = _forward(model, images, tower)
+    classes = (forward[-1] @ classifier).argmax(1) if classes is None else classes
     direction = class_direction(classifier, classes, minus_mean)
+    return {
+        place: (direction @ vectors.T)[..., None] * projections
+        for place, vectors, projections in _projections(tower, *forward, components)
+    }
+
+
+@torch.no_grad()
+def component_maps(model, images, components, *, tower=None):
+    """Where the scores of components come from: each patch's part of them, {(layer, head): [image, component, patch]}.
+
+    components: as in component_evidence. The constants, which are equal for all patches, are left out.
+    """
+    tower = tower or adapt(model.visual)
+    forward = _forward(model, images, tower)
+    return {place: projections for place, _, projections in _projections(tower, *forward, components)}
+
+
+def _projections(tower, attention_states, ends, embedding, components):
+    """((layer, head), its components, the projections of each patch's part on them [image, component, patch])."""
     weights, _, _ = tower.readout.weights_and_scalars(ends, embedding.norm(dim=-1))
-    evidence, project = {}, tower.reading[0]
+    project = tower.reading[0]
     for number, (write, _) in enumerate(tower.writing):
         coordinates = _source_coordinates(tower, number, attention_states, weights)
         for head, head_write in enumerate(write.chunk(coordinates.shape[-2], dim=1)):
             if (number, head) in components:
-                vectors = components[number, head].to(direction)  # [component, d_embed]
+                vectors = components[number, head].to(embedding)  # [component, d_embed]
                 directions = torch.einsum("ce,gem,mk->gck", vectors, project, head_write)
                 projections = torch.einsum("igpk,gck->icp", coordinates[:, :, :, head], directions)
-                evidence[number, head] = ((direction @ vectors.T)[..., None] * projections)[..., tower.prefix :]
-    return evidence
+                yield (number, head), vectors, projections[..., tower.prefix :]
 
 
 def _forward(model, images, tower):

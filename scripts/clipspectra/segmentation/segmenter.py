@@ -81,9 +81,10 @@ class Segmenter:
         return maps[0][0], images.given_to(maps[0][0], self.direction)[0]
 
     def examples(self, by_image, table, shown, seed):
-        """(images.example_arrays, kinds) of the best, the worst and random images by a map, (method, given).
+        """(images.example_arrays, kinds, rows of the table) of the best, the worst and random images by a map.
 
         by_image: tables.scores_table of the images of a table, whose column `row` counts the table's rows
+        shown: the map, (method, given)
         """
         files, classes = self.files(table), self.classes(table)
         kinds, rows = map(list, zip(*images.choose_examples(by_image, *shown, seed)))
@@ -93,4 +94,4 @@ class Segmenter:
             self.evidence(batch, batch_classes, shown[:1])[shown]
             for batch, batch_classes in zip(pictures.split(self.batch_size), classes)
         ]
-        return images.example_arrays(files, rows, np.stack(masks), torch.cat(values), self.tower.grid), kinds
+        return images.example_arrays(files, rows, np.stack(masks), torch.cat(values), self.tower.grid), kinds, rows

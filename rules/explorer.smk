@@ -1,0 +1,142 @@
+# The explorer: a static page of every head, component, text and picture, and the parts that it is put together from.
+EXPLORER = config["explorer"]
+EXPLORED_MODELS = [name for name in MODELS if name in EXPLORER.get("models", MODELS)]
+EXPLORED_DATASETS = [name for name in EXPLAINED_DATASETS if name in EXPLORER.get("datasets", DATASETS)]
+RUNS = [
+    dict(zip(("model", "dataset", "seed", "texts"), run))
+    for run in itertools.product(EXPLORED_MODELS, EXPLORED_DATASETS, SEEDS, TEXTS)
+]
+# What a run's part of the page is made into.
+RUN_PART = "results/explorer-parts/runs/{model}/{dataset}/seed-{seed}/{texts}"
+OWN_PICTURES = [existing(path, f"explorer.pictures.{number}") for number, path in enumerate(EXPLORER["pictures"])]
+
+
+rule explorer:
+    input:
+        runs=run_parts,
+        pictures=expand("results/explorer-parts/pictures/{dataset}", dataset=EXPLORED_DATASETS),
+        texts=[expand("results/text/{model}/{texts}.safetensors", **run)[0] for run in RUNS],
+        exactness="results/tables/exactness.csv",
+        skipped="results/tables/skipped-images.csv",
+        loaded="results/tables/loaded-models.csv",
+        entries=[path for entry in explorer_entries() for path in entry_paths(entry)],
+        page=page_files(),
+    output:
+        report(
+            directory("results/explorer"),
+            caption="captions/explorer.rst",
+            htmlindex="index.html",
+            category="Explorer",
+            labels={"page": "Explorer"},
+        ),
+    log:
+        "results/logs/explorer.log",
+    conda:
+        ENVIRONMENT
+    params:
+        page=str(REPOSITORY / "explorer"),
+        runs=RUNS,
+        missing=not_explored(),
+        methods=EXPLAINING_METHODS,
+        naming=config["explanations"]["naming"],
+        entries=explorer_entries(),
+        code=code("make_explorer"),
+    message:
+        "The explorer"
+    script:
+        "../scripts/make_explorer.py"
+
+
+rule explore_components:
+    input:
+        unpack(explored_files),
+        **ACTIVATIONS,
+        texts="results/text/{model}/{texts}.safetensors",
+        tables=explanation_files(EXPLAINING_METHODS, ".parquet"),
+        components="results/explanations/{model}/{dataset}/seed-{seed}/{texts}/components.safetensors",
+        all_images=expand("results/data/{{dataset}}/seed-{seed}/images.csv", seed=SEEDS),
+        factors="results/evaluation/{model}/{dataset}/seed-{seed}/{texts}/factors.csv",
+        clearest="results/evaluation/{model}/{dataset}/seed-{seed}/{texts}/clearest.csv",
+        recovery="results/evaluation/{model}/{dataset}/seed-{seed}/{texts}/recovery.csv",
+        effects="results/evaluation/{model}/{dataset}/seed-{seed}/effects.csv",
+        stability="results/evaluation/{model}/{dataset}/{texts}-stability.csv",
+    output:
+        directory(RUN_PART),
+    log:
+        "results/logs/explorer/{model}/{dataset}/seed-{seed}/{texts}.log",
+    benchmark:
+        "results/benchmarks/explorer/{model}/{dataset}/seed-{seed}/{texts}.tsv"
+    conda:
+        ENVIRONMENT
+    resources:
+        mem="8GB",
+        runtime="2h",
+    params:
+        methods=EXPLAINING_METHODS,
+        factors=factor_names,
+        naming=config["explanations"]["naming"],
+        pictures=EXPLORER["images"],
+        own_maps=lambda wildcards: wildcards.seed == str(SEEDS[0]),
+        protocol=config["protocol"],
+        code=code("explore_components"),
+    message:
+        "Explorer: heads of {wildcards.model} on {wildcards.dataset}, seed {wildcards.seed}"
+    script:
+        "../scripts/explore_components.py"
+
+
+rule draw_thumbnails:
+    input:
+        unpack(images_of_all_seeds),
+        manifest="results/data/{dataset}/manifest.csv",
+    output:
+        directory("results/explorer-parts/pictures/{dataset}"),
+    log:
+        "results/logs/explorer/{dataset}-pictures.log",
+    conda:
+        ENVIRONMENT
+    threads: config["threads"]
+    resources:
+        runtime="1h",
+    params:
+        factors=factor_names,
+        pictures=EXPLORER["images"],
+        protocol=config["protocol"],
+        code=code("draw_thumbnails"),
+    message:
+        "Explorer: pictures of {wildcards.dataset}"
+    script:
+        "../scripts/draw_thumbnails.py"
+
+
+# Components are the same with any texts, so those of the first pool stand for all.
+rule map_pictures:
+    input:
+        unpack(model_files),
+        basis="results/activations/{model}/basis.safetensors",
+        components=expand(
+            "results/explanations/{{model}}/{dataset}/seed-{seed}/{texts}/components.safetensors",
+            dataset=EXPLORED_DATASETS,
+            seed=SEEDS[0],
+            texts=next(iter(TEXTS)),
+        ),
+        pictures=OWN_PICTURES,
+    output:
+        "results/explorer-parts/own-pictures/{model}.safetensors",
+    log:
+        "results/logs/explorer/{model}-own-pictures.log",
+    wildcard_constraints:
+        model=any_of(MODELS),
+    conda:
+        ENVIRONMENT
+    resources:
+        **MODEL_RESOURCES,
+    params:
+        **model_job(lambda wildcards: {"pictures": OWN_PICTURES}),
+        pictures=own_picture_names(),
+        datasets=EXPLORED_DATASETS,
+        code=code("map_pictures"),
+    message:
+        "Explorer: one's own pictures in {wildcards.model}"
+    script:
+        "../scripts/map_pictures.py"

@@ -1,0 +1,119 @@
+"""The explorer: the page, the parts of all runs and datasets, texts, entries of the config, and the index of it all."""
+
+import json
+import shutil
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+
+from clipspectra import InputError
+from clipspectra.arrays import load_arrays, load_table
+from clipspectra.explanations.catalogue import METHODS, NAMES
+from clipspectra.explorer import entries
+from clipspectra.explorer.parts import VERSION, run_folder, write_part
+from clipspectra.figures.drawing import OKABE_ITO
+from clipspectra.jobs import job
+
+PAGE = ("index.html", "style.css", "app", "vendor/ui.js", "vendor/plot.js", "vendor/LICENSES.txt")
+SCALES = {"sequential": "cividis", "diverging": "PuOr_r"}  # of the figures
+STEPS = 33  # colours of a scale
+
+
+def copy_page(source, folder):
+    """Copy the page's own files as they are."""
+    for name in PAGE:
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        (shutil.copytree if (source / name).is_dir() else shutil.copy)(source / name, target)
+
+
+def write_texts(folder, inputs, runs):
+    """Write each text pool once, as the list of its texts; runs: of the paths inputs.texts, in order."""
+    pools = {}
+    for path, run in zip(inputs.texts, runs):
+        texts = json.loads(load_arrays(path, "features")[1]["texts"])
+        if pools.setdefault(run["texts"], texts) != texts:
+            raise InputError(f"{path} has other texts than the pool's file of another model; remove it, and run again.")
+    for name, texts in pools.items():
+        write_part(folder, f"texts/{name}", texts)
+
+
+def colour_scales():
+    """Colours of the scales, from low to high, as the figures have them, and those of factors."""
+    steps = np.linspace(0, 1, STEPS)
+    scales = {name: [matplotlib.colors.to_hex(c) for c in matplotlib.colormaps[m](steps)] for name, m in SCALES.items()}
+    return scales | {"categories": OKABE_ITO}
+
+
+def write_entries(folder, requested):
+    """Write each of the config's entries; the list of them for the index. requested: dicts of kind, name and files."""
+    listed = []
+    for entry in requested:
+        files, kind = entry["files"], entry["kind"]
+        about = {key: value for key, value in entry.items() if key != "files"}
+        key = "/".join(("entries", kind, entry["name"], *([entry["model"]] if kind == "interventions" else [])))
+        strip = folder / f"{key}.webp"
+        strip.parent.mkdir(parents=True, exist_ok=True)
+        if kind == "interventions":
+            part = entries.intervention(files["curves"], files["units"], files["summary"], about)
+        elif kind == "topics":
+            part = entries.topics(files["table"], about)
+        elif kind == "spatial":
+            part = entries.spatial(files["maps"], strip, about)
+        else:
+            about["picture"] = "query" in files and entries.picture(files["query"], strip)
+            if kind == "queries":
+                part = entries.query(files["table"], files["images"], about)
+            else:
+                part = entries.neighbours(files["table"], about)
+        write_part(folder, key, part)
+        listed.append(about | {"key": key})
+    return listed
+
+
+def rows_by(table, keys, columns):
+    """{values of the keys, joined by "/": rows of the columns} of a table."""
+    groups = table.groupby(keys, sort=False)
+    return {
+        "/".join(map(str, name)): [
+            [None if value != value else value for value in row] for row in rows[columns].values.tolist()
+        ]
+        for name, rows in groups
+    }
+
+
+EXACTNESS = ["shard", "images", "skipped", "largest_sum_error", "largest_stored_sum_error", "largest_model_error"]
+
+if __name__ == "__main__":
+    with job(snakemake.log[0]):
+        inputs, params, folder = snakemake.input, snakemake.params, Path(snakemake.output[0])
+        copy_page(Path(params.page), folder)
+        for part in (*inputs.runs, *inputs.pictures):
+            shutil.copytree(part, folder, dirs_exist_ok=True)
+        write_texts(folder, inputs, params.runs)
+        exactness, skipped = load_table(inputs.exactness, EXACTNESS[3:]), load_table(inputs.skipped)
+        source = ["precision", "dtype", "sha256", "torch", "open_clip_torch"]
+        write_part(
+            folder,
+            "exactness",
+            {
+                "columns": EXACTNESS,
+                "rows": rows_by(exactness, ["model", "dataset", "seed"], EXACTNESS),
+                "source": {"columns": source, "rows": rows_by(exactness, ["model", "dataset", "seed"], source)},
+                "skipped": rows_by(skipped, ["model", "dataset", "seed"], ["image", "reason"]),
+            },
+        )
+        loaded = load_table(inputs.loaded)
+        index = {
+            "version": VERSION,
+            "runs": [run | {"folder": run_folder(*run.values())} for run in params.runs],
+            "missing": params.missing,
+            "models": {row["model"]: {k: str(v) for k, v in row.items()} for row in loaded.to_dict("records")},
+            "scales": colour_scales(),
+            "methods": {method: METHODS[method] for method in params.methods},
+            "namings": NAMES,
+            "naming": params.naming,
+            "entries": write_entries(folder, params.entries),
+        }
+        write_part(folder, "index", index)

@@ -63,6 +63,7 @@ function Chart({ make, name, label }) {
       if (!current || !ref.current) return;
       const width = Math.min(ref.current.clientWidth, 760);
       const chart = make(Plot, width);
+      for (const mark of chart.querySelectorAll("[aria-label]")) mark.removeAttribute("aria-label"); // of groups, which have no role
       chart.setAttribute("role", "img");
       chart.setAttribute("aria-label", label);
       ref.current.replaceChildren(chart);

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from conftest import environment
+from clones import environment
 from open_clip import CustomTextCLIP
 from PIL import Image
 from safetensors.torch import load_file, save_file

@@ -6,7 +6,7 @@ import archives_small
 import pandas as pd
 import pytest
 import yaml
-from conftest import Clone
+from clones import Clone
 
 
 def md5(path):

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from clones import ROOT
 from test_pages import BLOCKS
 
 UV = Path(sys.executable).parent / "uv"

@@ -5,7 +5,7 @@ import shlex
 
 import pandas as pd
 import pytest
-from conftest import ROOT, Clone
+from clones import ROOT, Clone
 from PIL import Image
 from skimage import data
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT, environment
+from clones import ROOT, environment
 
 CORE = ROOT / "scripts" / "clipspectra"
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from conftest import environment
+from clones import environment
 from PIL import Image
 
 from clipspectra.arrays import load_arrays

@@ -4,12 +4,12 @@ import os
 import shutil
 import subprocess
 import sys
+from copy import deepcopy
 from pathlib import Path
 
-import pytest
 import yaml
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 
 
 class Clone:
@@ -24,7 +24,8 @@ class Clone:
         (directory / ".venv").mkdir()
         (directory / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
         (directory / ".venv" / "ready").touch()
-        self.config = yaml.safe_load((directory / "config" / "config.yaml").read_text())
+        self.demo = yaml.safe_load((directory / "config" / "config.yaml").read_text())
+        self.config = deepcopy(self.demo)
         digits = self.config["datasets"]["digits"]
         digits["demo"] |= {"images": 240, "pairs": 20}
         digits["roles"] = {"fit": {"split": "train", "per_class": 6}, "eval": {"split": "test", "per_class": 6}}
@@ -66,19 +67,3 @@ class Clone:
 def environment():
     """This process's environment, with its Python's programs first."""
     return os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-
-
-@pytest.fixture(scope="session")
-def finished(tmp_path_factory):
-    """A clone where `make demo` has run, at small size. Tests leave its results as they are."""
-    clone = Clone(tmp_path_factory.mktemp("finished") / "clone")
-    result = clone.run("make", "demo", "CORES=2")
-    assert result.returncode == 0, result.stdout
-    clone.output = result.stdout
-    return clone
-
-
-@pytest.fixture
-def clone(tmp_path):
-    """A clone where nothing has run yet."""
-    return Clone(tmp_path / "clone")

@@ -281,7 +281,8 @@ def names_files(wildcards):
         files["other_texts"] = f"results/text/{other}/{wildcards.texts}.safetensors"
     if wildcards.model in SHUFFLED:
         return files
-    files["classes"] = f"results/text/{wildcards.model}/classes-{wildcards.dataset}.safetensors"
+    if wildcards.dataset in CLASSED_DATASETS:
+        files["classes"] = f"results/text/{wildcards.model}/classes-{wildcards.dataset}.safetensors"
     seeds = [str(seed) for seed in SEEDS]
     if len(seeds) > 2 or (len(seeds) == 2 and wildcards.seed == seeds[0]):  # each pair of seeds once
         seed = {**wildcards, "seed": seeds[(seeds.index(wildcards.seed) + 1) % len(seeds)]}

@@ -91,6 +91,7 @@ OWN_DATASETS = [name for name in DATASETS if {"folder", "manifest"} & set(DATASE
 ARCHIVED_DATASETS = [name for name in DATASETS if name not in DEMO_DATASETS + OWN_DATASETS]
 # Without fit images there are no means and no components, and segmentation is all that can be scored.
 EXPLAINED_DATASETS = [name for name in DATASETS if "fit" in DATASETS[name]["roles"]]
+CLASSED_DATASETS = [name for name in EXPLAINED_DATASETS if "prompts" in DATASETS[name]]
 FACTORED_DATASETS = [name for name in EXPLAINED_DATASETS if DATASETS[name]["factors"]]
 PAIRED_DATASETS = [name for name in FACTORED_DATASETS if DATASETS[name]["pairs"]]
 # Where names are judged by pairs of images: a model of each architecture with its weights in random order. No model of
@@ -116,6 +117,14 @@ for name, dataset in DATASETS.items():
         )
 
 
+for name in MASKED_DATASETS:
+    if "prompts" not in DATASETS[name]:
+        raise WorkflowError(
+            f"Config, datasets.{name}.masks: segmentation maps the evidence for a class; give the dataset prompts, or "
+            "leave masks out."
+        )
+
+
 for kind in (*REQUESTS, "interventions"):
     for name, entry in config[kind].items():
         if kind == "interventions":
@@ -128,6 +137,8 @@ for kind in (*REQUESTS, "interventions"):
             check_known(f"{kind}.{name}.texts", [entry["texts"]], TEXTS, "text pool")
             key = f"{kind}.{name}.dataset"
             check_known(key, [entry["dataset"]], EXPLAINED_DATASETS, "dataset with fit images")
+        if kind == "interventions":
+            check_known(key, [entry["dataset"]], CLASSED_DATASETS, "dataset with prompts")
 
 
 check_known("explorer.models", config["explorer"].get("models", []), MODELS, "model")

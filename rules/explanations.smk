@@ -81,7 +81,7 @@ rule exports:
         expand(
             "results/exports/{dataset}_completeness_{texts}_{model}_algo_{algorithm}_seed_{seed}.jsonl",
             model=MODELS,
-            dataset=EXPLAINED_DATASETS,
+            dataset=CLASSED_DATASETS,
             seed=SEEDS,
             texts=TEXTS,
             algorithm=[name for name, method in ALGORITHMS.items() if method in EXPLAINING_METHODS],

@@ -57,8 +57,6 @@ rule explore_components:
         all_images=expand("results/data/{{dataset}}/seed-{seed}/images.csv", seed=SEEDS),
         factors="results/evaluation/{model}/{dataset}/seed-{seed}/{texts}/factors.csv",
         clearest="results/evaluation/{model}/{dataset}/seed-{seed}/{texts}/clearest.csv",
-        recovery="results/evaluation/{model}/{dataset}/seed-{seed}/{texts}/recovery.csv",
-        effects="results/evaluation/{model}/{dataset}/seed-{seed}/effects.csv",
         stability="results/evaluation/{model}/{dataset}/{texts}-stability.csv",
     output:
         directory(RUN_PART),

@@ -34,13 +34,12 @@ rule figures:
         interventions_by_model(
             "results/figures/interventions/{intervention}/{model}-values.{ending}", ending=["pdf", "png"]
         ),
-        both_formats("results/figures/{model}/{dataset}/effects", model=MODELS, dataset=EXPLAINED_DATASETS),
+        both_formats("results/figures/{model}/{dataset}/effects", model=MODELS, dataset=CLASSED_DATASETS),
         both_formats(
-            "results/figures/{model}/{dataset}/{texts}/{figure}",
-            model=MODELS,
-            dataset=EXPLAINED_DATASETS,
-            texts=TEXTS,
-            figure=["recovery", "names"],
+            "results/figures/{model}/{dataset}/{texts}/recovery", model=MODELS, dataset=CLASSED_DATASETS, texts=TEXTS
+        ),
+        both_formats(
+            "results/figures/{model}/{dataset}/{texts}/names", model=MODELS, dataset=EXPLAINED_DATASETS, texts=TEXTS
         ),
     localrule: True
     message:

@@ -238,11 +238,14 @@ def interventions_by_model(pattern, names=INTERVENTIONS, **wildcards):
 
 
 def explored_files(wildcards):
-    """What a run's part of the explorer is made of where it is there: another seed, masks, one's own pictures."""
+    """What a run's part of the explorer is made of where it is there: another seed, classes, masks, own pictures."""
     files, seeds = {}, [str(seed) for seed in SEEDS]
     if len(seeds) > 1:
         seed = seeds[(seeds.index(wildcards.seed) + 1) % len(seeds)]
         files["next_components"] = explanation_of({**wildcards, "seed": seed}, "components", ".safetensors")
+    if wildcards.dataset in CLASSED_DATASETS:
+        folder = expand("results/evaluation/{model}/{dataset}/seed-{seed}", **wildcards)[0]
+        files |= {"effects": f"{folder}/effects.csv", "recovery": f"{folder}/{wildcards.texts}/recovery.csv"}
     if wildcards.dataset in MASKED_DATASETS:
         folder = expand("results/segmentation/{model}/{dataset}/seed-{seed}", **wildcards)[0]
         files |= {"examples": f"{folder}/examples.safetensors", "parts": f"{folder}/parts.csv"}

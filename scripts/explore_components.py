@@ -36,10 +36,14 @@ def load_methods(inputs, methods, texts):
     return tables
 
 
+# Columns that may be blank, of the tables below.
+BLANK = ["monosemanticity_top", "monosemanticity_bottom", "cosine", "same_text", "foreground_ap"]
+
+
 def load_tables(inputs):
     """The run's tables that the map's quantities come from; None where there is none."""
-    tables = {name: load_table(inputs[name]) for name in ("effects", "factors", "stability")}
-    tables["parts"] = load_table(inputs.parts) if "parts" in inputs.keys() else None
+    names = ("effects", "factors", "stability", "parts", "recovery")
+    tables = {name: load_table(inputs[name], BLANK) if name in inputs.keys() else None for name in names}
     require_columns(tables["factors"], ["component", "share"], inputs.factors)
     stability, tables["stability"] = tables["stability"], None
     for compared in COMPARED:
@@ -99,7 +103,7 @@ def segmentation_maps(path, names, folder):
 
 
 def proof_part(stored, text_count, params, recovery):
-    """What the run was computed from, and what its explanations recover."""
+    """What the run was computed from, and what its explanations recover; recovery: a table, or None."""
     by_role = stored.images.groupby("role")
     return {
         "roles": by_role.size().to_dict(),
@@ -108,7 +112,7 @@ def proof_part(stored, text_count, params, recovery):
         "texts": text_count,
         "sha256": stored.sha256,
         "code": params.code,
-        "recovery": recovery_curves(recovery),
+        "recovery": None if recovery is None else recovery_curves(recovery),
     }
 
 
@@ -168,4 +172,4 @@ if __name__ == "__main__":
             "own": own_parts,
         }
         write_part(root, f"{run}/overview", part)
-        write_part(root, f"{run}/proof", proof_part(stored, len(texts), params, load_table(inputs.recovery)))
+        write_part(root, f"{run}/proof", proof_part(stored, len(texts), params, tables["recovery"]))

@@ -16,13 +16,13 @@ function inkOn(colour) {
 /** The range of a quantity: from 0, or as far to both sides. */
 function rangeOf(quantity) {
   const values = quantity.values.filter((value) => value !== null);
-  const high = Math.max(...values, 0) || 1e-9;
+  const high = Math.max(...values, 0);
   const low = Math.min(...values, 0);
   if (quantity.scale === "diverging" || low < 0) {
     const limit = Math.max(high, -low);
-    return [-limit, limit];
+    return [-limit || -1, limit || 1];
   }
-  return [0, high];
+  return [0, high || 1];
 }
 
 /** A bar of a score beside a text; below 0 it is hatched. */

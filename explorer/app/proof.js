@@ -17,10 +17,10 @@ function ProofScreen({ run }) {
     <div class="wide" tabindex="0" role="region" aria-label="Exactness"><table><thead><tr><th scope="col">shard</th><th scope="col">images</th><th scope="col">skipped</th><th scope="col">largest error of the sum</th><th scope="col">as stored</th><th scope="col">of the observed model</th></tr></thead>
       <tbody>${rows.map((row) => html`<tr key=${row[0]}>${row.map((cell, n) => html`<td key=${n}>${n > 2 ? exponent(cell) : cell}</td>`)}</tr>`)}</tbody></table></div>
     ${skipped.length ? html`<h3>Pictures that could not be read</h3><ul>${skipped.map(([image, reason]) => html`<li key=${image}><bdi>${image}</bdi>: ${reason}</li>`)}</ul>` : html`<p class="note">No picture was skipped.</p>`}
-    <h2>What the explanations recover</h2>
+    ${proof.recovery ? html`<h2>What the explanations recover</h2>
     <p class="note">Zero-shot accuracy with the heads of layers ${proof.recovery.layers} replaced by their explanations, and the variance that these hold, on ${proof.recovery.images} images, MLPs ${proof.recovery.mlps === "mean" ? "at their mean" : proof.recovery.mlps}. Bands: 95 % intervals over images, or 95 % of the draws of a random control.</p>
     ${[["top1", "accuracy (%)"], ["explained_variance", "explained variance (%)"]].map(([score, label]) => html`<${RecoveryChart} key=${score} curves=${proof.recovery.curves} score=${score} label=${label} name=${`${key}/${run.texts}/${score}`} />`)}
-    <ul class="legend">${proof.recovery.curves.map((curve) => html`<li key=${curve.method}><svg width="26" height="8" aria-hidden="true"><line x1="0" x2="26" y1="4" y2="4" stroke=${themed(curve.colour)} stroke-width="2" stroke-dasharray=${curve.dash} /></svg>${curve.label}</li>`)}</ul>
+    <ul class="legend">${proof.recovery.curves.map((curve) => html`<li key=${curve.method}><svg width="26" height="8" aria-hidden="true"><line x1="0" x2="26" y1="4" y2="4" stroke=${themed(curve.colour)} stroke-width="2" stroke-dasharray=${curve.dash} /></svg>${curve.label}</li>`)}</ul>` : html`<p class="note">Nothing was classified: the dataset has no prompts in the config.</p>`}
     <h2>Computed from</h2>
     <dl class="facts">${[
       ["images", Object.entries(proof.roles).map(([role, count]) => `${count} ${role}${proof.splits[role] ? ` (${proof.splits[role]})` : ""}`).join(", ")],

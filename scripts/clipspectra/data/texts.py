@@ -201,7 +201,10 @@ def classifier_values(manifest, column, names):
             f"The manifest's column '{column}' is blank in {blank} rows; its prompts need a value in every row."
         )
     if manifest[column].nunique() < 2:
-        raise InputError(f"The manifest's column '{column}' has only one value; zero-shot needs two or more.")
+        raise InputError(
+            f"The manifest's column '{column}' has only one value; zero-shot needs two or more. Leave prompts "
+            "out of the dataset's entry to explain its pictures without it."
+        )
     if column != "class":
         return sorted(manifest[column].astype(str).unique())
     return manifest[["label", "class"]].drop_duplicates().sort_values("label")["class"].astype(str).tolist()

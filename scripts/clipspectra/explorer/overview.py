@@ -47,14 +47,15 @@ EFFECTS = {
 def quantities(units, tables, factor_names, names):
     """The list of Quantities of a run's tables.
 
-    tables: {"effects", "factors", "stability", "parts"}: of evaluation and segmentation; the last two may be None
+    tables: {"effects", "factors", "stability", "parts"}: of evaluation and segmentation; None for one that is missing
     names: first names of the components, by the naming of the config
     """
     effects, factors, stability, parts = (tables[key] for key in ("effects", "factors", "stability", "parts"))
     result = Quantities(units)
-    heads = effects[effects["kind"] == "head"].set_index(UNIT)
-    for key, (label, unit, scale) in EFFECTS.items():
-        result.add(key, label, unit, heads[key], scale=scale, low=heads[f"{key}_low"], high=heads[f"{key}_high"])
+    if effects is not None:
+        heads = effects[effects["kind"] == "head"].set_index(UNIT)
+        for key, (label, unit, scale) in EFFECTS.items():
+            result.add(key, label, unit, heads[key], scale=scale, low=heads[f"{key}_low"], high=heads[f"{key}_high"])
     by_head = factors.groupby(UNIT)
     first = factors[factors["component"] == 0].set_index(UNIT)
     result.add("first", "variance in its first component", "% of the head's", 100 * first["share"])

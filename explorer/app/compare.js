@@ -3,12 +3,23 @@
 
 /** What a head is first compared with: itself in another seed, else in another model, else by another method. */
 function compareDefault(run, unit) {
-  const differs = (key) => index().runs.find((other) => other[key] !== run[key] && ["model", "dataset", "seed", "texts"].every((k) => k === key || other[k] === run[k]));
+  const differs = (key) =>
+    index().runs.find(
+      (other) =>
+        other[key] !== run[key] && ["model", "dataset", "seed", "texts"].every((k) => k === key || other[k] === run[k]),
+    );
   const other = differs("seed") || differs("model");
-  return sideAddress(other ? { ...runState(other), h: unit } : { ...runState(run), h: unit, k: Object.keys(index().methods)[1] });
+  return sideAddress(
+    other ? { ...runState(other), h: unit } : { ...runState(run), h: unit, k: Object.keys(index().methods)[1] },
+  );
 }
 
-const sideAddress = (side) => new URLSearchParams(Object.entries(side).filter(([, value]) => value !== undefined).map(([key, value]) => [key, String(value)])).toString();
+const sideAddress = (side) =>
+  new URLSearchParams(
+    Object.entries(side)
+      .filter(([, value]) => value !== undefined)
+      .map(([key, value]) => [key, String(value)]),
+  ).toString();
 
 function CompareScreen({ state, run }) {
   const other = Object.fromEntries(new URLSearchParams(state.with || compareDefault(run, state.h)));
@@ -19,13 +30,17 @@ function CompareScreen({ state, run }) {
   const right = useSide(other, otherRun);
   const [leftTexts, rightTexts] = [left, right].map((side) => side.texts);
   const same = run.texts === otherRun.texts;
-  const shared = same && leftTexts && rightTexts ? new Set([...leftTexts].filter((text) => rightTexts.has(text))) : null;
+  const shared =
+    same && leftTexts && rightTexts ? new Set([...leftTexts].filter((text) => rightTexts.has(text))) : null;
   return html`<h1 tabindex="-1">Compare</h1>
     ${problem ? html`<p class="problem" role="alert">${problem}</p>` : null}
-    <p class="note">${shared ? `${shared.size} texts are among the first names on both sides; they are marked.` : same ? "" : "The two sides have different text pools."}</p>
+    <p class="note">
+      ${shared ? `${shared.size} texts are among the first names on both sides; they are marked.` : same ? "" : "The two sides have different text pools."}</p>
     <div class="sides">
-      <${Side} title="left" ...${{ side: left, state, run, marked: shared, change: (changes, options) => go(changes, options), href: (changes) => link(changes) }} />
-      <${Side} title="right" ...${{ side: right, state: other, run: otherRun, marked: shared, change: changeOther, href: hrefOther }} />
+      <${Side}
+        title="left" ...${{ side: left, state, run, marked: shared, change: (changes, options) => go(changes, options), href: (changes) => link(changes) }} />
+      <${Side}
+        title="right" ...${{ side: right, state: other, run: otherRun, marked: shared, change: changeOther, href: hrefOther }} />
     </div>`;
 }
 
@@ -41,7 +56,9 @@ function useSide(state, run) {
     const method = state.k in methods ? state.k : Object.keys(methods)[0];
     const part = methods[method];
     if (!part) return new Set();
-    return new Set(part.names ? part.names[["says", "fires_on"].includes(state.n) ? state.n : values[0].naming].text : part.text);
+    return new Set(
+      part.names ? part.names[["says", "fires_on"].includes(state.n) ? state.n : values[0].naming].text : part.text,
+    );
   }, [unit, head.values && head.values[0], state.k, state.n]);
   return { values, error, units, unit, texts };
 }
@@ -50,7 +67,9 @@ function Side({ title, side, state, run, marked, change, href }) {
   if (!side.values) return html`<section class="side" aria-label=${title}><${Waiting} error=${side.error} /></section>`;
   const [overview, texts, list] = side.values;
   return html`<section class="side" aria-label=${`${title} side`}>
-    <div class="controls"><${RunChoice} run=${run} onChange=${(other) => change({ ...runState(other), c: undefined })} />
-      <${Choice} label="head" value=${side.unit} options=${side.units.map((unit) => [unit, unitLabel(unit)])} onChange=${(unit) => change({ h: unit, c: undefined })} /></div>
+    <div class="controls"><${RunChoice} run=${run}
+      onChange=${(other) => change({ ...runState(other), c: undefined })} />
+      <${Choice} label="head" value=${side.unit} options=${side.units.map((unit) => [unit, unitLabel(unit)])}
+        onChange=${(unit) => change({ h: unit, c: undefined })} /></div>
     <${HeadPanel} ...${{ state, run, unit: side.unit, units: side.units, overview, texts, list, change, href, cards: 3, marked }} /></section>`;
 }

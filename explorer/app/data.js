@@ -20,10 +20,13 @@ function pathOf(key, ending) {
 /** Promise of a part. */
 function load(key) {
   if (!loading.has(key)) {
-    loading.set(key, addScript(pathOf(key, ".js")).then(() => {
-      if (!parts.has(key)) throw new Error(`${key}.js does not hold what its name says.`);
-      return parts.get(key);
-    }));
+    loading.set(
+      key,
+      addScript(pathOf(key, ".js")).then(() => {
+        if (!parts.has(key)) throw new Error(`${key}.js does not hold what its name says.`);
+        return parts.get(key);
+      }),
+    );
   }
   return loading.get(key);
 }
@@ -32,10 +35,17 @@ function addScript(path) {
   return new Promise((resolve, reject) => {
     const script = document.createElement("script");
     script.src = path;
-    script.onload = () => { script.remove(); resolve(); };
+    script.onload = () => {
+      script.remove();
+      resolve();
+    };
     script.onerror = () => {
       script.remove();
-      reject(new Error(`${decodeURIComponent(path)} is not in this folder. Copy the whole folder, or make the explorer again.`));
+      reject(
+        new Error(
+          `${decodeURIComponent(path)} is not in this folder. Copy the whole folder, or make the explorer again.`,
+        ),
+      );
     };
     document.head.append(script);
   });
@@ -51,10 +61,16 @@ function useParts(keys) {
     failure.current = null;
     if (!keys.every((key) => parts.has(key))) {
       Promise.all(keys.map(load))
-        .catch((error) => { failure.current = error; })
-        .finally(() => { if (current) update((n) => n + 1); });
+        .catch((error) => {
+          failure.current = error;
+        })
+        .finally(() => {
+          if (current) update((n) => n + 1);
+        });
     }
-    return () => { current = false; };
+    return () => {
+      current = false;
+    };
   }, [name]);
   if (failure.current) return { error: failure.current.message };
   return { values: keys.every((key) => parts.has(key)) ? keys.map((key) => parts.get(key)) : null };
@@ -92,8 +108,14 @@ const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 /** A number for readers, "–" where there is none; a true minus sign. */
 function number(value, digits = 3) {
   if (value === null || value === undefined) return "–";
-  const text = Math.abs(value) >= 10 ** digits ? Math.round(value).toLocaleString("en") : String(Number(value.toPrecision(digits)));
+  const text =
+    Math.abs(value) >= 10 ** digits
+      ? Math.round(value).toLocaleString("en")
+      : String(Number(value.toPrecision(digits)));
   return text.replace("-", "−");
 }
 
-const POLES = [["bottom", "−"], ["top", "+"]];
+const POLES = [
+  ["bottom", "−"],
+  ["top", "+"],
+];

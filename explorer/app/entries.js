@@ -1,32 +1,63 @@
 // What the config asked for besides: interventions, queries, neighbours, maps of texts.
 "use strict";
 
-const KINDS = { interventions: "Interventions", queries: "Queries", topics: "Topics", neighbours: "Neighbours", spatial: "Maps of texts" };
+const KINDS = {
+  interventions: "Interventions",
+  queries: "Queries",
+  topics: "Topics",
+  neighbours: "Neighbours",
+  spatial: "Maps of texts",
+};
 
 function EntriesScreen({ state }) {
   const entries = index().entries;
   const entry = entries.find((other) => other.key === state.e);
-  const problem = state.e !== undefined && !entry ? html`<p class="problem" role="alert">This explorer has no entry “<bdi>${state.e}</bdi>”.</p>` : null;
-  if (entry) return html`<p><a href=${link({ e: undefined })}>All queries and edits</a></p><${Entry} key=${entry.key} entry=${entry} />`;
+  const problem =
+    state.e !== undefined && !entry
+      ? html`<p class="problem" role="alert">This explorer has no entry “<bdi>${state.e}</bdi>”.</p>`
+      : null;
+  if (entry)
+    return html`<p><a href=${link({ e: undefined })}>All queries and edits</a></p>
+      <${Entry} key=${entry.key} entry=${entry} />`;
   return html`<h1 tabindex="-1">Queries and edits</h1>${problem}
     <p class="note">What the config asks for by name.</p>
     ${Object.entries(KINDS).map(([kind, title]) => {
       const own = entries.filter((other) => other.kind === kind);
-      return own.length ? html`<section key=${kind}><h2>${title}</h2><ul>${own.map((other) => html`<li key=${other.key}><a href=${link({ ...(entryRun(other) ? runState(entryRun(other)) : {}), e: other.key })}>${other.name}</a> <span class="note">${entrySentence(other)}</span></li>`)}</ul></section>` : null;
+      return own.length
+        ? html`<section key=${kind}><h2>${title}</h2><ul>${own.map((other) => html`<li key=${other.key}><a
+          href=${link({ ...(entryRun(other) ? runState(entryRun(other)) : {}), e: other.key })}>${other.name}</a> <span
+          class="note">${entrySentence(other)}</span></li>`)}</ul></section>`
+        : null;
     })}
-    ${entries.length ? null : html`<p>None. Add <code>queries</code>, <code>neighbours</code>, <code>spatial</code> or <code>interventions</code> to the config.</p>`}`;
+    ${entries.length ? null : html`
+      <p>None. Add <code>queries</code>, <code>neighbours</code>, <code>spatial</code> or <code>interventions</code> to the config.</p>`}`;
 }
 
 function entrySentence(entry) {
   const on = `${entry.model}${entry.dataset ? ` on ${entry.dataset}` : ""}`;
   if (entry.kind === "interventions") return `${on}: ${entry.edits.join("; then ")}`;
-  const what = [entry.text ? `“${entry.text}”` : "", entry.image || "", "layer" in entry ? `layer ${entry.layer}, head ${entry.head}` : "", "component" in entry ? `component ${entry.component}` : ""].filter(Boolean).join(", ");
+  const what = [
+    entry.text ? `“${entry.text}”` : "",
+    entry.image || "",
+    "layer" in entry ? `layer ${entry.layer}, head ${entry.head}` : "",
+    "component" in entry ? `component ${entry.component}` : "",
+  ]
+    .filter(Boolean)
+    .join(", ");
   return `${on}${what ? `: ${what}` : ""}`;
 }
 
 /** The run that an entry is about, if this explorer has it. */
 function entryRun(entry) {
-  return index().runs.find((run) => run.model === entry.model && run.dataset === entry.dataset && run.texts === entry.texts && String(run.seed) === entry.seed) || null;
+  return (
+    index().runs.find(
+      (run) =>
+        run.model === entry.model &&
+        run.dataset === entry.dataset &&
+        run.texts === entry.texts &&
+        String(run.seed) === entry.seed,
+    ) || null
+  );
 }
 
 function Entry({ entry }) {
@@ -35,12 +66,11 @@ function Entry({ entry }) {
   if (!values) return html`<${Waiting} error=${error} />`;
   const [part, list] = values;
   const share = { entry, part, run, list };
-  return html`<h1 tabindex="-1">${entry.name}</h1><p class="note">${KINDS[entry.kind]}: <bdi>${entrySentence(entry)}</bdi></p>
+  return html`<h1 tabindex="-1">${entry.name}</h1><p class="note">${KINDS[entry.kind]}: <bdi>
+    ${entrySentence(entry)}</bdi></p>
     ${entry.picture ? html`<${Maps} file=${entry.key} names=${[]} />` : null}
     ${{ interventions: Intervention, queries: Query, topics: Topics, neighbours: Neighbours, spatial: Spatial }[entry.kind](share)}`;
 }
-
-const placeLink = (run, unit, component) => link({ v: "head", ...(run ? runState(run) : {}), h: unit, c: component, k: undefined });
 
 function Intervention({ part, run }) {
   const seeds = [...new Set(part.curves.map((curve) => curve.seed))];
@@ -48,74 +78,161 @@ function Intervention({ part, run }) {
   const curves = part.curves.filter((curve) => curve.role === "eval" && curve.seed === seed);
   const groups = [...new Set(curves.map((curve) => curve.group))];
   const chosen = part.units.filter((row) => row.chosen);
-  return html`${curves.length ? html`<h2>Accuracy by the number of units</h2>
-      <div class="controls"><${Choice} label="seed" value=${seed} options=${seeds.map((one) => [one, one])} onChange=${choose} /></div>
+  return html`${
+    curves.length
+      ? html`<h2>Accuracy by the number of units</h2>
+      <div class="controls"><${Choice} label="seed" value=${seed} options=${seeds.map((one) => [one, one])}
+        onChange=${choose} /></div>
       <p class="note">Blue: edited, with its 95 % interval. Grey: as many random components of like variance, 95 % of the draws.</p>
-      <div class="charts">${groups.map((group) => html`<${AccuracyChart} key=${group} group=${group} curve=${curves.find((curve) => curve.group === group)} name=${`${part.name}/${part.model}/${group}/${seed}`} />`)}</div>` : null}
+      <div class="charts">${groups.map((group) => html`<${AccuracyChart} key=${group} group=${group}
+        curve=${curves.find((curve) => curve.group === group)}
+        name=${`${part.name}/${part.model}/${group}/${seed}`} />`)}</div>`
+      : null
+  }
     <h2>Before and after</h2>
-    <div class="wide" tabindex="0" role="region" aria-label="Before and after"><table><thead><tr>${["setting", "group", "images", "units", "accuracy (%)", "95 % interval", "random units (%)"].map((name) => html`<th key=${name} scope="col">${name}</th>`)}</tr></thead>
-      <tbody>${part.summary.map((row, n) => html`<tr key=${n}><td>${row.setting}</td><td>${row.group}</td><td>${row.split}, ${row.images}</td><td>${number(row.units)}</td><td>${number(row.accuracy)}</td><td>${number(row.accuracy_low)} to ${number(row.accuracy_high)}</td><td>${number(row.random)}</td></tr>`)}</tbody></table></div>
-    <h2>Units</h2><p class="note">${chosen.length} are edited, of seed ${part.seed}; the others come after them by the same rule.</p>
-    <div class="wide" tabindex="0" role="region" aria-label="Units"><table><thead><tr><th scope="col">unit</th><th scope="col">edited</th><th scope="col">share of its head (%)</th><th scope="col">−</th><th scope="col">+</th></tr></thead>
-      <tbody>${part.units.slice(0, 100).map((row, n) => html`<tr key=${n}><td>${row.unit ? html`<a class="place" href=${placeLink(run, row.unit, row.component === null ? undefined : row.component)}>${unitLabel(row.unit)}${row.component === null || row.component === undefined ? "" : `, component ${row.component}`}</a>` : "MLPs"}</td>
-        <td>${row.chosen ? row.do : "–"}</td><td>${row.share === null || row.share === undefined ? "–" : number(100 * row.share)}</td><td><${Text}>${row.fires_on_bottom || ""}<//></td><td><${Text}>${row.fires_on_top || ""}<//></td></tr>`)}</tbody></table></div>`;
+    <${Table} label="Before and after"
+      columns=${["setting", "group", "images", "units", "accuracy (%)", "95 % interval", "random units (%)"]}
+      rows=${part.summary.map((row) => [
+        row.setting,
+        row.group,
+        `${row.split}, ${row.images}`,
+        number(row.units),
+        number(row.accuracy),
+        `${number(row.accuracy_low)} to ${number(row.accuracy_high)}`,
+        number(row.random),
+      ])} />
+    <h2>Units</h2><p class="note">
+      ${chosen.length} are edited, of seed ${part.seed}; the others come after them by the same rule.</p>
+    <${Table} label="Units" columns=${["unit", "edited", "share of its head (%)", "−", "+"]} rows=${part.units
+      .slice(0, 100)
+      .map((row) => [
+        row.unit ? html`<${PlaceLink} run=${run} unit=${row.unit} component=${row.component ?? undefined} />` : "MLPs",
+        row.chosen ? row.do : "–",
+        row.share === null || row.share === undefined ? "–" : number(100 * row.share),
+        html`<${Text}>${row.fires_on_bottom || ""}<//>`,
+        html`<${Text}>${row.fires_on_top || ""}<//>`,
+      ])} />`;
 }
 
 function AccuracyChart({ group, curve, name }) {
   const rows = curve.units.map((units, n) => ({
-    units, value: curve.accuracy[0][n], low: curve.accuracy[1][n], high: curve.accuracy[2][n], randomLow: curve.random[1][n], randomHigh: curve.random[2][n],
+    units,
+    value: curve.accuracy[0][n],
+    low: curve.accuracy[1][n],
+    high: curve.accuracy[2][n],
+    randomLow: curve.random[1][n],
+    randomHigh: curve.random[2][n],
   }));
-  const make = (Plot, width) => Plot.plot({
-    width, height: 220, marginLeft: 48, style: { fontSize: "12px", background: "none" },
-    x: { label: "units edited" }, y: { label: `accuracy, ${group} (%)`, grid: true },
-    marks: [
-      Plot.areaY(rows.filter((row) => row.randomLow !== null), { x: "units", y1: "randomLow", y2: "randomHigh", fill: "currentColor", fillOpacity: 0.15 }),
-      Plot.areaY(rows.filter((row) => row.low !== null), { x: "units", y1: "low", y2: "high", fill: "#0072B2", fillOpacity: 0.15 }),
-      Plot.lineY(rows, { x: "units", y: "value", stroke: "#0072B2", strokeWidth: 2 }),
-    ],
-  });
+  const make = (Plot, width) =>
+    Plot.plot({
+      width,
+      height: 220,
+      marginLeft: 48,
+      style: { fontSize: "12px", background: "none" },
+      x: { label: "units edited" },
+      y: { label: `accuracy, ${group} (%)`, grid: true },
+      marks: [
+        Plot.areaY(
+          rows.filter((row) => row.randomLow !== null),
+          { x: "units", y1: "randomLow", y2: "randomHigh", fill: "currentColor", fillOpacity: 0.15 },
+        ),
+        Plot.areaY(
+          rows.filter((row) => row.low !== null),
+          { x: "units", y1: "low", y2: "high", fill: "#0072B2", fillOpacity: 0.15 },
+        ),
+        Plot.lineY(rows, { x: "units", y: "value", stroke: "#0072B2", strokeWidth: 2 }),
+      ],
+    });
   return html`<${Chart} make=${make} name=${name} label=${`accuracy of ${group} by the number of units`} />`;
 }
 
 function Query({ part, run, list }) {
-  const rows = part.layer.map((layer, n) => ({ place: n + 1, cosine: part.cosine[n], random: part.random_cosine[n], sd: part.random_cosine_sd[n] }));
-  const make = (Plot, width) => Plot.plot({
-    width, height: 220, marginLeft: 48, style: { fontSize: "12px", background: "none" },
-    x: { label: "components, the strongest first" }, y: { label: "cosine with the query", zero: true, grid: true },
-    marks: [
-      Plot.areaY(rows.filter((row) => row.sd !== null), { x: "place", y1: (row) => row.random - row.sd, y2: (row) => row.random + row.sd, fill: "currentColor", fillOpacity: 0.15 }),
-      Plot.lineY(rows, { x: "place", y: "cosine", stroke: "#0072B2", strokeWidth: 2 }),
-      Plot.ruleY([part.reachable].filter((value) => value !== null), { stroke: "currentColor", strokeDasharray: "2 3" }),
-    ],
-  });
-  return html`<h2>How much of it the components rebuild</h2><${Chart} make=${make} name=${part.name} label="cosine with the query by number of components" />
+  const rows = part.layer.map((layer, n) => ({
+    place: n + 1,
+    cosine: part.cosine[n],
+    random: part.random_cosine[n],
+    sd: part.random_cosine_sd[n],
+  }));
+  const make = (Plot, width) =>
+    Plot.plot({
+      width,
+      height: 220,
+      marginLeft: 48,
+      style: { fontSize: "12px", background: "none" },
+      x: { label: "components, the strongest first" },
+      y: { label: "cosine with the query", zero: true, grid: true },
+      marks: [
+        Plot.areaY(
+          rows.filter((row) => row.sd !== null),
+          {
+            x: "place",
+            y1: (row) => row.random - row.sd,
+            y2: (row) => row.random + row.sd,
+            fill: "currentColor",
+            fillOpacity: 0.15,
+          },
+        ),
+        Plot.lineY(rows, { x: "place", y: "cosine", stroke: "#0072B2", strokeWidth: 2 }),
+        Plot.ruleY(
+          [part.reachable].filter((value) => value !== null),
+          { stroke: "currentColor", strokeDasharray: "2 3" },
+        ),
+      ],
+    });
+  return html`<h2>How much of it the components rebuild</h2><${Chart} make=${make} name=${part.name}
+    label="cosine with the query by number of components" />
     <p class="note">Dotted: all components together. Grey: as many random ones, mean and standard deviation.</p>
     <h2>Components that carry it</h2>
-    <div class="wide" tabindex="0" role="region" aria-label="Components"><table><thead><tr><th scope="col">component</th><th scope="col">score</th>${part.own_score ? html`<th scope="col">its own head's</th>` : null}<th scope="col">at its end</th><th scope="col">at the other</th></tr></thead>
-      <tbody>${part.layer.map((layer, n) => html`<tr key=${n}><td><a class="place" href=${placeLink(run, `${layer}.${part.head[n]}`, part.component[n])}>layer ${layer}, head ${part.head[n]}, component ${part.component[n]}</a></td><td>${number(part.score[n])}</td>${part.own_score ? html`<td>${number(part.own_score[n])}</td>` : null}<td><${Text}>${part.text[n]}<//></td><td><${Text}>${part.opposite[n]}<//></td></tr>`)}</tbody></table></div>
+    <${Table} label="Components"
+      columns=${["component", "score", ...(part.own_score ? ["its own head's"] : []), "at its end", "at the other"]}
+      rows=${part.layer.map((layer, n) => [
+        html`<${PlaceLink} run=${run} unit=${`${layer}.${part.head[n]}`} component=${part.component[n]} />`,
+        number(part.score[n]),
+        ...(part.own_score ? [number(part.own_score[n])] : []),
+        html`<${Text}>${part.text[n]}<//>`,
+        html`<${Text}>${part.opposite[n]}<//>`,
+      ])} />
     <${Ends} ...${{ rows: part.images, run, list, title: "Images along it" }} />`;
 }
 
-const END_WORDS = { top: "highest", bottom: "lowest", nearest: "nearest", farthest: "farthest", spread: "spread over the scores" };
+const END_WORDS = {
+  top: "highest",
+  bottom: "lowest",
+  nearest: "nearest",
+  farthest: "farthest",
+  spread: "spread over the scores",
+};
 
 /** Images at each end of a query or component, as pictures where they are shown here. */
 function Ends({ rows, run, list, title }) {
   if (!rows) return null;
   return html`<h2>${title}</h2>${Object.entries(rows).map(([end, images]) => {
-    const shown = list ? images.map(([name, score]) => [list.names.indexOf(name), score]).filter(([picture]) => picture >= 0) : [];
-    return html`<section key=${end}><h3>${END_WORDS[end] || end}</h3>${shown.length ? html`<${Pictures} ...${{ list, dataset: run.dataset, pictures: shown.map(([picture]) => picture), side: 64, captions: shown.map(([, score]) => number(score, 2)), label: `${end} images` }} />` : null}
-      ${shown.length < images.length ? html`<p class="note">${images.length - shown.length} more are not among the pictures shown here.</p>` : null}</section>`;
+    const shown = list
+      ? images.map(([name, score]) => [list.names.indexOf(name), score]).filter(([picture]) => picture >= 0)
+      : [];
+    return html`<section key=${end}><h3>${END_WORDS[end] || end}</h3>${shown.length ? html`
+      <${Pictures} ...${{ list, dataset: run.dataset, pictures: shown.map(([picture]) => picture), side: 64, captions: shown.map(([, score]) => number(score, 2)), label: `${end} images` }} />` : null}
+      ${shown.length < images.length ? html`<p class="note">
+        ${images.length - shown.length} more are not among the pictures shown here.</p>` : null}</section>`;
   })}`;
 }
 
 function Neighbours({ part, run, list }) {
   return html`<${Ends} ...${{ rows: part.images, run, list, title: "Images" }} />
-    ${part.texts ? html`<h2>Texts</h2>${Object.entries(part.texts).map(([end, rows]) => html`<section key=${end}><h3>${END_WORDS[end] || end}</h3><ul class="texts plain">${rows.map(([text, score]) => html`<li key=${text}><a href=${link({ v: "search", ...(run ? runState(run) : {}), i: text })}><${Text}>${text}<//></a> <span class="score">${number(score)}</span></li>`)}</ul></section>`)}` : null}`;
+    ${part.texts ? html`<h2>Texts</h2>${Object.entries(part.texts).map(([end, rows]) => html`<section key=${end}><h3>
+      ${END_WORDS[end] || end}</h3><ul class="texts plain">${rows.map(([text, score]) => html`<li key=${text}><a
+      href=${link({ v: "search", ...(run ? runState(run) : {}), i: text })}><${Text}>${text}<//></a> <span
+      class="score">${number(score)}</span></li>`)}</ul></section>`)}` : null}`;
 }
 
 function Topics({ part, run }) {
-  return html`<div class="wide" tabindex="0" role="region" aria-label="Topics"><table><thead><tr>${["text", "components", "heads", "cosine", "of all components", "of random ones"].map((name) => html`<th key=${name} scope="col">${name}</th>`)}</tr></thead>
-    <tbody>${part.topic.map((topic, n) => html`<tr key=${n}><td><a href=${link({ v: "search", ...(run ? runState(run) : {}), i: topic })}><${Text}>${topic}<//></a></td><td>${number(part.components[n])}</td><td>${number(part.heads[n])}</td><td>${number(part.cosine[n])}</td><td>${number(part.reachable[n])}</td><td>${number(part.random_cosine[n])}</td></tr>`)}</tbody></table></div>`;
+  return html`<${Table} label="Topics"
+    columns=${["text", "components", "heads", "cosine", "of all components", "of random ones"]} rows=${part.topic.map(
+    (topic, n) => [
+      html`<a href=${link({ v: "search", ...(run ? runState(run) : {}), i: topic })}><${Text}>${topic}<//></a>`,
+      ...["components", "heads", "cosine", "reachable", "random_cosine"].map((name) => number(part[name][n])),
+    ],
+  )} />`;
 }
 
 function Spatial({ entry, part }) {

@@ -5,8 +5,12 @@ const CARDS = 6; // on a page
 const POLED = ["components", "weights"];
 const SPANS = ["textspan", "textspan_paper"];
 const METHOD_NAMES = {
-  components: "Components", weights: "Of the weights", sparse: "Sparse sums", sparse_coherent: "Sums of like texts",
-  textspan: "TextSpan", textspan_paper: "TextSpan, as published",
+  components: "Components",
+  weights: "Of the weights",
+  sparse: "Sparse sums",
+  sparse_coherent: "Sums of like texts",
+  textspan: "TextSpan",
+  textspan_paper: "TextSpan, as published",
 };
 
 function HeadScreen({ state, run }) {
@@ -15,17 +19,28 @@ function HeadScreen({ state, run }) {
   const [overview, texts, list] = values;
   const units = unitsOf(overview);
   if (!units.includes(state.h || units[0])) {
-    return html`<p class="problem" role="alert">${run.model} has no head “${state.h}” here: its layers are ${overview.layers[0]} to ${overview.layers[0] + overview.layers[1] - 1}, each with ${overview.heads} heads. <a href=${link({ v: "map" })}>Back to the map</a></p>`;
+    return html`<p class="problem" role="alert">
+      ${run.model} has no head “${state.h}” here: its layers are ${overview.layers[0]} to ${overview.layers[0] + overview.layers[1] - 1}, each with ${overview.heads} heads. <a href=${link({ v: "map" })}>Back to the map</a></p>`;
   }
   const unit = state.h || units[0];
   const place = units.indexOf(unit);
-  const other = (step, words) => units[place + step] === undefined ? null : html`<a class="step" href=${link({ h: units[place + step], c: undefined })} rel=${words}>${words} ${unitLabel(units[place + step])}</a>`;
+  const other = (step, words) =>
+    units[place + step] === undefined
+      ? null
+      : html`<a class="step" href=${link({ h: units[place + step], c: undefined })} rel=${words}>
+        ${words} ${unitLabel(units[place + step])}</a>`;
   return html`
     <h1 tabindex="-1">${capital(unitLabel(unit))}<span class="of"> of ${run.model} on ${run.dataset}</span></h1>
     <p class="controls">${other(-1, "previous:")} ${other(1, "next:")}
       <a class="step" href=${link({ v: "compare", h: unit, with: compareDefault(run, unit) })}>compare</a></p>
-    <details open=${matchMedia("(min-width: 760px)").matches}><summary>Its numbers</summary><dl class="facts">${overview.quantities.filter((quantity) => quantity.values[place] !== null).map((quantity) => html`
-      <div key=${quantity.key}><dt>${quantity.label}</dt><dd>${cellOf(overview, quantity, rangeOf(quantity), place).words}</dd></div>`)}</dl></details>
+    <details open=${matchMedia("(min-width: 760px)").matches}><summary>Its numbers</summary><dl class="facts">
+      ${overview.quantities
+      .filter((quantity) => quantity.values[place] !== null)
+      .map(
+        (quantity) => html`
+      <div key=${quantity.key}><dt>${quantity.label}</dt><dd>
+        ${cellOf(overview, quantity, rangeOf(quantity), place).words}</dd></div>`,
+      )}</dl></details>
     <${HeadPanel} ...${{ state, run, unit, units, overview, texts, list, change: (changes, options) => go(changes, options), href: link }} />`;
 }
 
@@ -33,23 +48,38 @@ function HeadScreen({ state, run }) {
 function HeadPanel({ state, run, unit, overview, texts, list, change, href, cards = CARDS, marked = null }) {
   const { values, error } = useParts([`${run.folder}/heads/${unit}`]);
   const panel = ui.useRef(null);
-  ui.useEffect(() => { // from a link to a component: show its card
+  ui.useEffect(() => {
+    // from a link to a component: show its card
     const card = panel.current && panel.current.querySelector(".card.current");
     if (card && state.c !== undefined) card.scrollIntoView({ block: "nearest" });
   }, [state.c, values === null]);
   if (!values) return html`<${Waiting} error=${error} />`;
   const [head] = values;
   const methods = Object.keys(head.methods);
-  if (!methods.length) return html`<p class="note">This head has no components: its contribution is the same for every picture.</p>`;
+  if (!methods.length)
+    return html`<p class="note">This head has no components: its contribution is the same for every picture.</p>`;
   const method = methods.includes(state.k) ? state.k : methods[0];
   const naming = overview && ["fires_on", "says"].includes(state.n) ? state.n : overview.naming;
   const own = method === "components" || method.startsWith("sparse");
   const part = head.methods[method];
   const share = own && head.share.length ? head.share : part.strength;
-  const tabs = html`<nav class="tabs" aria-label="Method">${methods.map((name) => html`<a key=${name} href=${href({ k: name, c: undefined })} title=${index().methods[name]} aria-current=${name === method ? "true" : undefined}>${METHOD_NAMES[name] || name}</a>`)}</nav>`;
-  const namings = POLED.includes(method) ? html`<nav class="tabs" aria-label="Names">${[["fires_on", "fires on"], ["says", "says"]].map(([name, words]) => html`<a key=${name} href=${href({ n: name })} title=${index().namings[name]} aria-current=${name === naming ? "true" : undefined}>${words}</a>`)}</nav>` : null;
-  const intro = html`<p class="note">${capital(index().methods[method])}.${POLED.includes(method) ? ` Names: ${index().namings[naming]}.` : ""}</p>`;
-  if (SPANS.includes(method)) return html`<div ref=${panel}>${tabs}${intro}<${SpanTable} ...${{ part, texts, marked }} /></div>`;
+  const tabs = html`<nav class="tabs" aria-label="Method">${methods.map((name) => html`<a key=${name}
+    href=${href({ k: name, c: undefined })} title=${index().methods[name]}
+    aria-current=${name === method ? "true" : undefined}>${METHOD_NAMES[name] || name}</a>`)}</nav>`;
+  const namings = POLED.includes(method)
+    ? html`<nav class="tabs" aria-label="Names">${[
+        ["fires_on", "fires on"],
+        ["says", "says"],
+      ].map(
+        ([name, words]) =>
+          html`<a key=${name} href=${href({ n: name })} title=${index().namings[name]}
+            aria-current=${name === naming ? "true" : undefined}>${words}</a>`,
+      )}</nav>`
+    : null;
+  const intro = html`<p class="note">
+    ${capital(index().methods[method])}.${POLED.includes(method) ? ` Names: ${index().namings[naming]}.` : ""}</p>`;
+  if (SPANS.includes(method))
+    return html`<div ref=${panel}>${tabs}${intro}<${SpanTable} ...${{ part, texts, marked }} /></div>`;
   const count = share.length;
   const current = Math.min(Math.max(Number(state.c) || 0, 0), count - 1);
   const first = Math.floor(current / cards) * cards;
@@ -60,14 +90,21 @@ function HeadPanel({ state, run, unit, overview, texts, list, change, href, card
     event.preventDefault();
     change({ c: String(Math.min(Math.max(current + step, 0), count - 1)) }, { replace: true });
   };
-  const pager = count > cards ? html`<p class="pager"><span>components ${first} to ${first + shown.length - 1} of ${count}</span>
-    ${first > 0 ? html`<a href=${href({ c: first - cards })}>earlier</a>` : null} ${first + cards < count ? html`<a href=${href({ c: first + cards })}>later</a>` : null}</p>` : null;
+  const pager =
+    count > cards
+      ? html`<p class="pager"><span>components ${first} to ${first + shown.length - 1} of ${count}</span>
+    ${first > 0 ? html`<a href=${href({ c: first - cards })}>earlier</a>` : null} ${first + cards < count ? html`<a
+      href=${href({ c: first + cards })}>later</a>` : null}</p>`
+      : null;
   return html`<div ref=${panel} onKeyDown=${onKeyDown}>${tabs}${namings}${intro}
-    <${Spectrum} share=${share} current=${state.c === undefined ? -1 : current} href=${(component) => href({ c: component })}
+    <${Spectrum} share=${share} current=${state.c === undefined ? -1 : current}
+      href=${(component) => href({ c: component })}
       label=${own && head.share.length ? "share of the head's variance on the pictures that are scored" : "share of the sum of singular values"} />
     ${pager}
-    <ol class="cards" start=${first}>${shown.map((component) => html`<${Card} key=${`${unit}/${method}/${component}`}
-      ...${{ head, method, part, naming, component, run, texts, list, marked, href, current: state.c !== undefined && component === current, own: method === "components" }} />`)}</ol>
+    <ol class="cards" start=${first}>${shown.map(
+      (component) => html`<${Card} key=${`${unit}/${method}/${component}`}
+      ...${{ head, method, part, naming, component, run, texts, list, marked, href, current: state.c !== undefined && component === current, own: method === "components" }} />`,
+    )}</ol>
     ${pager}</div>`;
 }
 
@@ -78,7 +115,12 @@ function poleNames(names, component, pole) {
   for (let before = 0; before < side; before++) start += names.count[before];
   const end = start + names.count[side];
   const rows = [];
-  for (let row = start; row < end; row++) rows.push({ text: names.text[row], score: names.score[row], projection: names.projection ? names.projection[row] : null });
+  for (let row = start; row < end; row++)
+    rows.push({
+      text: names.text[row],
+      score: names.score[row],
+      projection: names.projection ? names.projection[row] : null,
+    });
   return { rows, named: Boolean(names.named[side]), chance: names.chance[side] };
 }
 
@@ -89,37 +131,62 @@ function Card({ head, method, part, naming, component, run, texts, list, marked,
   if (own && head.share.length) facts.push(`${number(head.share[component])} % of the variance`);
   facts.push(`singular value ${number(part.singular[component])}`);
   if (own) {
-    const strongest = head.factors.map((factor) => ({ ...factor, by: factor.eta2[component] })).sort((a, b) => b.by - a.by)[0];
-    if (strongest && strongest.by >= 1) facts.push(`${number(strongest.by, 2)} % of it by ${strongest.name} (η²): − ${strongest.values[strongest.low[component]]}, + ${strongest.values[strongest.high[component]]}`);
+    const strongest = head.factors
+      .map((factor) => ({ ...factor, by: factor.eta2[component] }))
+      .sort((a, b) => b.by - a.by)[0];
+    if (strongest && strongest.by >= 1)
+      facts.push(
+        `${number(strongest.by, 2)} % of it by ${strongest.name} (η²): − ${strongest.values[strongest.low[component]]}, + ${strongest.values[strongest.high[component]]}`,
+      );
     if (head.monosemanticity) {
       const { top, bottom, chance, of } = head.monosemanticity;
-      facts.push(`likeness of a pole's pictures (${of}): − ${number(bottom[component], 2)}, + ${number(top[component], 2)}; any pictures ${number(chance, 2)}`);
+      facts.push(
+        `likeness of a pole's pictures (${of}): − ${number(bottom[component], 2)}, + ${number(top[component], 2)}; any pictures ${number(chance, 2)}`,
+      );
     }
   }
-  const match = own && scores.match.component.length ? html`<span>with the next seed: most like its component ${scores.match.component[component]}${scores.match.cosine[component] < 0 ? ", poles swapped" : ""}, cosine ${number(Math.abs(scores.match.cosine[component]), 2)}</span>` : null;
+  const match =
+    own && scores.match.component.length
+      ? html`
+        <span>with the next seed: most like its component ${scores.match.component[component]}${scores.match.cosine[component] < 0 ? ", poles swapped" : ""}, cosine ${number(Math.abs(scores.match.cosine[component]), 2)}</span>`
+      : null;
   return html`<li class=${`card${current ? " current" : ""}`} value=${component}>
     <h2><a href=${href({ c: component })} aria-current=${current ? "true" : undefined}>Component ${component}</a></h2>
     <p class="note">${facts.join(" · ")}${match ? html` · ${match}` : null}</p>
-    ${part.names
-      ? html`<div class="poles">${POLES.map(([pole, sign]) => html`<${Pole} key=${pole} ...${{ pole, sign, names: poleNames(part.names[naming], component, pole), naming, texts, marked, list, run, pictures: own ? scores[pole][component] : null }} />`)}</div>`
-      : html`<${SparseSum} ...${{ part, component, texts, marked }} />`}
-    ${own ? html`<${Histogram} counts=${scores.histogram[component]} low=${scores.low[component]} high=${scores.high[component]} label="scores of the pictures" />
-      <${Pictures} ...${{ list, dataset: run.dataset, pictures: scores.deciles[component], side: 40, captions: [10, 20, 30, 40, 50, 60, 70, 80, 90].map((d) => `${d} %`), notes: [10, 20, 30, 40, 50, 60, 70, 80, 90].map((d) => `at ${d} % of the scores`), label: "pictures at the deciles of the scores, lowest first" }} />` : null}
+    ${
+      part.names
+        ? html`<div class="poles">${POLES.map(([pole, sign]) => html`
+          <${Pole} key=${pole} ...${{ pole, sign, names: poleNames(part.names[naming], component, pole), naming, texts, marked, list, run, pictures: own ? scores[pole][component] : null }} />`)}</div>`
+        : html`<${SparseSum} ...${{ part, component, texts, marked }} />`
+    }
+    ${
+      own
+        ? html`<${Histogram} counts=${scores.histogram[component]} low=${scores.low[component]}
+          high=${scores.high[component]} label="scores of the pictures" />
+      <${Pictures} ...${{ list, dataset: run.dataset, pictures: scores.deciles[component], side: 40, captions: [10, 20, 30, 40, 50, 60, 70, 80, 90].map((d) => `${d} %`), notes: [10, 20, 30, 40, 50, 60, 70, 80, 90].map((d) => `at ${d} % of the scores`), label: "pictures at the deciles of the scores, lowest first" }} />`
+        : null
+    }
   </li>`;
 }
 
 function Pole({ pole, sign, names, naming, texts, marked, list, run, pictures }) {
   const most = Math.max(...names.rows.map((row) => Math.abs(row.score)), names.chance || 0);
   return html`<section class=${`pole ${pole}`} aria-label=${`${sign === "+" ? "plus" : "minus"} pole`}>
-    <h3><span class="sign" aria-hidden="true">${sign}</span>${names.named ? "" : html`<span class="note">no name above chance</span>`}</h3>
+    <h3><span class="sign" aria-hidden="true">${sign}</span>${names.named ? "" : html`<span
+      class="note">no name above chance</span>`}</h3>
     <ul class="texts">${names.rows.map((row, place) => {
       const text = texts[row.text];
-      const against = naming !== "says" && row.projection !== null && (pole === "top" ? row.projection < 0 : row.projection < 0);
+      const against =
+        naming !== "says" && row.projection !== null && (pole === "top" ? row.projection < 0 : row.projection < 0);
       const across = naming === "says" && (pole === "top" ? row.score < 0 : row.score > 0);
-      return html`<li key=${place} class=${marked && marked.has(row.text) ? "shared" : ""}><${Bar} value=${Math.abs(row.score)} of=${most} />
-        <a href=${link({ v: "search", i: text, q: undefined })}><${Text} dim=${!names.named || across}>${text}<//></a> <span class="score">${number(Math.abs(row.score))}${against ? ", writes against it" : ""}${across ? ", on the other side" : ""}</span></li>`;
+      return html`<li key=${place} class=${marked && marked.has(row.text) ? "shared" : ""}><${Bar}
+        value=${Math.abs(row.score)} of=${most} />
+        <a href=${link({ v: "search", i: text, q: undefined })}><${Text} dim=${!names.named || across}>
+          ${text}<//></a> <span class="score">
+          ${number(Math.abs(row.score))}${against ? ", writes against it" : ""}${across ? ", on the other side" : ""}</span></li>`;
     })}</ul>
-    ${pictures ? html`<${Pictures} ...${{ list, dataset: run.dataset, pictures: pictures[0], side: 44, notes: pictures[1].map((score) => `score ${number(score)}`), label: `pictures at the ${sign === "+" ? "plus" : "minus"} pole` }} />` : null}
+    ${pictures ? html`
+      <${Pictures} ...${{ list, dataset: run.dataset, pictures: pictures[0], side: 44, notes: pictures[1].map((score) => `score ${number(score)}`), label: `pictures at the ${sign === "+" ? "plus" : "minus"} pole` }} />` : null}
   </section>`;
 }
 
@@ -128,13 +195,25 @@ function SparseSum({ part, component, texts, marked }) {
   const start = part.count.slice(0, component).reduce((sum, count) => sum + count, 0);
   const rows = Array.from({ length: part.count[component] }, (_, n) => [part.text[start + n], part.weight[start + n]]);
   const most = Math.max(...rows.map(([, weight]) => weight), 1e-9);
-  return html`<section class=${`pole ${part.pole[component] ? "bottom" : "top"}`}><h3><span class="sign">${part.pole[component] ? "−" : "+"}</span><span class="note">cosine of the sum with the component: ${number(part.cosine[component])}</span></h3>
-    <ul class="texts">${rows.map(([text, weight], place) => html`<li key=${place} class=${marked && marked.has(text) ? "shared" : ""}><${Bar} value=${weight} of=${most} /><a href=${link({ v: "search", i: texts[text], q: undefined })}><${Text}>${texts[text]}<//></a> <span class="score">× ${number(weight)}</span></li>`)}</ul></section>`;
+  return html`<section class=${`pole ${part.pole[component] ? "bottom" : "top"}`}><h3><span class="sign">
+    ${part.pole[component] ? "−" : "+"}</span><span
+    class="note">cosine of the sum with the component: ${number(part.cosine[component])}</span></h3>
+    <ul class="texts">${rows.map(([text, weight], place) => html`<li key=${place}
+      class=${marked && marked.has(text) ? "shared" : ""}><${Bar} value=${weight} of=${most} /><a
+      href=${link({ v: "search", i: texts[text], q: undefined })}><${Text}>${texts[text]}<//></a> <span
+      class="score">× ${number(weight)}</span></li>`)}</ul></section>`;
 }
 
 /** The texts of TextSpan in the order that they were picked. */
 function SpanTable({ part, texts, marked }) {
   const most = Math.max(...part.variance, 1e-9);
-  return html`<ol class="texts span">${part.text.map((text, place) => html`<li key=${place} class=${marked && marked.has(text) ? "shared" : ""}><span class="place-number">${place + 1}</span><${Bar} value=${part.variance[place]} of=${most} />
-    <a href=${link({ v: "search", i: texts[text], q: undefined })}><${Text}>${texts[text]}<//></a> <span class="score">${number(part.variance[place])} % of the variance</span></li>`)}</ol>`;
+  return html`<ol class="texts span">${part.text.map(
+    (
+      text,
+      place,
+    ) => html`<li key=${place} class=${marked && marked.has(text) ? "shared" : ""}><span class="place-number">
+      ${place + 1}</span><${Bar} value=${part.variance[place]} of=${most} />
+    <a href=${link({ v: "search", i: texts[text], q: undefined })}><${Text}>${texts[text]}<//></a> <span class="score">
+      ${number(part.variance[place])} % of the variance</span></li>`,
+  )}</ol>`;
 }

@@ -2,12 +2,22 @@
 "use strict";
 
 const SCREENS = {
-  map: ["Map", MapScreen], head: ["Head", HeadScreen], search: ["Search", SearchScreen], compare: ["Compare", CompareScreen],
-  picture: ["Pictures", PictureScreen], proof: ["Proof", ProofScreen], entries: ["Queries and edits", EntriesScreen],
+  map: ["Map", MapScreen],
+  head: ["Head", HeadScreen],
+  search: ["Search", SearchScreen],
+  compare: ["Compare", CompareScreen],
+  picture: ["Pictures", PictureScreen],
+  proof: ["Proof", ProofScreen],
+  entries: ["Queries and edits", EntriesScreen],
 };
 const KEYS = [
-  ["/", "search"], ["m", "map"], ["p", "pictures"], ["← → ↑ ↓", "move between heads, bars and pictures"], ["Enter", "open what is in focus"],
-  ["j, k", "next and previous component of a head"], ["?", "this list"],
+  ["/", "search"],
+  ["m", "map"],
+  ["p", "pictures"],
+  ["← → ↑ ↓", "move between heads, bars and pictures"],
+  ["Enter", "open what is in focus"],
+  ["j, k", "next and previous component of a head"],
+  ["?", "this list"],
 ];
 
 function App() {
@@ -22,7 +32,11 @@ function App() {
     const onKey = (event) => {
       if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input, select, textarea")) return;
       const screen = { "/": "search", m: "map", p: "picture" }[event.key];
-      if (event.key === "?") { event.preventDefault(); setHelp((open) => !open); return; }
+      if (event.key === "?") {
+        event.preventDefault();
+        setHelp((open) => !open);
+        return;
+      }
       if (!screen) return;
       event.preventDefault();
       if (readState().v !== screen) go({ v: screen });
@@ -35,7 +49,8 @@ function App() {
   const { run, problem } = findRun(state);
   const place = [screen, state.p, state.o, state.e, screen === "head" ? state.h : ""].join("\n");
   const started = ui.useRef(false);
-  ui.useEffect(() => { // another screen: readers begin at its heading
+  ui.useEffect(() => {
+    // another screen: readers begin at its heading
     if (started.current) {
       window.scrollTo(0, 0);
       focusHeading(screen);
@@ -44,18 +59,24 @@ function App() {
   }, [place]);
   document.title = `${SCREENS[screen][0]} · ${run.model} · ${run.dataset}`;
   const Screen = SCREENS[screen][1];
-  const skip = (event) => { event.preventDefault(); document.querySelector("main").focus(); };
+  const skip = (event) => {
+    event.preventDefault();
+    document.querySelector("main").focus();
+  };
   return html`
     <button type="button" class="skip" onClick=${skip}>To the content</button>
     <header>
       <p class="title"><a href="#">What the heads do</a></p>
-      <nav class="screens" aria-label="Screens">${Object.entries(SCREENS).map(([key, [name]]) => html`<a key=${key} href=${link(key === "compare" && screen === "compare" ? {} : { v: key })} aria-current=${key === screen ? "page" : undefined}>${name}</a>`)}</nav>
+      <nav class="screens" aria-label="Screens">${Object.entries(SCREENS).map(([key, [name]]) => html`<a key=${key}
+        href=${link(key === "compare" && screen === "compare" ? {} : { v: key })}
+        aria-current=${key === screen ? "page" : undefined}>${name}</a>`)}</nav>
       <div class="controls run"><${RunChoice} run=${run} onChange=${(other) => go(runState(other))} />
         <button type="button" onClick=${() => setHelp(true)}>Keys</button></div>
     </header>
     <main tabindex="-1">
       ${problem ? html`<p class="problem" role="alert">${problem}</p>` : null}
-      ${index().missing.length && screen === "map" ? html`<p class="note">${index().missing.length === 1 ? "One part" : `${index().missing.length} parts`} of the config ${index().missing.length === 1 ? "is" : "are"} not in this explorer: <a href=${link({ v: "proof" })}>which, and how to add ${index().missing.length === 1 ? "it" : "them"}</a>.</p>` : null}
+      ${index().missing.length && screen === "map" ? html`<p class="note">
+        ${index().missing.length === 1 ? "One part" : `${index().missing.length} parts`} of the config ${index().missing.length === 1 ? "is" : "are"} not in this explorer: <a href=${link({ v: "proof" })}>which, and how to add ${index().missing.length === 1 ? "it" : "them"}</a>.</p>` : null}
       <${Screen} key=${screen} state=${state} run=${run} />
     </main>
     ${help ? html`<${Help} close=${() => setHelp(false)} />` : null}`;
@@ -80,20 +101,27 @@ const focusSearch = () => whenThere("#search", (input) => input.focus());
 
 function focusHeading(screen) {
   if (screen === "search") return;
-  whenThere("main h1", (heading) => { if (!document.activeElement || !document.activeElement.matches("input, select")) heading.focus({ preventScroll: true }); });
+  whenThere("main h1", (heading) => {
+    if (!document.activeElement || !document.activeElement.matches("input, select"))
+      heading.focus({ preventScroll: true });
+  });
 }
 
-load("index").then(() => {
-  const root = document.getElementById("app");
-  if (index().version !== VERSION) {
-    throw new Error(`These files were written as version ${index().version}, but this page reads version ${VERSION}. Make the explorer again: snakemake --cores all explorer`);
-  }
-  root.replaceChildren();
-  ui.render(html`<${App} />`, root);
-}).catch((error) => {
-  const problem = document.createElement("p");
-  problem.className = "problem";
-  problem.setAttribute("role", "alert");
-  problem.textContent = error.message;
-  document.getElementById("app").replaceChildren(problem);
-});
+load("index")
+  .then(() => {
+    const root = document.getElementById("app");
+    if (index().version !== VERSION) {
+      throw new Error(
+        `These files were written as version ${index().version}, but this page reads version ${VERSION}. Make the explorer again: snakemake --cores all explorer`,
+      );
+    }
+    root.replaceChildren();
+    ui.render(html`<${App} />`, root);
+  })
+  .catch((error) => {
+    const problem = document.createElement("p");
+    problem.className = "problem";
+    problem.setAttribute("role", "alert");
+    problem.textContent = error.message;
+    document.getElementById("app").replaceChildren(problem);
+  });

@@ -21,19 +21,33 @@ function MapScreen({ state, run }) {
   return html`
     <h1 tabindex="-1">Every head of ${run.model} on ${run.dataset}</h1>
     <div class="controls">
-      <${Tabs} label="Kind of map" tabs=${[["Map", { x: undefined, y: undefined }, !scatter], ["Scatter", { x: x.key, y: y.key }, scatter]]} />
-      ${scatter
-        ? html`<${Choice} label="across" value=${x.key} options=${choices.filter(([key]) => key !== FACTOR)} onChange=${(key) => go({ x: key }, { replace: true })} />
-               <${Choice} label="up" value=${y.key} options=${choices.filter(([key]) => key !== FACTOR)} onChange=${(key) => go({ y: key }, { replace: true })} />`
-        : html`<${Choice} label="colour by" value=${by} options=${choices} onChange=${(key) => go({ by: key }, { replace: true })} />`}
+      <${Tabs} label="Kind of map" tabs=${[
+        ["Map", { x: undefined, y: undefined }, !scatter],
+        ["Scatter", { x: x.key, y: y.key }, scatter],
+      ]} />
+      ${
+        scatter
+          ? html`<${Choice} label="across" value=${x.key} options=${choices.filter(([key]) => key !== FACTOR)}
+            onChange=${(key) => go({ x: key }, { replace: true })} />
+               <${Choice} label="up" value=${y.key} options=${choices.filter(([key]) => key !== FACTOR)}
+                 onChange=${(key) => go({ y: key }, { replace: true })} />`
+          : html`<${Choice} label="colour by" value=${by} options=${choices}
+            onChange=${(key) => go({ by: key }, { replace: true })} />`
+      }
     </div>
     <div class="mapped">
-      ${scatter ? html`<${Scatter} ...${share} x=${x} y=${y} />` : html`<${Grid} ...${share} quantity=${by === FACTOR ? null : find(by)} />`}
+      ${scatter ? html`<${Scatter} ...${share} x=${x} y=${y} />` : html`
+        <${Grid} ...${share} quantity=${by === FACTOR ? null : find(by)} />`}
       <${Pointed} ...${share} quantities=${scatter ? [x, y] : by === FACTOR ? [] : [find(by)]} />
     </div>
-    ${overview.clearest.length ? html`<h2>The clearest components</h2>
+    ${
+      overview.clearest.length
+        ? html`<h2>The clearest components</h2>
       <p class="note">Those whose names (${NAMING_WORDS[overview.naming]}) are furthest above chance, none like another.</p>
-      <ul class="clearest">${overview.clearest.map((card) => html`<${ClearCard} key=${`${card.unit}/${card.component}`} ...${{ card, list, run }} />`)}</ul>` : null}`;
+      <ul class="clearest">${overview.clearest.map((card) => html`
+        <${ClearCard} key=${`${card.unit}/${card.component}`} ...${{ card, list, run }} />`)}</ul>`
+        : null
+    }`;
 }
 
 const NAMING_WORDS = { fires_on: "what they fire on", says: "what they say" };
@@ -53,7 +67,10 @@ function cellOf(overview, quantity, range, place) {
   const value = quantity.values[place];
   if (value === null) return { colour: null, words: "not known", text: "–" };
   const unsure = quantity.low && quantity.low[place] !== null && quantity.low[place] <= 0 && quantity.high[place] >= 0;
-  const bounds = quantity.low && quantity.low[place] !== null ? ` (95 %: ${number(quantity.low[place])} to ${number(quantity.high[place])})` : "";
+  const bounds =
+    quantity.low && quantity.low[place] !== null
+      ? ` (95 %: ${number(quantity.low[place])} to ${number(quantity.high[place])})`
+      : "";
   return {
     colour: scaleColour(quantity.scale, (value - range[0]) / (range[1] - range[0])),
     words: `${number(value)} ${quantity.unit}${bounds}${unsure ? ", not told from 0" : ""}`,
@@ -82,18 +99,33 @@ function Grid({ overview, units, run, shown, point, quantity }) {
   };
   const cell = (unit, place, words = null) => {
     const look = cellOf(overview, quantity, range, place);
-    const style = look.colour ? { backgroundColor: look.opacity === undefined ? look.colour : `color-mix(in srgb, ${look.colour} ${Math.round(look.opacity * 100)}%, var(--paper))` } : {};
+    const style = look.colour
+      ? {
+          backgroundColor:
+            look.opacity === undefined
+              ? look.colour
+              : `color-mix(in srgb, ${look.colour} ${Math.round(look.opacity * 100)}%, var(--paper))`,
+        }
+      : {};
     if (look.colour) style.color = look.opacity === undefined ? inkOn(look.colour) : "var(--ink)";
     return html`<a href=${link({ v: "head", h: unit, c: undefined })} data-unit=${unit} style=${style}
-      class=${`cell${look.unsure ? " unsure" : ""}${unit === shown ? " shown" : ""}`} tabindex=${unit === shown ? 0 : -1}
+      class=${`cell${look.unsure ? " unsure" : ""}${unit === shown ? " shown" : ""}`}
+        tabindex=${unit === shown ? 0 : -1}
       aria-label=${`${unitLabel(unit)}: ${look.words}`} onFocus=${() => point(unit)} onMouseEnter=${() => point(unit)}>
       <span>${words || (roomy ? look.text : "")}</span></a>`;
   };
   return html`<div class="grid" ref=${table} onKeyDown=${onKeyDown}>
-    <table style=${{ "--heads": overview.heads }}><caption class="aside">Heads by layer; arrow keys move, Enter opens a head</caption>
-      <thead><tr><th scope="col"><span class="label">layer</span></th>${Array.from({ length: overview.heads }, (_, head) => html`<th key=${head} scope="col"><span class="aside">head </span>${head}</th>`)}</tr></thead>
-      <tbody>${Array.from({ length: count }, (_, row) => html`<tr key=${row}><th scope="row"><span class="aside">layer </span>${first + row}</th>
-        ${Array.from({ length: overview.heads }, (_, head) => html`<td key=${head}>${cell(`${first + row}.${head}`, row * overview.heads + head)}</td>`)}</tr>`)}</tbody>
+    <table style=${{ "--heads": overview.heads }}><caption
+      class="aside">Heads by layer; arrow keys move, Enter opens a head</caption>
+      <thead><tr><th scope="col"><span class="label">layer</span></th>
+        ${Array.from({ length: overview.heads }, (_, head) => html`<th key=${head} scope="col"><span
+        class="aside">head </span>${head}</th>`)}</tr></thead>
+      <tbody>${Array.from(
+        { length: count },
+        (_, row) => html`<tr key=${row}><th scope="row"><span class="aside">layer </span>${first + row}</th>
+        ${Array.from({ length: overview.heads }, (_, head) => html`<td key=${head}>
+          ${cell(`${first + row}.${head}`, row * overview.heads + head)}</td>`)}</tr>`,
+      )}</tbody>
     </table>
     <p class="whole">${cell("embedding", units.length - 1, "the whole embedding")}</p>
     <${Legend} ...${{ overview, quantity, range }} />
@@ -103,12 +135,16 @@ function Grid({ overview, units, run, shown, point, quantity }) {
 function Legend({ overview, quantity, range }) {
   if (!quantity) {
     const categories = index().scales.categories;
-    return html`<ul class="legend">${overview.factor.names.map((name, n) => html`<li key=${name}><span class="swatch" style=${{ background: categories[n % categories.length] }}></span>${name}</li>`)}
+    return html`<ul class="legend">${overview.factor.names.map((name, n) => html`<li key=${name}><span class="swatch"
+      style=${{ background: categories[n % categories.length] }}></span>${name}</li>`)}
       <li class="note">deeper: a larger share of the head's variance</li></ul>`;
   }
   const steps = Array.from({ length: 9 }, (_, step) => scaleColour(quantity.scale, step / 8));
-  return html`<div class="legend scale"><span>${number(range[0], 2)}</span><span class="ramp" style=${{ background: `linear-gradient(to right, ${steps.join(",")})` }}></span><span>${number(range[1], 2)} ${quantity.unit}</span>
-    ${quantity.low ? html`<span class="note"><span class="swatch unsure"></span> hatched: not told from 0 (95 % interval)</span>` : null}</div>`;
+  return html`<div class="legend scale"><span>${number(range[0], 2)}</span><span class="ramp"
+    style=${{ background: `linear-gradient(to right, ${steps.join(",")})` }}></span><span>
+    ${number(range[1], 2)} ${quantity.unit}</span>
+    ${quantity.low ? html`<span class="note"><span
+      class="swatch unsure"></span> hatched: not told from 0 (95 % interval)</span>` : null}</div>`;
 }
 
 /** Two quantities of each head against each other. */
@@ -122,7 +158,9 @@ function Scatter({ overview, units, shown, point, x, y }) {
   });
   const across = (value) => left + ((value - xRange[0]) / (xRange[1] - xRange[0])) * (width - left - 12);
   const up = (value) => height - bottom - ((value - yRange[0]) / (yRange[1] - yRange[0])) * (height - bottom - 12);
-  const dots = units.map((unit, place) => ({ unit, place })).filter(({ place }) => x.values[place] !== null && y.values[place] !== null);
+  const dots = units
+    .map((unit, place) => ({ unit, place }))
+    .filter(({ place }) => x.values[place] !== null && y.values[place] !== null);
   const ref = ui.useRef(null);
   const onKeyDown = (event) => {
     const at = dots.findIndex(({ unit }) => unit === shown);
@@ -139,23 +177,36 @@ function Scatter({ overview, units, shown, point, x, y }) {
     const step = 10 ** Math.floor(Math.log10((high - low) / 2));
     const fine = [1, 2, 5].map((f) => f * step).find((s) => (high - low) / s <= 6) || 5 * step;
     const start = Math.ceil(low / fine);
-    return Array.from({ length: Math.floor(high / fine) - start + 1 }, (_, n) => Number(((start + n) * fine).toPrecision(6)));
+    return Array.from({ length: Math.floor(high / fine) - start + 1 }, (_, n) =>
+      Number(((start + n) * fine).toPrecision(6)),
+    );
   };
   return html`<figure class="scatter" ref=${ref} onKeyDown=${onKeyDown}>
-    <svg viewBox="0 0 ${width} ${height}" role="group" aria-label=${`${y.label} against ${x.label}, a dot for each head; arrow keys move, Enter opens a head`}>
-      ${ticks(xRange).map((tick) => html`<g key=${`x${tick}`} class="tick"><line x1=${across(tick)} x2=${across(tick)} y1="12" y2=${height - bottom} /><text x=${across(tick)} y=${height - bottom + 15} text-anchor="middle">${number(tick)}</text></g>`)}
-      ${ticks(yRange).map((tick) => html`<g key=${`y${tick}`} class="tick"><line x1=${left} x2=${width - 12} y1=${up(tick)} y2=${up(tick)} /><text x=${left - 6} y=${up(tick) + 4} text-anchor="end">${number(tick)}</text></g>`)}
+    <svg viewBox="0 0 ${width} ${height}" role="group"
+      aria-label=${`${y.label} against ${x.label}, a dot for each head; arrow keys move, Enter opens a head`}>
+      ${ticks(xRange).map((tick) => html`<g key=${`x${tick}`} class="tick"><line x1=${across(tick)} x2=${across(tick)}
+        y1="12" y2=${height - bottom} /><text x=${across(tick)} y=${height - bottom + 15} text-anchor="middle">
+        ${number(tick)}</text></g>`)}
+      ${ticks(yRange).map((tick) => html`<g key=${`y${tick}`} class="tick"><line x1=${left} x2=${width - 12}
+        y1=${up(tick)} y2=${up(tick)} /><text x=${left - 6} y=${up(tick) + 4} text-anchor="end">
+        ${number(tick)}</text></g>`)}
       <text class="axis" x=${(left + width) / 2} y=${height - 8} text-anchor="middle">${x.label} (${x.unit})</text>
-      <text class="axis" transform=${`translate(13 ${(height - bottom) / 2}) rotate(-90)`} text-anchor="middle">${y.label} (${y.unit})</text>
+      <text class="axis" transform=${`translate(13 ${(height - bottom) / 2}) rotate(-90)`} text-anchor="middle">
+        ${y.label} (${y.unit})</text>
       ${dots.map(({ unit, place }) => {
         const layer = unit === "embedding" ? null : Number(unit.split(".")[0]);
-        const colour = layer === null ? "none" : scaleColour("sequential", count > 1 ? (layer - first) / (count - 1) : 1);
+        const colour =
+          layer === null ? "none" : scaleColour("sequential", count > 1 ? (layer - first) / (count - 1) : 1);
         const words = `${unitLabel(unit)}: ${x.label} ${number(x.values[place])}, ${y.label} ${number(y.values[place])}`;
-        return html`<a key=${unit} href=${link({ v: "head", h: unit, c: undefined, x: undefined, y: undefined })} data-unit=${unit} tabindex=${unit === active ? 0 : -1} aria-label=${words} onFocus=${() => point(unit)} onMouseEnter=${() => point(unit)}>
-          <circle cx=${across(x.values[place])} cy=${up(y.values[place])} r=${unit === shown ? 8 : 5.5} fill=${colour} class=${unit === shown ? "shown" : ""} /></a>`;
+        return html`<a key=${unit} href=${link({ v: "head", h: unit, c: undefined, x: undefined, y: undefined })}
+          data-unit=${unit} tabindex=${unit === active ? 0 : -1} aria-label=${words} onFocus=${() => point(unit)}
+          onMouseEnter=${() => point(unit)}>
+          <circle cx=${across(x.values[place])} cy=${up(y.values[place])} r=${unit === shown ? 8 : 5.5} fill=${colour}
+            class=${unit === shown ? "shown" : ""} /></a>`;
       })}
     </svg>
-    <figcaption class="note">Colour: layer, ${first} dark to ${first + count - 1} light; hollow: the whole embedding.</figcaption></figure>`;
+    <figcaption
+      class="note">Colour: layer, ${first} dark to ${first + count - 1} light; hollow: the whole embedding.</figcaption></figure>`;
 }
 
 /** What is pointed at: a head's numbers and first names. */
@@ -164,19 +215,32 @@ function Pointed({ overview, units, shown, quantities }) {
   const [top, bottom] = overview.names[place];
   return html`<section class="pointed" aria-label="The head pointed at">
     <h2>${capital(unitLabel(shown))}</h2>
-    <dl>${(quantities.length ? quantities : overview.quantities.slice(0, 3)).map((quantity) => html`<div key=${quantity.key}><dt>${quantity.label}</dt><dd>${cellOf(overview, quantity, rangeOf(quantity), place).words}</dd></div>`)}
-      ${overview.factor ? html`<div><dt>explained most by</dt><dd>${cellOf(overview, null, null, place).words}</dd></div>` : null}</dl>
-    ${top || bottom ? html`<p class="note">Its first component ${overview.naming === "says" ? "says" : "fires on"}</p>
-      <p class="pole bottom signed"><span class="sign">−</span><${Text}>${bottom}<//></p><p class="pole top signed"><span class="sign">+</span><${Text}>${top}<//></p>` : null}
-    <p><a class="open" href=${link({ v: "head", h: shown, c: undefined, x: undefined, y: undefined })}>Open this ${shown === "embedding" ? "spectrum" : "head"}</a></p>
+    <dl>${(quantities.length ? quantities : overview.quantities.slice(0, 3)).map((quantity) => html`
+      <div key=${quantity.key}><dt>${quantity.label}</dt><dd>
+      ${cellOf(overview, quantity, rangeOf(quantity), place).words}</dd></div>`)}
+      ${overview.factor ? html`<div><dt>explained most by</dt><dd>
+        ${cellOf(overview, null, null, place).words}</dd></div>` : null}</dl>
+    ${
+      top || bottom
+        ? html`<p class="note">Its first component ${overview.naming === "says" ? "says" : "fires on"}</p>
+      <p class="pole bottom signed"><span class="sign">−</span><${Text}>${bottom}<//></p><p class="pole top signed">
+        <span class="sign">+</span><${Text}>${top}<//></p>`
+        : null
+    }
+    <p><a class="open"
+      href=${link({ v: "head", h: shown, c: undefined, x: undefined, y: undefined })}>Open this ${shown === "embedding" ? "spectrum" : "head"}</a></p>
   </section>`;
 }
 
 /** One of the clearest components, a link to its card. */
 function ClearCard({ card, list, run }) {
-  return html`<li><h3><${ComponentLink} unit=${card.unit} component=${card.component} /></h3>
-    <p class="note">${number(card.share, 2)} % of the head's variance${card.factor ? `, ${number(card.eta2, 2)} % of that by ${card.factor}` : ""}; names at ${number(card.sureness)} × random texts</p>
-    <div class="poles">${POLES.map(([pole, sign]) => html`<div key=${pole} class=${`pole ${pole}`}>
-      <p class="signed"><span class="sign">${sign}</span> <${Text} dim=${!card[pole].named}>${card[pole].named ? card[pole].text : `unnamed (${card[pole].text})`}<//></p>
-      <${Pictures} ...${{ list, dataset: run.dataset, pictures: card[pole].pictures, side: 38, label: `pictures at the ${sign} pole` }} /></div>`)}</div></li>`;
+  return html`<li><h3><${PlaceLink} unit=${card.unit} component=${card.component} /></h3>
+    <p class="note">
+      ${number(card.share, 2)} % of the head's variance${card.factor ? `, ${number(card.eta2, 2)} % of that by ${card.factor}` : ""}; names at ${number(card.sureness)} × random texts</p>
+    <div class="poles">${POLES.map(
+      ([pole, sign]) => html`<div key=${pole} class=${`pole ${pole}`}>
+      <p class="signed"><span class="sign">${sign}</span> <${Text} dim=${!card[pole].named}>
+        ${card[pole].named ? card[pole].text : `unnamed (${card[pole].text})`}<//></p>
+      <${Pictures} ...${{ list, dataset: run.dataset, pictures: card[pole].pictures, side: 38, label: `pictures at the ${sign} pole` }} /></div>`,
+    )}</div></li>`;
 }

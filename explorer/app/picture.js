@@ -10,13 +10,16 @@ function PictureScreen({ state, run }) {
   const share = { overview, texts, list, run, state };
   if (state.o !== undefined) {
     const own = overview.own.find((part) => part.name === state.o);
-    return own ? html`<${OwnPicture} ...${share} own=${own} number=${overview.own.indexOf(own)} />`
-      : html`<p class="problem" role="alert">The picture “<bdi>${state.o}</bdi>” is not among explorer.pictures of the config that this page was made with.</p>`;
+    return own
+      ? html`<${OwnPicture} ...${share} own=${own} number=${overview.own.indexOf(own)} />`
+      : html`<p class="problem" role="alert">The picture “<bdi>
+        ${state.o}</bdi>” is not among explorer.pictures of the config that this page was made with.</p>`;
   }
   if (state.p !== undefined) {
     const picture = list.names.indexOf(state.p);
     return picture < 0
-      ? html`<p class="problem" role="alert">The picture “<bdi>${state.p}</bdi>” is not among the ${list.names.length} pictures of ${run.dataset} that are shown.</p>`
+      ? html`<p class="problem" role="alert">The picture “<bdi>
+        ${state.p}</bdi>” is not among the ${list.names.length} pictures of ${run.dataset} that are shown.</p>`
       : html`<${OnePicture} ...${share} picture=${picture} key=${picture} />`;
   }
   return html`<${Gallery} ...${share} />`;
@@ -25,7 +28,12 @@ function PictureScreen({ state, run }) {
 /** All pictures of a dataset, by page, or those with one value. */
 function Gallery({ overview, list, run, state }) {
   const columns = Object.entries(list.factors);
-  const options = [["", "all"], ...columns.flatMap(([name, column]) => (column.values.length <= 60 ? column.values.map((value) => [`${name}:${value}`, `${name}: ${value}`]) : []))];
+  const options = [
+    ["", "all"],
+    ...columns.flatMap(([name, column]) =>
+      column.values.length <= 60 ? column.values.map((value) => [`${name}:${value}`, `${name}: ${value}`]) : [],
+    ),
+  ];
   const [name, value] = [(state.fv || "").split(":")[0], (state.fv || "").split(":").slice(1).join(":")];
   const column = list.factors[name];
   const code = column ? column.values.indexOf(value) : -1;
@@ -33,15 +41,33 @@ function Gallery({ overview, list, run, state }) {
   const page = Math.min(Math.max(Number(state.page) || 0, 0), Math.max(Math.ceil(pictures.length / ON_A_PAGE) - 1, 0));
   const shown = pictures.slice(page * ON_A_PAGE, (page + 1) * ON_A_PAGE);
   return html`<h1 tabindex="-1">Pictures of ${run.dataset}</h1>
-    <p class="note">${list.names.length === list.total ? `All ${list.total} images` : `${list.names.length} of the ${list.total} images`} that any seed scores${list.names.length < list.total ? ", evenly spread (explorer.images of the config)" : ""}; ${overview.pictures} of them in this seed.${list.unreadable.length ? ` ${list.unreadable.length} could not be read, and are grey.` : ""}</p>
-    ${overview.own.length ? html`<h2>Your own</h2><ul class="own">${overview.own.map((own, n) => html`<li key=${n}><a href=${link({ o: own.name })}>
-      ${own.maps ? html`<span class="thumb" style=${stripStyle(`${run.folder}/own-${n}`, own.maps.length + 1, 0, 96)}></span>` : null}<bdi>${own.name}</bdi></a></li>`)}</ul>` : null}
-    ${overview.maps.length ? html`<h2>With maps of their class</h2><${Pictures} ...${{ list, dataset: run.dataset, pictures: overview.maps.map(([picture]) => picture), notes: overview.maps.map(([, kind]) => `${kind} segmented`), captions: overview.maps.map(([, kind]) => kind), label: "pictures with maps" }} />` : null}
+    <p class="note">
+      ${list.names.length === list.total ? `All ${list.total} images` : `${list.names.length} of the ${list.total} images`} that any seed scores${list.names.length < list.total ? ", evenly spread (explorer.images of the config)" : ""}; ${overview.pictures} of them in this seed.${list.unreadable.length ? ` ${list.unreadable.length} could not be read, and are grey.` : ""}</p>
+    ${
+      overview.own.length
+        ? html`<h2>Your own</h2><ul class="own">${overview.own.map(
+            (own, n) => html`<li key=${n}><a href=${link({ o: own.name })}>
+      ${own.maps ? html`<span class="thumb"
+        style=${stripStyle(`${run.folder}/own-${n}`, own.maps.length + 1, 0, 96)}></span>` : null}<bdi>
+        ${own.name}</bdi></a></li>`,
+          )}</ul>`
+        : null
+    }
+    ${overview.maps.length ? html`<h2>With maps of their class</h2>
+      <${Pictures} ...${{ list, dataset: run.dataset, pictures: overview.maps.map(([picture]) => picture), notes: overview.maps.map(([, kind]) => `${kind} segmented`), captions: overview.maps.map(([, kind]) => kind), label: "pictures with maps" }} />` : null}
     <h2>All</h2>
-    <div class="controls"><${Choice} quiet label="only" value=${state.fv || ""} options=${options} onChange=${(fv) => go({ fv: fv || undefined, page: undefined }, { replace: true })} /></div>
+    <div class="controls"><${Choice} quiet label="only" value=${state.fv || ""} options=${options}
+      onChange=${(fv) => go({ fv: fv || undefined, page: undefined }, { replace: true })} /></div>
     <${Pictures} ...${{ list, dataset: run.dataset, pictures: shown, side: 64, label: "pictures" }} />
-    ${pictures.length > ON_A_PAGE ? html`<p class="pager"><span>${page * ON_A_PAGE + 1} to ${page * ON_A_PAGE + shown.length} of ${pictures.length}</span>
-      ${page > 0 ? html`<a href=${link({ page: page - 1 })}>earlier</a>` : null} ${(page + 1) * ON_A_PAGE < pictures.length ? html`<a href=${link({ page: page + 1 })}>later</a>` : null}</p>` : null}`;
+    ${
+      pictures.length > ON_A_PAGE
+        ? html`<p class="pager"><span>
+          ${page * ON_A_PAGE + 1} to ${page * ON_A_PAGE + shown.length} of ${pictures.length}</span>
+      ${page > 0 ? html`<a
+        href=${link({ page: page - 1 })}>earlier</a>` : null} ${(page + 1) * ON_A_PAGE < pictures.length ? html`<a
+        href=${link({ page: page + 1 })}>later</a>` : null}</p>`
+        : null
+    }`;
 }
 
 function OnePicture({ overview, texts, list, run, picture }) {
@@ -52,23 +78,40 @@ function OnePicture({ overview, texts, list, run, picture }) {
   }
   const part = values[0][picture];
   return html`<h1 tabindex="-1"><bdi>${list.names[picture]}</bdi></h1>
-    <div class="one"><span class="thumb large" role="img" aria-label=${pictureWords(list, picture)} style=${pictureStyle(list, run.dataset, picture, 2 * list.side)}></span>
-      <dl class="facts">${Object.entries(list.factors).map(([name, column]) => html`<div key=${name}><dt>${name}</dt><dd><bdi>${column.values[column.codes[picture]] || "–"}</bdi></dd></div>`)}</dl></div>
-    ${made ? html`<h2>Where its class is</h2><${Maps} file=${`${run.folder}/map-${picture}`} names=${["evidence for the class, all heads", "mask"]} />
-      <p class="note">One of the ${made[1]} examples of the segmentation.</p>` : null}
-    ${part ? html`<${Strongest} ...${{ overview, texts, components: part.components, list }} />
+    <div class="one"><span class="thumb large" role="img" aria-label=${pictureWords(list, picture)}
+      style=${pictureStyle(list, run.dataset, picture, 2 * list.side)}></span>
+      <dl class="facts">${Object.entries(list.factors).map(([name, column]) => html`<div key=${name}><dt>${name}</dt>
+        <dd><bdi>${column.values[column.codes[picture]] || "–"}</bdi></dd></div>`)}</dl></div>
+    ${
+      made
+        ? html`<h2>Where its class is</h2><${Maps} file=${`${run.folder}/map-${picture}`}
+          names=${["evidence for the class, all heads", "mask"]} />
+      <p class="note">One of the ${made[1]} examples of the segmentation.</p>`
+        : null
+    }
+    ${
+      part
+        ? html`<${Strongest} ...${{ overview, texts, components: part.components, list }} />
       <h2>Most similar pictures</h2><p class="note">by the cosine of their embeddings</p>
       <${Pictures} ...${{ list, dataset: run.dataset, pictures: part.neighbours.map(([other]) => other), side: 64, captions: part.neighbours.map(([, cosine]) => number(cosine, 2)), notes: part.neighbours.map(([, cosine]) => `cosine ${number(cosine, 2)}`), label: "most similar pictures" }} />`
-      : html`<p class="note">Seed ${run.seed} does not score this picture${list.unreadable.includes(picture) ? ": it could not be read" : ""}. Another seed may.</p>`}`;
+        : html`<p
+          class="note">Seed ${run.seed} does not score this picture${list.unreadable.includes(picture) ? ": it could not be read" : ""}. Another seed may.</p>`
+    }`;
 }
 
 function OwnPicture({ overview, texts, list, run, own, number: place }) {
   const units = unitsOf(overview);
-  const names = own.maps ? own.maps.map(([unit, component]) => `${unitLabel(units[unit])}, component ${component}`) : [];
+  const names = own.maps
+    ? own.maps.map(([unit, component]) => `${unitLabel(units[unit])}, component ${component}`)
+    : [];
   return html`<h1 tabindex="-1"><bdi>${own.name}</bdi><span class="of"> in ${run.model}</span></h1>
-    ${own.maps ? html`<h2>Where its strongest components are</h2><${Maps} file=${`${run.folder}/own-${place}`} names=${names} links=${own.maps.map(([unit, component]) => link({ v: "head", h: units[unit], c: component, k: undefined, o: undefined }))} />
+    ${
+      own.maps
+        ? html`<h2>Where its strongest components are</h2><${Maps} file=${`${run.folder}/own-${place}`} names=${names}
+          links=${own.maps.map(([unit, component]) => link({ v: "head", h: units[unit], c: component, k: undefined, o: undefined }))} />
       <p class="note">Red: patches that raise the component's score, blue: that lower it; each map on its own scale.</p>`
-      : html`<p class="note">Maps are made for the first seed.</p>`}
+        : html`<p class="note">Maps are made for the first seed.</p>`
+    }
     <${Strongest} ...${{ overview, texts, components: own.components, list }} />
     <h2>Most similar pictures</h2><p class="note">by the cosine of their embeddings</p>
     <${Pictures} ...${{ list, dataset: run.dataset, pictures: own.neighbours.map(([other]) => other), side: 64, captions: own.neighbours.map(([, cosine]) => number(cosine, 2)), label: "most similar pictures" }} />`;
@@ -78,23 +121,44 @@ function OwnPicture({ overview, texts, list, run, own, number: place }) {
 function Strongest({ overview, texts, components }) {
   const units = unitsOf(overview);
   const most = Math.max(...components.map(([, , score]) => Math.abs(score)), 1e-9);
-  return html`<h2>Its strongest components</h2><p class="note">by |score|: how far the head's contribution lies from its mean along the component; the name is what that pole ${overview.naming === "says" ? "says" : "fires on"}</p>
-    <div class="wide" tabindex="0" role="region" aria-label="Strongest components"><table><thead><tr><th scope="col">component</th><th scope="col">score</th><th scope="col">higher than</th><th scope="col">pole</th></tr></thead>
-    <tbody>${components.map(([unit, component, score, rank, text], n) => html`<tr key=${n}>
-      <td><a class="place" href=${link({ v: "head", h: units[unit], c: component, k: undefined })}>${unitLabel(units[unit])}, component ${component}</a></td>
-      <td class="nowrap"><${Bar} value=${Math.abs(score)} of=${most} /> ${number(score)}</td><td>${rank} %</td>
-      <td>${score < 0 ? "−" : "+"} ${text >= 0 ? html`<${Text}>${texts[text]}<//>` : html`<span class="note">unnamed</span>`}</td></tr>`)}</tbody></table></div>`;
+  return html`<h2>Its strongest components</h2><p
+    class="note">by |score|: how far the head's contribution lies from its mean along the component; the name is what that pole ${overview.naming === "says" ? "says" : "fires on"}</p>
+    <${Table} label="Strongest components" columns=${["component", "score", "higher than", "pole"]}
+      rows=${components.map(
+      ([unit, component, score, rank, text]) => [
+        html`<${PlaceLink} unit=${units[unit]} component=${component} />`,
+        html`<span class="nowrap"><${Bar} value=${Math.abs(score)} of=${most} /> ${number(score)}</span>`,
+        `${rank} %`,
+        html`${score < 0 ? "−" : "+"} ${text >= 0 ? html`<${Text}>${texts[text]}<//>` : html`<span
+          class="note">unnamed</span>`}`,
+      ],
+    )} />`;
 }
 
 /** The style of one field of a strip of maps, `side` pixels wide. */
 function stripStyle(file, fields, field, side) {
-  return { width: `${side}px`, height: `${side}px`, backgroundImage: `url("${pathOf(file, ".webp")}")`, backgroundSize: `${fields * side}px ${side}px`, backgroundPosition: `${-field * side}px 0` };
+  return {
+    width: `${side}px`,
+    height: `${side}px`,
+    backgroundImage: `url("${pathOf(file, ".webp")}")`,
+    backgroundSize: `${fields * side}px ${side}px`,
+    backgroundPosition: `${-field * side}px 0`,
+  };
 }
 
 /** A picture, and the same with each of its maps laid over it. */
 function Maps({ file, names, links = null, side = 140 }) {
   const fields = names.length + 1;
-  return html`<ul class="maps"><li><span class="thumb" role="img" aria-label="the picture as the model sees it" style=${stripStyle(file, fields, 0, side)}></span><span class="caption">as the model sees it</span></li>
-    ${names.map((name, n) => html`<li key=${n}><span class="thumb faded" style=${stripStyle(file, fields, 0, side)}></span><span class="thumb over" role="img" aria-label=${`map: ${name}`} style=${stripStyle(file, fields, n + 1, side)}></span>
-      <span class="caption">${links ? html`<a href=${links[n]}>${name}</a>` : html`<bdi dir="auto">${name}</bdi>`}</span></li>`)}</ul>`;
+  return html`<ul class="maps"><li><span class="thumb" role="img" aria-label="the picture as the model sees it"
+    style=${stripStyle(file, fields, 0, side)}></span><span class="caption">as the model sees it</span></li>
+    ${names.map(
+      (
+        name,
+        n,
+      ) => html`<li key=${n}><span class="thumb faded" style=${stripStyle(file, fields, 0, side)}></span><span
+        class="thumb over" role="img" aria-label=${`map: ${name}`}
+        style=${stripStyle(file, fields, n + 1, side)}></span>
+      <span class="caption">${links ? html`<a href=${links[n]}>${name}</a>` : html`<bdi dir="auto">
+        ${name}</bdi>`}</span></li>`,
+    )}</ul>`;
 }

@@ -5,14 +5,16 @@ const { html } = ui;
 
 /** What a screen shows until its parts are there, and if they are not. */
 function Waiting({ error }) {
-  return error
-    ? html`<p class="problem" role="alert">${error}</p>`
-    : html`<p class="wait" role="status">Loading …</p>`;
+  return error ? html`<p class="problem" role="alert">${error}</p>` : html`<p class="wait" role="status">Loading …</p>`;
 }
 
 /** A labelled choice. options: [[value, label], …]; one option is no choice, and is shown as text. */
 function Choice({ label, value, options, onChange, quiet = false }) {
-  if (options.length < 2) return quiet ? null : html`<span class="choice"><span class="label">${label}</span> <bdi>${options[0] ? options[0][1] : "–"}</bdi></span>`;
+  if (options.length < 2)
+    return quiet
+      ? null
+      : html`<span class="choice"><span class="label">${label}</span> <bdi>
+        ${options[0] ? options[0][1] : "–"}</bdi></span>`;
   return html`<label class="choice"><span class="label">${label}</span>
     <select value=${value} onChange=${(event) => onChange(event.target.value)}>
       ${options.map(([key, name]) => html`<option key=${key} value=${key} selected=${key === value}>${name}</option>`)}
@@ -33,14 +35,17 @@ function RunChoice({ run, onChange }) {
       const score = (other) => keys.filter((k) => other[k] === run[k]).length;
       onChange(fitting.reduce((best, other) => (score(other) > score(best) ? other : best)));
     };
-    return html`<${Choice} key=${key} label=${labels[key]} value=${String(run[key])} options=${options.map((name) => [name, name])} onChange=${choose} />`;
+    return html`<${Choice} key=${key} label=${labels[key]} value=${String(run[key])}
+      options=${options.map((name) => [name, name])} onChange=${choose} />`;
   });
 }
 
 /** Tabs as links: [[label, changes, whether it is the current one], …]. */
 function Tabs({ label, tabs }) {
-  return html`<nav class="tabs" aria-label=${label}>${tabs.map(([name, changes, current]) => html`
-    <a key=${name} href=${link(changes)} aria-current=${current ? "true" : undefined}>${name}</a>`)}</nav>`;
+  return html`<nav class="tabs" aria-label=${label}>${tabs.map(
+    ([name, changes, current]) => html`
+    <a key=${name} href=${link(changes)} aria-current=${current ? "true" : undefined}>${name}</a>`,
+  )}</nav>`;
 }
 
 /** Arrow keys in a row of links, which is one stop of the tab key. */
@@ -68,7 +73,9 @@ function Roving({ as = "div", children, ...rest }) {
 
 /** What a picture is: its name, class and factor values. */
 function pictureWords(list, picture) {
-  const values = Object.entries(list.factors).map(([name, column]) => `${name} ${column.values[column.codes[picture]]}`).filter((words) => !words.endsWith(" "));
+  const values = Object.entries(list.factors)
+    .map(([name, column]) => `${name} ${column.values[column.codes[picture]]}`)
+    .filter((words) => !words.endsWith(" "));
   return `${list.names[picture]}${values.length ? ": " : ""}${values.join(", ")}`;
 }
 
@@ -79,7 +86,8 @@ function pictureStyle(list, dataset, picture, side) {
   const row = Math.floor(place / list.across);
   const sheet = `pictures/${encodeURIComponent(dataset)}/sheet-${Math.floor(picture / list.across ** 2)}.webp`;
   return {
-    width: `${side}px`, height: `${side}px`,
+    width: `${side}px`,
+    height: `${side}px`,
     backgroundImage: `url("${sheet}")`,
     backgroundSize: `${list.across * side}px auto`,
     backgroundPosition: `${-column * side}px ${-row * side}px`,
@@ -90,7 +98,8 @@ function pictureStyle(list, dataset, picture, side) {
 function Pictures({ list, dataset, pictures, side = 48, notes = [], captions = null, label }) {
   return html`<${Roving} class="pictures" role="group" aria-label=${label}>${pictures.map((picture, place) => {
     const words = `${pictureWords(list, picture)}${notes[place] ? ` (${notes[place]})` : ""}`;
-    return html`<a key=${place} class="picture" href=${link({ v: "picture", p: list.names[picture] })} aria-label=${words} title=${words}>
+    return html`<a key=${place} class="picture" href=${link({ v: "picture", p: list.names[picture] })}
+      aria-label=${words} title=${words}>
       <span class="thumb" style=${pictureStyle(list, dataset, picture, side)}></span>
       ${captions ? html`<span class="caption" aria-hidden="true">${captions[place]}</span>` : null}</a>`;
   })}<//>`;
@@ -98,13 +107,25 @@ function Pictures({ list, dataset, pictures, side = 48, notes = [], captions = n
 
 /** A text of a pool: data, never markup; in its own direction, and cut off where it is very long. */
 function Text({ children, dim = false }) {
-  return html`<bdi class=${dim ? "text dim" : "text"} dir="auto" title=${children.length > 90 ? children : undefined}>${children}</bdi>`;
+  return html`<bdi class=${dim ? "text dim" : "text"} dir="auto" title=${children.length > 90 ? children : undefined}>
+    ${children}</bdi>`;
 }
 
-/** A link to a component of this run. */
-function ComponentLink({ unit, component, run = null }) {
+/** A link to a component, or to a head without one; of this run, or of another. naming: the names to show there. */
+function PlaceLink({ unit, component = undefined, run = null, naming = undefined }) {
   const changes = { v: "head", h: unit, c: component, k: undefined, ...(run ? runState(run) : {}) };
-  return html`<a class="place" href=${link(changes)}>${capital(unitLabel(unit))}, component ${component}</a>`;
+  if (naming) changes.n = naming;
+  const words = component === undefined ? unitLabel(unit) : `${unitLabel(unit)}, component ${component}`;
+  return html`<a class="place" href=${link(changes)}>${words}</a>`;
+}
+
+/** A table that scrolls sideways where it is too wide. columns: its headings; rows: lists of cells. */
+function Table({ label, columns, rows }) {
+  return html`<div class="wide" tabindex="0" role="region" aria-label=${label}><table>
+    <thead><tr>${columns.map((name) => html`<th key=${name} scope="col">${name}</th>`)}</tr></thead>
+    <tbody>${rows.map((cells, row) => html`<tr key=${row}>${cells.map((cell, n) => html`<td key=${n}>
+      ${cell}</td>`)}</tr>`)}</tbody>
+  </table></div>`;
 }
 
 /** Everything of a run that screens share. */

@@ -24,7 +24,11 @@ function SearchScreen({ state, run }) {
     }
     found.sort((a, b) => counts.counts[b] - counts.counts[a]);
   }
-  const valuesFound = factors.flatMap((factor) => factor.values.filter(({ value }) => words.length && fits(`${factor.name} ${value}`.toLowerCase())).map(({ value }) => [factor.name, value]));
+  const valuesFound = factors.flatMap((factor) =>
+    factor.values
+      .filter(({ value }) => words.length && fits(`${factor.name} ${value}`.toLowerCase()))
+      .map(({ value }) => [factor.name, value]),
+  );
   const onInput = (event) => {
     type(event.target.value);
     clearTimeout(onInput.wait);
@@ -32,18 +36,39 @@ function SearchScreen({ state, run }) {
     onInput.wait = setTimeout(() => go({ q, i: undefined, f: undefined, w: undefined }, { replace: true }), 250);
   };
   return html`<h1 tabindex="-1">Search<span class="of"> in ${run.model} on ${run.dataset}</span></h1>
-    <p class="searching"><label>a text, a class or a factor's value <input id="search" type="search" dir="auto" value=${typed} onInput=${onInput} autocomplete="off" /></label></p>
-    <p class="note" role="status">${words.length ? `${total} of ${texts.length} texts, ${valuesFound.length} ${valuesFound.length === 1 ? "value" : "values"}` : `${texts.length} texts, ${factors.map((factor) => factor.name).join(", ") || "no factors"}`}</p>
+    <p class="searching"><label>a text, a class or a factor's value <input id="search" type="search" dir="auto"
+      value=${typed} onInput=${onInput} autocomplete="off" /></label></p>
+    <p class="note" role="status">
+      ${words.length ? `${total} of ${texts.length} texts, ${valuesFound.length} ${valuesFound.length === 1 ? "value" : "values"}` : `${texts.length} texts, ${factors.map((factor) => factor.name).join(", ") || "no factors"}`}</p>
     ${state.i !== undefined ? html`<${TextPlaces} ...${{ text: state.i, texts, counts, overview, run }} />` : null}
-    ${state.f !== undefined ? html`<${ValuePlaces} ...${{ factor: state.f, value: state.w, factors, list, overview, run }} />` : null}
+    ${state.f !== undefined ? html`
+      <${ValuePlaces} ...${{ factor: state.f, value: state.w, factors, list, overview, run }} />` : null}
     <div class="results">
-      ${valuesFound.length || !words.length ? html`<section><h2>Values</h2>${factors.map((factor) => {
-        const shown = words.length ? factor.values.filter(({ value }) => valuesFound.some(([f, w]) => f === factor.name && w === value)) : factor.values;
-        return shown.length ? html`<div key=${factor.name}><h3>${factor.name}</h3><ul class="values">${shown.slice(0, 3 * MOST).map(({ value }) => html`<li key=${value}><a href=${link({ f: factor.name, w: value, i: undefined })}><${Text}>${value}<//></a></li>`)}</ul></div>` : null;
-      })}</section>` : null}
-      ${found.length ? html`<section><h2>Texts</h2><ul class="texts plain">${found.slice(0, MOST).map((number) => html`<li key=${number}>
-        <a href=${link({ i: texts[number], f: undefined, w: undefined })}><${Text} dim=${!counts.counts[number]}>${texts[number]}<//></a> <span class="score">${counts.counts[number] ? `at ${counts.counts[number]} ${counts.counts[number] === 1 ? "pole" : "poles"}` : "at no pole"}</span></li>`)}</ul>
-        ${total > MOST ? html`<p class="note">… and ${total - MOST} more; type more of the text.</p>` : null}</section>` : null}
+      ${
+        valuesFound.length || !words.length
+          ? html`<section><h2>Values</h2>${factors.map((factor) => {
+              const shown = words.length
+                ? factor.values.filter(({ value }) => valuesFound.some(([f, w]) => f === factor.name && w === value))
+                : factor.values;
+              return shown.length
+                ? html`<div key=${factor.name}><h3>${factor.name}</h3><ul class="values">
+                  ${shown.slice(0, 3 * MOST).map(({ value }) => html`<li key=${value}><a
+                  href=${link({ f: factor.name, w: value, i: undefined })}><${Text}>${value}<//></a></li>`)}</ul></div>`
+                : null;
+            })}</section>`
+          : null
+      }
+      ${
+        found.length
+          ? html`<section><h2>Texts</h2><ul class="texts plain">${found.slice(0, MOST).map(
+              (number) => html`<li key=${number}>
+        <a href=${link({ i: texts[number], f: undefined, w: undefined })}><${Text} dim=${!counts.counts[number]}>
+          ${texts[number]}<//></a> <span class="score">
+          ${counts.counts[number] ? `at ${counts.counts[number]} ${counts.counts[number] === 1 ? "pole" : "poles"}` : "at no pole"}</span></li>`,
+            )}</ul>
+        ${total > MOST ? html`<p class="note">… and ${total - MOST} more; type more of the text.</p>` : null}</section>`
+          : null
+      }
     </div>`;
 }
 
@@ -52,20 +77,35 @@ function TextPlaces({ text, texts, counts, overview, run }) {
   const number = texts.indexOf(text);
   const part = number < 0 ? null : Math.floor(number / counts.size);
   const { values, error } = useParts(part === null ? [] : [`${run.folder}/search/${part}`]);
-  if (number < 0) return html`<p class="problem" role="alert">The text “<bdi>${text}</bdi>” is not in the pool ${run.texts}.</p>`;
+  if (number < 0)
+    return html`<p class="problem" role="alert">The text “<bdi>${text}</bdi>” is not in the pool ${run.texts}.</p>`;
   if (!values) return html`<${Waiting} error=${error} />`;
   const units = unitsOf(overview);
   const namings = ["says", "fires_on"];
   const rows = values[0][number - part * counts.size].map((code) => {
     const pole = (code >> 1) & 1;
     const place = Math.floor(code / 4);
-    return { naming: namings[code & 1], pole: pole ? "−" : "+", unit: units[Math.floor(place / counts.width)], component: place % counts.width };
+    return {
+      naming: namings[code & 1],
+      pole: pole ? "−" : "+",
+      unit: units[Math.floor(place / counts.width)],
+      component: place % counts.width,
+    };
   });
   return html`<section class="places"><h2>“<${Text}>${text}<//>”</h2>
-    ${rows.length ? html`<p class="note">is at ${rows.length} ${rows.length === 1 ? "pole" : "poles"}, where it is the best name first</p>
-    <div class="wide" tabindex="0" role="region" aria-label="Where the text is"><table><thead><tr><th scope="col">component</th><th scope="col">pole</th><th scope="col">name</th></tr></thead>
-      <tbody>${rows.slice(0, 200).map((row, n) => html`<tr key=${n}><td><a class="place" href=${link({ v: "head", h: row.unit, c: row.component, k: undefined, n: row.naming })}>${unitLabel(row.unit)}, component ${row.component}</a></td><td>${row.pole}</td><td>${row.naming === "says" ? "says" : "fires on"}</td></tr>`)}</tbody></table></div>`
-      : html`<p class="note">is at no pole of these heads.</p>`}</section>`;
+    ${
+      rows.length
+        ? html`<p
+          class="note">is at ${rows.length} ${rows.length === 1 ? "pole" : "poles"}, where it is the best name first</p>
+    <${Table} label="Where the text is" columns=${["component", "pole", "name"]} rows=${rows
+      .slice(0, 200)
+      .map((row) => [
+        html`<${PlaceLink} unit=${row.unit} component=${row.component} naming=${row.naming} />`,
+        row.pole,
+        row.naming === "says" ? "says" : "fires on",
+      ])} />`
+        : html`<p class="note">is at no pole of these heads.</p>`
+    }</section>`;
 }
 
 /** The components that a value of a factor is at a pole of, and its pictures. */
@@ -73,13 +113,21 @@ function ValuePlaces({ factor, value, factors, list, overview, run }) {
   const units = unitsOf(overview);
   const known = factors.find((other) => other.name === factor);
   const entry = known && known.values.find((other) => other.value === value);
-  if (!entry) return html`<p class="problem" role="alert">No component here is moved by ${factor} “<bdi>${value}</bdi>”.</p>`;
+  if (!entry)
+    return html`<p class="problem" role="alert">No component here is moved by ${factor} “<bdi>${value}</bdi>”.</p>`;
   const column = list.factors[factor];
   const code = column ? column.values.indexOf(value) : -1;
-  const pictures = column ? column.codes.flatMap((other, picture) => (other === code ? [picture] : [])).slice(0, 24) : [];
+  const pictures = column
+    ? column.codes.flatMap((other, picture) => (other === code ? [picture] : [])).slice(0, 24)
+    : [];
   return html`<section class="places"><h2>${factor} “<${Text}>${value}<//>”</h2>
     <p class="note">has the highest (+) or lowest (−) mean score of all values on these components; η²: the share of the scores' variance between values</p>
-    <div class="wide" tabindex="0" role="region" aria-label="Where the value is"><table><thead><tr><th scope="col">component</th><th scope="col">pole</th><th scope="col">η² (%)</th></tr></thead><tbody>${entry.components.map(([unit, component, pole, eta2], n) => html`
-      <tr key=${n}><td><a class="place" href=${link({ v: "head", h: units[unit], c: component, k: undefined })}>${unitLabel(units[unit])}, component ${component}</a></td><td>${pole ? "−" : "+"}</td><td>${number(100 * eta2, 2)}</td></tr>`)}</tbody></table></div>
+    <${Table} label="Where the value is" columns=${["component", "pole", "η² (%)"]} rows=${entry.components.map(
+      ([unit, component, pole, eta2]) => [
+        html`<${PlaceLink} unit=${units[unit]} component=${component} />`,
+        pole ? "−" : "+",
+        number(100 * eta2, 2),
+      ],
+    )} />
     <${Pictures} ...${{ list, dataset: run.dataset, pictures, label: `pictures with ${factor} ${value}` }} /></section>`;
 }

@@ -13,16 +13,21 @@ function readState() {
 
 /** The address of a state. */
 function address(state) {
-  const entries = Object.entries(state).filter(([key, value]) => value !== undefined && value !== null && value !== "" && DEFAULTS[key] !== value);
-  return "#" + new URLSearchParams(entries.map(([key, value]) => [key, String(value)])).toString().replaceAll("%2F", "/");
+  const entries = Object.entries(state).filter(
+    ([key, value]) => value !== undefined && value !== null && value !== "" && DEFAULTS[key] !== value,
+  );
+  return (
+    "#" + new URLSearchParams(entries.map(([key, value]) => [key, String(value)])).toString().replaceAll("%2F", "/")
+  );
 }
 
 /** The address of this screen with changes; of another screen (a `v` in the changes) with what stays. */
 function link(changes) {
   const state = readState();
-  const base = "v" in changes && changes.v !== state.v
-    ? Object.fromEntries(KEPT.filter((key) => key in state).map((key) => [key, state[key]]))
-    : state;
+  const base =
+    "v" in changes && changes.v !== state.v
+      ? Object.fromEntries(KEPT.filter((key) => key in state).map((key) => [key, state[key]]))
+      : state;
   return address({ ...base, ...changes });
 }
 
@@ -46,7 +51,10 @@ function findRun(state) {
   for (const [key, value] of asked) {
     const fitting = candidates.filter((run) => String(run[key]) === value);
     if (!fitting.length) {
-      return { run: candidates[0], problem: `This link asks for the ${key === "texts" ? "text pool" : key} “${value}”, which this explorer does not have${key === "model" || !wanted.model ? "" : ` with ${candidates[0].model}`}. Shown instead: ${candidates[0][key]}.` };
+      return {
+        run: candidates[0],
+        problem: `This link asks for the ${key === "texts" ? "text pool" : key} “${value}”, which this explorer does not have${key === "model" || !wanted.model ? "" : ` with ${candidates[0].model}`}. Shown instead: ${candidates[0][key]}.`,
+      };
     }
     candidates = fitting;
   }

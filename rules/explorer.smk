@@ -16,6 +16,7 @@ rule explorer:
         runs=run_parts,
         pictures=expand("results/explorer-parts/pictures/{dataset}", dataset=EXPLORED_DATASETS),
         texts=[expand("results/text/{model}/{texts}.safetensors", **run)[0] for run in RUNS],
+        images=expand("results/data/{dataset}/seed-{seed}/images.csv", dataset=EXPLORED_DATASETS, seed=SEEDS),
         exactness="results/tables/exactness.csv",
         skipped="results/tables/skipped-images.csv",
         loaded="results/tables/loaded-models.csv",
@@ -36,6 +37,7 @@ rule explorer:
     params:
         page=str(REPOSITORY / "explorer"),
         runs=RUNS,
+        datasets=[dataset for dataset in EXPLORED_DATASETS for _ in SEEDS],  # of the images
         missing=not_explored(),
         methods=EXPLAINING_METHODS,
         naming=config["explanations"]["naming"],

@@ -320,6 +320,7 @@ def explorer_entries():
         for name, entry in config[kind].items():
             keys = ("text", "image", "layer", "head", "component", "model", "dataset", "texts")
             about = {"name": name, "seed": str(SEEDS[0]), **{key: entry[key] for key in keys if key in entry}}
+            about |= {"image": Path(entry["image"]).name} if "image" in entry else {}
             files = {"table": f"results/{kind}/{name}.csv"}
             if "image" in entry:
                 files["query"] = EMBEDDED[entry["model"], embedded_content(entry)]

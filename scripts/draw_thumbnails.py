@@ -6,7 +6,7 @@ import numpy as np
 
 from clipspectra.arrays import load_table
 from clipspectra.explorer.parts import write_part
-from clipspectra.explorer.pictures import ON_A_SHEET, picture_list, save_webp, sheets, shown_pictures
+from clipspectra.explorer.pictures import ON_A_SHEET, common_folder, picture_list, save_webp, sheets, shown_pictures
 from clipspectra.jobs import job, progress
 
 if __name__ == "__main__":
@@ -22,5 +22,5 @@ if __name__ == "__main__":
         for number, (sheet, read) in enumerate(progress(sheets(paths, snakemake.threads), "thumbnails", total=total)):
             save_webp(below / f"sheet-{number}.webp", sheet)
             readable += read
-        pictures = picture_list(table, params.factors, readable, len(everything))
+        pictures = picture_list(table, params.factors, readable, len(everything), common_folder(tables))
         write_part(folder, f"pictures/{dataset}/list", pictures)

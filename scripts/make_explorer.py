@@ -6,12 +6,14 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+import pandas as pd
 
 from clipspectra import InputError
 from clipspectra.arrays import load_arrays, load_table
 from clipspectra.explanations.catalogue import METHODS, NAMES
 from clipspectra.explorer import entries
 from clipspectra.explorer.parts import VERSION, run_folder, write_part
+from clipspectra.explorer.pictures import common_folder, short_name
 from clipspectra.figures.drawing import OKABE_ITO
 from clipspectra.jobs import job
 
@@ -46,8 +48,11 @@ def colour_scales():
     return scales | {"categories": OKABE_ITO}
 
 
-def write_entries(folder, requested):
-    """Write each of the config's entries; the list of them for the index. requested: dicts of kind, name and files."""
+def write_entries(folder, requested, picture_folders):
+    """Write each of the config's entries; the list of them for the index.
+
+    requested: dicts of kind, name and files; picture_folders: {dataset: common folder of its pictures}
+    """
     listed = []
     for entry in requested:
         files, kind = entry["files"], entry["kind"]
@@ -64,26 +69,43 @@ def write_entries(folder, requested):
         else:
             about["picture"] = "query" in files and entries.picture(files["query"], strip)
             if kind == "queries":
-                part = entries.query(files["table"], files["images"], about)
+                part = entries.query(files["table"], files["images"], picture_folders[entry["dataset"]], about)
             else:
-                part = entries.neighbours(files["table"], about)
+                part = entries.neighbours(files["table"], picture_folders[entry["dataset"]], about)
         write_part(folder, key, part)
         listed.append(about | {"key": key})
     return listed
 
 
-def rows_by(table, keys, columns):
-    """{values of the keys, joined by "/": rows of the columns} of a table."""
-    groups = table.groupby(keys, sort=False)
+EXACTNESS = ["shard", "images", "skipped", "largest_sum_error", "largest_stored_sum_error", "largest_model_error"]
+SOURCE = ["precision", "dtype", "sha256", "torch", "open_clip_torch"]
+
+
+def write_exactness(folder, inputs, runs, picture_folders):
+    """Write how exact the runs' extractions are, what they were made with, and which pictures were skipped."""
+    tables = load_table(inputs.exactness, EXACTNESS[3:]), load_table(inputs.skipped)
+    explored = {(run["model"], run["dataset"]) for run in runs}
+    inside = (pd.Series(list(zip(table["model"], table["dataset"])), table.index).isin(explored) for table in tables)
+    exactness, skipped = (table[rows] for table, rows in zip(tables, inside))
+    names = [short_name(*pair) for pair in zip(skipped["image"], skipped["dataset"].map(picture_folders))]
+    part = {
+        "columns": EXACTNESS,
+        "rows": rows_by_run(exactness, EXACTNESS),
+        "source": {"columns": SOURCE, "rows": rows_by_run(exactness, SOURCE)},
+        "skipped": rows_by_run(skipped.assign(image=names), ["image", "reason"]),
+    }
+    write_part(folder, "exactness", part)
+
+
+def rows_by_run(table, columns):
+    """{"model/dataset/seed": rows of the columns} of a table."""
     return {
-        "/".join(map(str, name)): [
+        "/".join(map(str, run)): [
             [None if value != value else value for value in row] for row in rows[columns].values.tolist()
         ]
-        for name, rows in groups
+        for run, rows in table.groupby(["model", "dataset", "seed"], sort=False)
     }
 
-
-EXACTNESS = ["shard", "images", "skipped", "largest_sum_error", "largest_stored_sum_error", "largest_model_error"]
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):
@@ -92,28 +114,21 @@ if __name__ == "__main__":
         for part in (*inputs.runs, *inputs.pictures):
             shutil.copytree(part, folder, dirs_exist_ok=True)
         write_texts(folder, inputs, params.runs)
-        exactness, skipped = load_table(inputs.exactness, EXACTNESS[3:]), load_table(inputs.skipped)
-        source = ["precision", "dtype", "sha256", "torch", "open_clip_torch"]
-        write_part(
-            folder,
-            "exactness",
-            {
-                "columns": EXACTNESS,
-                "rows": rows_by(exactness, ["model", "dataset", "seed"], EXACTNESS),
-                "source": {"columns": source, "rows": rows_by(exactness, ["model", "dataset", "seed"], source)},
-                "skipped": rows_by(skipped, ["model", "dataset", "seed"], ["image", "reason"]),
-            },
-        )
+        tables = {dataset: [] for dataset in params.datasets}
+        for dataset, path in zip(params.datasets, inputs.images):
+            tables[dataset].append(load_table(path))
+        picture_folders = {dataset: common_folder(of_seeds) for dataset, of_seeds in tables.items()}
+        write_exactness(folder, inputs, params.runs, picture_folders)
         loaded = load_table(inputs.loaded)
         index = {
             "version": VERSION,
-            "runs": [run | {"folder": run_folder(*run.values())} for run in params.runs],
+            "runs": [run | {"folder": run_folder(**run)} for run in params.runs],
             "missing": params.missing,
             "models": {row["model"]: {k: str(v) for k, v in row.items()} for row in loaded.to_dict("records")},
             "scales": colour_scales(),
             "methods": {method: METHODS[method] for method in params.methods},
             "namings": NAMES,
             "naming": params.naming,
-            "entries": write_entries(folder, params.entries),
+            "entries": write_entries(folder, params.entries, picture_folders),
         }
         write_part(folder, "index", index)

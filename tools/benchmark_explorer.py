@@ -213,13 +213,15 @@ def jobs(folder, options):
     paths = {path.stem: str(path) for path in folder.glob("*.csv")} | {"texts": str(folder / "texts.safetensors")}
     run, pictures, page = (str(folder / name) for name in ("run", "thumbnails", "explorer"))
     explored = {name: str(folder / f"{name}.safetensors") for name in ("basis", "components")}
+    explored["manifest"] = str(folder / "manifest.csv")
     explored |= {"shards": [str(folder / "shard.safetensors")], "all_images": [paths["images"]]}
     explored |= {"tables": [str(folder / f"{name}.parquet") for name in METHODS]}
-    drawn = {"images": [paths["images"]], "manifest": str(folder / "manifest.csv")}
-    made = {"runs": [run], "pictures": [pictures], "texts": [paths["texts"]], "entries": []}
+    drawn = {"images": [paths["images"]], "manifest": explored["manifest"]}
+    made = drawn | {"runs": [run], "pictures": [pictures], "texts": [paths["texts"]], "entries": []}
     common = {"protocol": "held_out", "code": "-", "naming": "says", "methods": METHODS, "factors": list(FACTORS)}
     common |= {"pictures": options.pictures, "own_maps": True}
     of_page = common | {"page": str(ROOT / "explorer"), "runs": [RUN], "missing": [], "entries": []}
+    of_page["datasets"] = [RUN["dataset"]]
     return {
         "explore_components": (paths | explored, common, run),
         "draw_thumbnails": (paths | drawn, common, pictures),
@@ -231,9 +233,11 @@ def run_script(folder, name, inputs, params, output):
     """(wall seconds, CPU seconds, peak memory in MiB) of a rule's script in a process of its own."""
     shutil.rmtree(output, ignore_errors=True)
     given = {"input": inputs, "params": params, "wildcards": RUN | {"seed": str(RUN["seed"])}, "output": [output]}
-    given |= {"log": [str(folder / f"{name}.log")], "threads": 2}
+    threads = 2 if name == "draw_thumbnails" else 1
+    given |= {"log": [str(folder / f"{name}.log")], "threads": threads}
     command = [sys.executable, "-c", SCRIPT, str(ROOT / "scripts" / f"{name}.py"), json.dumps(given)]
     start, environment = time.perf_counter(), os.environ | {"PYTHONPATH": str(ROOT / "scripts")}
+    environment |= dict.fromkeys(["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"], str(threads))
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=environment)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)

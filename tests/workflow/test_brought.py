@@ -8,10 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 import yaml
+from browser_visit import read_part
 from clones import environment
 from open_clip import CustomTextCLIP
 from PIL import Image
@@ -156,3 +158,65 @@ def test_traps_of_yaml_name_the_line(clone, lines, sentence):
     result = clone.snakemake("--dry-run", *options)
     assert result.returncode != 0
     assert re.search(sentence, result.stdout), result.stdout
+
+
+def test_pictures_without_classes_some_of_them_broken_in_the_explorer(clone):
+    """A folder as it is: no prompts, no factors, one seed, a picture that cannot be read."""
+    folder = clone.directory / "photographs" / "all"
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for number in range(24):
+        pixels = rng.integers(0, 255, (4, 4, 3), np.uint8)
+        Image.fromarray(pixels).resize((80, 60)).save(folder / f"{number:02}.jpg")
+    (folder / "05.jpg").write_bytes((folder / "05.jpg").read_bytes()[:200])
+    options = study(
+        clone,
+        {"demo": clone.config["models"]["demo"]},
+        datasets={"d": {"folder": "photographs", "roles": {"fit": {"per_class": 12}, "eval": {"per_class": 12}}}},
+        on_bad_image="skip",
+        segmentation={},
+    )
+    result = clone.snakemake(*options)
+    assert result.returncode == 0, result.stdout
+    named_at_the_end = result.stdout.split("Done.")[1]
+    assert named_at_the_end.index("results/explorer/index.html") < named_at_the_end.index("results/figures/")
+    page = clone.directory / "results" / "explorer"
+    run = page / "runs" / "demo" / "d" / "seed-0" / "t"
+    overview = read_part(run / "overview.js")
+    assert overview["factor"] is None
+    assert "accuracy_lost" not in [quantity["key"] for quantity in overview["quantities"]]
+    assert read_part(run / "proof.js")["recovery"] is None
+    skipped = read_part(page / "exactness.js")["skipped"]["demo/d/0"]
+    assert [image for image, _ in skipped] == ["05.jpg"]
+    names = read_part(page / "pictures" / "d" / "list.js")["names"]
+    assert not (clone.directory / "results" / "tables" / "accuracy.csv").exists()
+    assert not [path for path in page.rglob("*.js") if str(clone.directory) in path.read_text()]
+    # whatever its role, no score is of the broken picture
+    shown = [row for part in (run / "pictures").glob("*.js") for row in read_part(part)]
+    assert "05.jpg" not in [names[int(number)] for number in shown]
+
+
+def test_what_the_explorer_cannot_show_is_refused(clone):
+    models = {"demo": clone.config["models"]["demo"]}
+    for explorer, sentence in {
+        ("models", ("another",)): "explorer.models: there is no model 'another'; known: demo.",
+        ("datasets", ("e",)): "explorer.datasets: there is no dataset 'e'; known: d.",
+        ("pictures", ("lost.png",)): "explorer.pictures.0: lost.png is not there.",
+        ("images", 0): "explorer.images: 0 is less than the minimum of 1",
+    }.items():
+        key, value = explorer
+        value = list(value) if isinstance(value, tuple) else value
+        result = clone.snakemake("--dry-run", *study(clone, models, explorer={key: value}), "--", "explorer")
+        assert result.returncode != 0
+        assert sentence in result.stdout
+    (clone.directory / "note.png").write_text("no picture")
+    result = clone.snakemake(*study(clone, models, explorer={"pictures": ["note.png"]}), "--", "explorer")
+    assert result.returncode != 0
+    assert "explorer.pictures: note.png cannot be read" in result.stdout
+    result = clone.snakemake(
+        "--dry-run",
+        *study(clone, models, datasets={"d": {"demo": {"images": 120}, "roles": {"eval": {"per_class": 2}}}}),
+        "--",
+        "explorer",
+    )
+    assert "There is nothing to explore: no dataset has images with the role fit" in result.stdout

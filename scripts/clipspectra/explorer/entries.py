@@ -7,6 +7,7 @@ import numpy as np
 from clipspectra.arrays import load_arrays, load_table
 from clipspectra.explorer.maps import save_strip, signed_layer
 from clipspectra.explorer.parts import rounded, unit_name
+from clipspectra.explorer.pictures import short_name
 from clipspectra.explorer.proof import intervention_curves
 
 SUMMARY = (
@@ -45,14 +46,17 @@ def intervention(curves, units, summary, description):
     return description | {"curves": intervention_curves(curves), "units": rows, "summary": settings}
 
 
-def query(table, images, description):
-    """A query: the components that carry it with what they rebuild so far, and the images along it by name."""
+def query(table, images, folder, description):
+    """A query: the components that carry it with what they rebuild so far, and the images along it by name.
+
+    folder: common_folder of the dataset's pictures
+    """
     table, images = load_table(table), load_table(images)
     columns = ["layer", "head", "component", "text", "opposite"]
     numbers = [name for name in ("score", "own_score", "cosine", "random_cosine", "random_cosine_sd") if name in table]
     part = {name: table[name].to_numpy() for name in columns} | {name: rounded(table[name]) for name in numbers}
     part["reachable"] = rounded(table["reachable"].iloc[0]) if len(table) else None
-    part["images"] = named_rows(images, "image")
+    part["images"] = named_rows(images, "image", folder)
     return description | part
 
 
@@ -63,17 +67,16 @@ def topics(table, description):
     return description | {name: table[name].tolist() if name == "topic" else rounded(table[name]) for name in names}
 
 
-def neighbours(table, description):
-    """Neighbours: images and texts at each end, by name."""
-    table = load_table(table)
-    kinds = {f"{kind}s": named_rows(rows, "name") for kind, rows in table.groupby("kind")}
-    return description | kinds
+def neighbours(table, folder, description):
+    """Neighbours: images and texts at each end, by name; folder: as in `query`."""
+    kinds = load_table(table).groupby("kind")
+    return description | {f"{kind}s": named_rows(rows, "name", folder * (kind == "image")) for kind, rows in kinds}
 
 
-def named_rows(table, column):
-    """{end: [[name, score], …]} of a table of what lies at either end."""
+def named_rows(table, column, folder):
+    """{end: [[name, score], …]} of a table of what lies at either end; names without the folder."""
     return {
-        end: [[name, rounded(score)] for name, score in zip(rows[column], rows["score"])]
+        end: [[short_name(name, folder), rounded(score)] for name, score in zip(rows[column], rows["score"])]
         for end, rows in table.groupby("end", sort=False)
     }
 

@@ -1,5 +1,6 @@
 """The pictures of a dataset in the explorer: which ones, their thumbnails in sheets, what each is like."""
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -28,6 +29,20 @@ def shown_pictures(tables, protocol, count):
     return table
 
 
+def common_folder(tables):
+    """The folder that all images of a dataset lie in where they are named by whole paths, else ""; tables: by seed.
+
+    The page leaves it out of names: it is passed on, and a folder of this machine means nothing elsewhere.
+    """
+    names = {name for table in tables for name in table["image"]}
+    return os.path.commonpath(map(os.path.dirname, names)) if all(map(os.path.isabs, names)) else ""
+
+
+def short_name(name, folder):
+    """An image's name without the common folder."""
+    return os.path.relpath(name, folder) if folder and os.path.isabs(name) else name
+
+
 def thumbnail(path, side=SIDE):
     """A picture as a square [side, side, 3], its edges cut off as most models do; None if unreadable."""
     try:
@@ -54,10 +69,10 @@ def save_webp(path, picture, quality=80):
     picture.save(path, "WEBP", quality=quality, method=4)
 
 
-def picture_list(table, factors, readable, total):
+def picture_list(table, factors, readable, total, folder):
     """The list of a dataset's pictures for the page: names, and the values of class, group and factors by number.
 
-    readable: bool [picture]; total: number of all scored images, of which these may be a part
+    readable: bool [picture]; total: number of all scored images, of which these may be a part; folder: common_folder
     """
     columns = {}
     for column in dict.fromkeys(["class", "group", *factors]):
@@ -66,7 +81,7 @@ def picture_list(table, factors, readable, total):
             names, codes = np.unique(values, return_inverse=True)
             columns[column] = {"values": names, "codes": codes}
     return {
-        "names": table["image"].tolist(),
+        "names": [short_name(name, folder) for name in table["image"]],
         "total": total,
         "side": SIDE,
         "across": ACROSS,

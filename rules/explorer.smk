@@ -56,6 +56,7 @@ rule explore_components:
         texts="results/text/{model}/{texts}.safetensors",
         tables=explanation_files(EXPLAINING_METHODS, ".parquet"),
         components="results/explanations/{model}/{dataset}/seed-{seed}/{texts}/components.safetensors",
+        manifest="results/data/{dataset}/manifest.csv",
         all_images=expand("results/data/{{dataset}}/seed-{seed}/images.csv", seed=SEEDS),
         factors="results/evaluation/{model}/{dataset}/seed-{seed}/{texts}/factors.csv",
         clearest="results/evaluation/{model}/{dataset}/seed-{seed}/{texts}/clearest.csv",

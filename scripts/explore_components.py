@@ -12,11 +12,20 @@ from clipspectra.contributions.stored import StoredActivations
 from clipspectra.explanations.head import load_explanations
 from clipspectra.explorer import overview
 from clipspectra.explorer.gathering import Heads, ShownPictures, own_classes
-from clipspectra.explorer.heads import factors_part, method_part
+from clipspectra.explorer.heads import POLES, factors_part, method_part
 from clipspectra.explorer.maps import positive_layer, save_strip
 from clipspectra.explorer.own import OwnPictures
 from clipspectra.explorer.parts import require_columns, run_folder, unit_name, write_part
-from clipspectra.explorer.pictures import ON_A_SHEET, neighbours, shown_pictures
+from clipspectra.explorer.pictures import (
+    ON_A_SHEET,
+    SMALL,
+    common_folder,
+    neighbours,
+    picture_list,
+    save_webp,
+    sheets,
+    shown_pictures,
+)
 from clipspectra.explorer.proof import recovery_curves
 from clipspectra.jobs import job
 
@@ -88,6 +97,25 @@ def write_pictures(root, run, heads, embeddings, first_texts):
         write_part(root, f"{run}/pictures/{sheet}", parts)
 
 
+def write_clearest(root, run, cards, listed, root_of_images, folder, factors):
+    """Write small thumbnails of the pictures of cards as sheets of their own; the list of these pictures.
+
+    The map shows no others, so that it opens without all of them. The cards get numbers in this list.
+    listed: table of all pictures, whose names are paths from root_of_images; folder: left out of the names
+    """
+    poles = [card[pole] for card in cards for pole in POLES]
+    numbers = np.unique(np.concatenate([np.asarray(pole["pictures"], int) for pole in poles] or [[]]).astype(int))
+    for pole in poles:
+        pole["pictures"] = np.searchsorted(numbers, pole["pictures"])
+    table, readable = listed.iloc[numbers], []
+    (root / run / "clearest").mkdir()
+    paths = [Path(root_of_images, name) for name in table["image"]]
+    for number, (sheet, read) in enumerate(sheets(paths, side=SMALL)):
+        save_webp(root / run / "clearest" / f"sheet-{number}.webp", sheet)
+        readable += read
+    return picture_list(table, factors, readable, len(table), folder) | {"folder": f"{run}/clearest"}
+
+
 def segmentation_maps(path, names, folder):
     """[[picture, what it is], …] of the segmentation's examples among the pictures, their maps written as strips."""
     arrays, metadata = load_arrays(path)
@@ -129,7 +157,8 @@ if __name__ == "__main__":
         first = names[(names["place"] == 0) & (names["naming"] == params.naming)]
 
         images = stored.images[stored.scored].reset_index(drop=True)
-        listed = shown_pictures([load_table(path) for path in inputs.all_images], params.protocol, params.pictures)
+        all_images = [load_table(path) for path in inputs.all_images]
+        listed = shown_pictures(all_images, params.protocol, params.pictures)
         heads, classes = Heads(units, ShownPictures(listed, images)), own_classes(images, params.factors)
         own = OwnPictures(inputs.own) if "own" in inputs.keys() else None
         following = load_explanations(inputs.next_components) if "next_components" in inputs.keys() else {}
@@ -158,6 +187,10 @@ if __name__ == "__main__":
         if own and params.own_maps:
             maps = own.write_maps(root / run, wildcards.dataset, units)
             own_parts = [part | {"maps": places} for part, places in zip(own_parts, maps)]
+        cards = overview.clearest_cards(load_table(inputs.clearest), first, heads.at_poles)
+        clearest_pictures = write_clearest(
+            root, run, cards, listed, Path(inputs.manifest).parent, common_folder(all_images), params.factors
+        )
         with_maps = "examples" in inputs.keys()
         part = {
             "layers": [stored.layers.start, len(stored.layers)],
@@ -166,7 +199,8 @@ if __name__ == "__main__":
             "quantities": overview.quantities(units, tables, factor_names, first),
             "factor": overview.strongest_factors(units, tables["factors"], factor_names),
             "names": overview.first_names(units, first),
-            "clearest": overview.clearest_cards(load_table(inputs.clearest), first, heads.at_poles),
+            "clearest_pictures": clearest_pictures,
+            "clearest": cards,
             "pictures": len(heads.shown.rows),
             "maps": segmentation_maps(inputs.examples, listed["image"], root / run) if with_maps else [],
             "own": own_parts,

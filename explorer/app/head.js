@@ -48,11 +48,19 @@ function HeadScreen({ state, run }) {
 function HeadPanel({ state, run, unit, overview, texts, list, change, href, cards = CARDS, marked = null }) {
   const { values, error } = useParts([`${run.folder}/heads/${unit}`]);
   const panel = ui.useRef(null);
+  const [onKey, byKey] = [ui.useRef(null), ui.useRef(null)];
   ui.useEffect(() => {
     // from a link to a component: show its card
     const card = panel.current && panel.current.querySelector(".card.current");
     if (card && state.c !== undefined) card.scrollIntoView({ block: "nearest" });
+    if (card && byKey.current === state.c) card.querySelector("a").focus({ preventScroll: true });
   }, [state.c, values === null]);
+  ui.useEffect(() => {
+    const listen = (event) => onKey.current && onKey.current(event);
+    document.addEventListener("keydown", listen);
+    return () => document.removeEventListener("keydown", listen);
+  }, []);
+  onKey.current = null;
   if (!values) return html`<${Waiting} error=${error} />`;
   const [head] = values;
   const methods = Object.keys(head.methods);
@@ -84,11 +92,15 @@ function HeadPanel({ state, run, unit, overview, texts, list, change, href, card
   const current = Math.min(Math.max(Number(state.c) || 0, 0), count - 1);
   const first = Math.floor(current / cards) * cards;
   const shown = Array.from({ length: Math.min(cards, count - first) }, (_, n) => first + n);
-  const onKeyDown = (event) => {
+  // Of the whole page, as focus is on the heading first, and a card in focus goes with its page of cards.
+  onKey.current = (event) => {
     const step = { j: 1, k: -1 }[event.key];
     if (!step || event.target.matches("input, select") || event.ctrlKey || event.metaKey || event.altKey) return;
+    const side = panel.current.closest(".side"); // of two, the one with the focus
+    if (side && !side.contains(event.target)) return;
     event.preventDefault();
-    change({ c: String(Math.min(Math.max(current + step, 0), count - 1)) }, { replace: true });
+    byKey.current = String(Math.min(Math.max(current + step, 0), count - 1));
+    change({ c: byKey.current }, { replace: true });
   };
   const pager =
     count > cards
@@ -96,7 +108,7 @@ function HeadPanel({ state, run, unit, overview, texts, list, change, href, card
     ${first > 0 ? html`<a href=${href({ c: first - cards })}>earlier</a>` : null} ${first + cards < count ? html`<a
       href=${href({ c: first + cards })}>later</a>` : null}</p>`
       : null;
-  return html`<div ref=${panel} onKeyDown=${onKeyDown}>${tabs}${namings}${intro}
+  return html`<div ref=${panel}>${tabs}${namings}${intro}
     <${Spectrum} share=${share} current=${state.c === undefined ? -1 : current}
       href=${(component) => href({ c: component })}
       label=${own && head.share.length ? "share of the head's variance on the pictures that are scored" : "share of the sum of singular values"} />

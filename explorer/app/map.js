@@ -4,10 +4,11 @@
 const FACTOR = "factor"; // in place of a quantity: the factor that explains most of each head
 
 function MapScreen({ state, run }) {
-  const { values, error } = useParts([`${run.folder}/overview`, `pictures/${run.dataset}/list`]);
+  const { values, error } = useParts([`${run.folder}/overview`]);
   const [pointed, point] = ui.useState(null);
   if (!values) return html`<${Waiting} error=${error} />`;
-  const [overview, list] = values;
+  const [overview] = values;
+  const list = overview.clearest_pictures; // the list of all pictures is large
   const units = unitsOf(overview);
   const choices = overview.quantities.map((quantity) => [quantity.key, quantity.label]);
   if (overview.factor) choices.push([FACTOR, "factor that explains most of it"]);

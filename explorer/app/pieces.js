@@ -49,8 +49,9 @@ function Tabs({ label, tabs }) {
 }
 
 /** Arrow keys in a row of links, which is one stop of the tab key. */
-function Roving({ as = "div", children, ...rest }) {
-  const ref = ui.useRef(null);
+function Roving({ as = "div", children, of = null, ...rest }) {
+  const own = ui.useRef(null);
+  const ref = of || own;
   ui.useLayoutEffect(() => {
     const items = [...ref.current.querySelectorAll("a")];
     if (items.length && !items.some((item) => item.tabIndex === 0)) {
@@ -84,7 +85,7 @@ function pictureStyle(list, dataset, picture, side) {
   const place = picture % list.across ** 2;
   const column = place % list.across;
   const row = Math.floor(place / list.across);
-  const sheet = `pictures/${encodeURIComponent(dataset)}/sheet-${Math.floor(picture / list.across ** 2)}.webp`;
+  const sheet = pathOf(`${list.folder || `pictures/${dataset}`}/sheet-${Math.floor(picture / list.across ** 2)}`, ".webp");
   return {
     width: `${side}px`,
     height: `${side}px`,
@@ -94,13 +95,33 @@ function pictureStyle(list, dataset, picture, side) {
   };
 }
 
+/** [ref, whether the element that has it has been on the screen, or nearly]: sheets of thumbnails are large. */
+function useSeen() {
+  const ref = ui.useRef(null);
+  const [seen, see] = ui.useState(false);
+  ui.useEffect(() => {
+    const observer = new IntersectionObserver(
+      (entries) => {
+        if (!entries.some((entry) => entry.isIntersecting)) return;
+        see(true);
+        observer.disconnect();
+      },
+      { rootMargin: "200px" },
+    );
+    observer.observe(ref.current);
+    return () => observer.disconnect();
+  }, []);
+  return [ref, seen];
+}
+
 /** A row of pictures, links to their screens. notes: of each, what its label adds; captions: shown below each. */
 function Pictures({ list, dataset, pictures, side = 48, notes = [], captions = null, label }) {
-  return html`<${Roving} class="pictures" role="group" aria-label=${label}>${pictures.map((picture, place) => {
+  const [ref, seen] = useSeen();
+  return html`<${Roving} of=${ref} class="pictures" role="group" aria-label=${label}>${pictures.map((picture, place) => {
     const words = `${pictureWords(list, picture)}${notes[place] ? ` (${notes[place]})` : ""}`;
     return html`<a key=${place} class="picture" href=${link({ v: "picture", p: list.names[picture] })}
       aria-label=${words} title=${words}>
-      <span class="thumb" style=${pictureStyle(list, dataset, picture, side)}></span>
+      <span class="thumb" style=${seen ? pictureStyle(list, dataset, picture, side) : { width: `${side}px`, height: `${side}px` }}></span>
       ${captions ? html`<span class="caption" aria-hidden="true">${captions[place]}</span>` : null}</a>`;
   })}<//>`;
 }

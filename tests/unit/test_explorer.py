@@ -17,11 +17,20 @@ from clipspectra import InputError
 from clipspectra.contributions import contributions
 from clipspectra.evaluation.accuracy import eta_squared, extreme_values
 from clipspectra.explorer import overview
-from clipspectra.explorer.gathering import own_classes
+from clipspectra.explorer.gathering import above_chance, own_classes
 from clipspectra.explorer.heads import matches, names_of, scores_part
 from clipspectra.explorer.maps import save_strip, signed_layer
 from clipspectra.explorer.parts import VERSION, require_columns, rounded, write_part
-from clipspectra.explorer.pictures import SIDE, Strongest, neighbours, picture_list, sheets, shown_pictures
+from clipspectra.explorer.pictures import (
+    SIDE,
+    Strongest,
+    common_folder,
+    neighbours,
+    picture_list,
+    sheets,
+    short_name,
+    shown_pictures,
+)
 from clipspectra.segmentation.maps import component_maps
 from clipspectra.towers.families import adapt
 
@@ -153,10 +162,19 @@ def test_sheets_hold_each_picture_in_its_place(tmp_path):
         centre = SIDE * (place % 10) + SIDE // 2, SIDE * (place // 10) + SIDE // 2
         assert sheet[0].getpixel(centre) == colours[number]
     table = pd.DataFrame({"image": ["a", "b"], "class": ["", ""], "group": ["x", ""], "wing": ["red", "007"]})
-    listed = picture_list(table, ["wing"], [True, False], 9)
+    listed = picture_list(table, ["wing"], [True, False], 9, "")
     assert list(listed["factors"]) == ["group", "wing"]
     assert listed["factors"]["wing"]["values"][listed["factors"]["wing"]["codes"][1]] == "007"
     assert list(listed["unreadable"]) == [1]
+
+
+def test_names_leave_the_folder_of_this_machine_out():
+    seeds = [pd.DataFrame({"image": [f"/home/me/p/{name}" for name in names]}) for names in (["a/1.png"], ["b/2.png"])]
+    assert common_folder(seeds) == "/home/me/p"
+    assert short_name("/home/me/p/a/1.png", "/home/me/p") == "a/1.png"
+    relative = [pd.DataFrame({"image": ["images/1.png", "/elsewhere/2.png"]})]
+    assert common_folder(relative) == ""
+    assert short_name("images/1.png", "") == "images/1.png"
 
 
 @pytest.mark.parametrize("family", ["ViT", "CoCa", "SigLIP", "EVA02, norms last", "timm, average", "ResNet"])
@@ -188,6 +206,16 @@ def test_classes_are_a_factor_unless_they_are_one_already():
     assert own_classes(images, ["digit", "size"]) is None
     assert list(own_classes(images, ["size"])) == ["a", "b", "a"]
     assert own_classes(images.assign(**{"class": "a"}), []) is None
+
+
+def test_many_classes_explain_nothing_of_random_scores():
+    rng = np.random.default_rng(5)
+    scores, classes = rng.normal(size=(2000, 40)), rng.integers(0, 400, 2000)
+    eta2 = eta_squared(scores, classes)
+    assert eta2.mean() > 0.15
+    assert above_chance(eta2, 2000, 400).mean() < 0.02
+    assert above_chance(np.array([1.0]), 2000, 400) == 1
+    assert above_chance(np.array([0.9]), 5, 5) == 0
 
 
 def test_factors_by_group_means_are_those_by_brute_force():

@@ -40,6 +40,8 @@ class Heads:
         next_components: {unit: components} of another seed; own: OwnPictures or None; classes: of the scored images
         [image], where they are a factor of their own, or None
         """
+        if classes is not None:
+            class_names, class_codes = np.unique(classes, return_inverse=True)
         numbers = {unit: number for number, unit in enumerate(self.units)}
         for unit, scores in scores_by_head(stored, explanations):
             part, ranks = scores_part(scores, self.shown.rows)
@@ -57,9 +59,10 @@ class Heads:
                     basis = stored.basis[unit].astype(np.float64)
                     own.add(numbers[unit], unit, basis, explanations[unit], shown_scores)
             if classes is not None:
-                high, low = extreme_values(scores, classes)
+                high, low = (class_names[codes] for codes in extreme_values(scores, class_codes))
                 columns = {"layer": unit[0], "head": unit[1], "component": np.arange(scores.shape[1])}
-                columns |= {"eta2_class": eta_squared(scores, classes), "high_class": high, "low_class": low}
+                eta2 = above_chance(eta_squared(scores, class_codes), len(class_codes), len(class_names))
+                columns |= {"eta2_class": eta2, "high_class": high, "low_class": low}
                 self.class_factors.append(pd.DataFrame(columns))
 
 
@@ -70,3 +73,13 @@ def own_classes(images, factors):
     if classes.nunique() < 2 or any((pd.factorize(images[name])[0] == codes).all() for name in factors):
         return None
     return classes.to_numpy()
+
+
+def above_chance(eta2, images, values):
+    """η² less what as many groups explain of any scores (ε² of Kelley 1935), at least 0.
+
+    Classes may be many: 1,000 of them explain 20 % of the variance of random scores of 5,000 images.
+    """
+    if images <= values:
+        return np.zeros_like(eta2)
+    return np.maximum(1 - (1 - eta2) * (images - 1) / (images - values), 0)

@@ -67,6 +67,16 @@ def method_part(method, table, path):
     }
 
 
+def falling(scores):
+    """Numbers of the pictures by falling score, ties in order [picture, component]: a stable sort, but faster."""
+    negative = np.ascontiguousarray(-scores.T)
+    order = np.argsort(negative, axis=1)
+    ordered = np.take_along_axis(negative, order, axis=1)
+    tied = (ordered[:, 1:] == ordered[:, :-1]).any(1)
+    order[tied] = np.argsort(negative[tied], axis=1, kind="stable")
+    return order.T
+
+
 def scores_part(scores, shown):
     """(what the scores of a head's components say of the pictures, ranks of the pictures in per cent).
 
@@ -76,7 +86,7 @@ def scores_part(scores, shown):
     """
     count = scores.shape[1]
     of_pictures = scores[shown]
-    order = np.argsort(-of_pictures, axis=0, kind="stable")
+    order = falling(of_pictures)
     ranks = np.empty_like(of_pictures)
     share = 100 * np.arange(len(shown), 0, -1) / len(shown)
     np.put_along_axis(ranks, order, np.broadcast_to(share[:, None], ranks.shape), axis=0)

@@ -63,7 +63,8 @@ def quantities(units, tables, factor_names, names):
     weighted = factors[[f"eta2_{name}" for name in factor_names]].mul(factors["share"], axis=0)
     weighted = weighted.groupby([factors[key] for key in UNIT]).sum()
     for name in factor_names:
-        result.add(f"factor-{name}", f"variance explained by {name}", "% of the head's", 100 * weighted[f"eta2_{name}"])
+        label = f"variance explained by {name}" + (", beyond chance" if name == "class" else "")
+        result.add(f"factor-{name}", label, "% of the head's", 100 * weighted[f"eta2_{name}"])
     if "monosemanticity_top" in factors:
         columns = factors[["monosemanticity_top", "monosemanticity_bottom"]]
         above = columns.max(axis=1) - factors["monosemanticity_by_chance"]

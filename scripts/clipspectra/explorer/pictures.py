@@ -2,6 +2,7 @@
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from clipspectra.explorer.parts import rounded
 SIDE = 96  # pixels of a thumbnail
 ACROSS = 10  # thumbnails of a sheet, in a row and in a column
 ON_A_SHEET = ACROSS**2
+SMALL = 40  # pixels of a thumbnail on a run's own sheets, which the map shows
 NEIGHBOURS = 12
 
 
@@ -51,16 +53,16 @@ def thumbnail(path, side=SIDE):
         return None
 
 
-def sheets(paths, threads=1):
+def sheets(paths, threads=1, side=SIDE):
     """(sheet of thumbnails, whether each of its pictures could be read) for every hundred paths, in order."""
     with ThreadPoolExecutor(threads) as pool:
         for start in range(0, len(paths), ON_A_SHEET):
-            batch = list(pool.map(thumbnail, paths[start : start + ON_A_SHEET]))
+            batch = list(pool.map(partial(thumbnail, side=side), paths[start : start + ON_A_SHEET]))
             rows = -(-len(batch) // ACROSS)
-            sheet = Image.new("RGB", (ACROSS * SIDE, rows * SIDE), "#888888")
+            sheet = Image.new("RGB", (ACROSS * side, rows * side), "#888888")
             for number, picture in enumerate(batch):
                 if picture is not None:
-                    sheet.paste(picture, (SIDE * (number % ACROSS), SIDE * (number // ACROSS)))
+                    sheet.paste(picture, (side * (number % ACROSS), side * (number // ACROSS)))
             yield sheet, [picture is not None for picture in batch]
 
 

@@ -181,7 +181,7 @@ if __name__ == "__main__":
             (units.index((row.layer, row.head)), row.component, row.pole): row.text
             for row in first[first["named"].astype(bool)].itertuples()
         }
-        embeddings = np.concatenate(list(stored.embeddings()))[stored.scored][heads.shown.rows]
+        embeddings = stored.embeddings_of(images["row"].iloc[heads.shown.rows])
         write_pictures(root, run, heads, embeddings, first_texts)
         own_parts = own.parts(embeddings, first_texts, heads.shown.numbers) if own else []
         if own and params.own_maps:

@@ -123,7 +123,7 @@ function Strongest({ overview, texts, components }) {
   const most = Math.max(...components.map(([, , score]) => Math.abs(score)), 1e-9);
   return html`<h2>Its strongest components</h2><p
     class="note">by |score|: how far the head's contribution lies from its mean along the component; the name is what that pole ${overview.naming === "says" ? "says" : "fires on"}</p>
-    <${Table} label="Strongest components" columns=${["component", "score", "higher than", "pole"]}
+    <${Table} label="Strongest components" columns=${["component", "score", "above … of the pictures", "pole"]}
       rows=${components.map(
       ([unit, component, score, rank, text]) => [
         html`<${PlaceLink} unit=${units[unit]} component=${component} />`,

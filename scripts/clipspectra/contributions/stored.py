@@ -128,7 +128,13 @@ class StoredActivations:
     def embeddings_of(self, rows):
         """The normalised embeddings of rows of the manifest [row, d_embed]; None if one is not stored, as skipped."""
         numbers = pd.Series(range(len(self.images)), self.images["row"]).reindex(rows)
-        return None if numbers.isna().any() else np.concatenate(list(self.embeddings()))[numbers.astype(int)]
+        if numbers.isna().any():
+            return None
+        numbers, inside = numbers.astype(int).to_numpy(), np.zeros(len(self.images), bool)
+        inside[numbers] = True
+        chunks = zip(self.embeddings(), self.by_chunk(inside))
+        chosen = np.concatenate([embeddings[of_chunk] for embeddings, of_chunk in chunks])
+        return chosen[(np.cumsum(inside) - 1)[numbers]]
 
     def rows_and_basis(self, layer, head):
         """(rows [image, coordinate], basis [d_embed, coordinate]) of one head: basis @ row is an image's contribution.

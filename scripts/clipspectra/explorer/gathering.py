@@ -6,7 +6,7 @@ import pandas as pd
 from clipspectra.evaluation.accuracy import eta_squared, extreme_values
 from clipspectra.explanations.head import scores_by_head
 from clipspectra.explorer.heads import POLES, matches, scores_part
-from clipspectra.explorer.own import is_head
+from clipspectra.explorer.parts import is_head
 from clipspectra.explorer.pictures import Strongest
 
 

@@ -78,7 +78,7 @@ def falling(scores):
 
 
 def scores_part(scores, shown):
-    """(what the scores of a head's components say of the pictures, ranks of the pictures in per cent).
+    """(what the scores of a head's components say of the pictures, ranks: the share of the others below each, in %).
 
     scores: of all scored images [image, component]; shown: for each picture that is shown its row in them
     Of each component: the pictures at its poles with their scores, those at the deciles of the pictures' scores, and a
@@ -88,7 +88,7 @@ def scores_part(scores, shown):
     of_pictures = scores[shown]
     order = falling(of_pictures)
     ranks = np.empty_like(of_pictures)
-    share = 100 * np.arange(len(shown), 0, -1) / len(shown)
+    share = 100 * np.arange(len(shown))[::-1] / max(len(shown) - 1, 1)
     np.put_along_axis(ranks, order, np.broadcast_to(share[:, None], ranks.shape), axis=0)
     pictures = {pole: [] for pole in POLES}
     for component, pole, rows in pole_rows(of_pictures, order, POLE_PICTURES):

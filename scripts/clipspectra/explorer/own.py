@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 
 from clipspectra.arrays import load_arrays
-from clipspectra.contributions.stored import EMBEDDING
 from clipspectra.explanations.spectral import component_scores
 from clipspectra.explorer.maps import save_strip, signed_layer
 from clipspectra.explorer.pictures import Strongest, neighbours
@@ -53,8 +52,3 @@ class OwnPictures:
             layers = [signed_layer(values) for values in maps]
             save_strip(Path(folder, f"own-{number}.webp"), self.arrays[f"view.{number}"], layers)
         return [[[numbers[layer, head], component] for layer, head, component in rows.tolist()] for rows in places]
-
-
-def is_head(unit):
-    """Whether a unit, (layer, head), is a head, not the whole embedding."""
-    return unit[0] != EMBEDDING

@@ -52,6 +52,11 @@ def unit_name(layer, head):
     return "embedding" if layer == EMBEDDING else f"{layer}.{head}"
 
 
+def is_head(unit):
+    """Whether a unit, (layer, head), is a head, not the whole embedding."""
+    return unit[0] != EMBEDDING
+
+
 def run_folder(model, dataset, seed, texts):
     """Folder of the parts of one run: a model, a dataset, a seed and a text pool."""
     return f"runs/{model}/{dataset}/seed-{seed}/{texts}"

@@ -35,7 +35,6 @@ rule explorer:
     conda:
         ENVIRONMENT
     params:
-        page=str(REPOSITORY / "explorer"),
         runs=RUNS,
         datasets=[dataset for dataset in EXPLORED_DATASETS for _ in SEEDS],  # of the images
         missing=not_explored(),

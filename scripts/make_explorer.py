@@ -110,7 +110,7 @@ def rows_by_run(table, columns):
 if __name__ == "__main__":
     with job(snakemake.log[0]):
         inputs, params, folder = snakemake.input, snakemake.params, Path(snakemake.output[0])
-        copy_page(Path(params.page), folder)
+        copy_page(next(Path(path).parent for path in inputs.page if path.endswith("index.html")), folder)
         for part in (*inputs.runs, *inputs.pictures):
             shutil.copytree(part, folder, dirs_exist_ok=True)
         write_texts(folder, inputs, params.runs)

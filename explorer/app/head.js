@@ -115,7 +115,7 @@ function HeadPanel({ state, run, unit, overview, texts, list, change, href, card
     ${pager}
     <ol class="cards" start=${first}>${shown.map(
       (component) => html`<${Card} key=${`${unit}/${method}/${component}`}
-      ...${{ head, method, part, naming, component, run, texts, list, marked, href, current: state.c !== undefined && component === current, own: method === "components" }} />`,
+      ...${{ head, method, part, naming, component, run, texts, list, marked, href, current: state.c !== undefined && component === current, own: method !== "weights" }} />`,
     )}</ol>
     ${pager}</div>`;
 }
@@ -169,18 +169,27 @@ function Card({ head, method, part, naming, component, run, texts, list, marked,
       part.names
         ? html`<div class="poles">${POLES.map(([pole, sign]) => html`
           <${Pole} key=${pole} ...${{ pole, sign, names: poleNames(part.names[naming], component, pole), naming, texts, marked, list, run, pictures: own ? scores[pole][component] : null }} />`)}</div>`
-        : html`<${SparseSum} ...${{ part, component, texts, marked }} />`
+        : html`<${SparseSum} ...${{ part, component, texts, marked, list, run, scores }} />`
     }
     ${
       own
         ? html`<${Histogram} counts=${scores.histogram[component]} low=${scores.low[component]}
           high=${scores.high[component]} label="scores of the pictures" />
-      <${Pictures} ...${{ list, dataset: run.dataset, pictures: scores.deciles[component], side: 40, captions: [10, 20, 30, 40, 50, 60, 70, 80, 90].map((d) => `${d} %`), notes: [10, 20, 30, 40, 50, 60, 70, 80, 90].map((d) => `at ${d} % of the scores`), label: "pictures at the deciles of the scores, lowest first" }} />`
+      <${Deciles} ...${{ list, run, pictures: scores.deciles[component] }} />`
         : null
     }
   </li>`;
 }
 
+/** The pictures at the deciles of a component's scores, the lowest first. */
+function Deciles({ list, run, pictures }) {
+  const captions = pictures.map((_, n) => `${10 * (n + 1)} %`);
+  const notes = captions.map((share) => `at ${share} of the scores`);
+  const label = "pictures at the deciles of the scores, lowest first";
+  return html`<${Pictures} ...${{ list, dataset: run.dataset, pictures, side: 40, captions, notes, label }} />`;
+}
+
+/** A pole of a component: its texts with bars, and its pictures. */
 function Pole({ pole, sign, names, naming, texts, marked, list, run, pictures }) {
   const most = Math.max(...names.rows.map((row) => Math.abs(row.score)), names.chance || 0);
   return html`<section class=${`pole ${pole}`} aria-label=${`${sign === "+" ? "plus" : "minus"} pole`}>
@@ -188,8 +197,7 @@ function Pole({ pole, sign, names, naming, texts, marked, list, run, pictures })
       class="note">no name above chance</span>`}</h3>
     <ul class="texts">${names.rows.map((row, place) => {
       const text = texts[row.text];
-      const against =
-        naming !== "says" && row.projection !== null && (pole === "top" ? row.projection < 0 : row.projection < 0);
+      const against = naming !== "says" && row.projection !== null && row.projection < 0;
       const across = naming === "says" && (pole === "top" ? row.score < 0 : row.score > 0);
       return html`<li key=${place} class=${marked && marked.has(row.text) ? "shared" : ""}><${Bar}
         value=${Math.abs(row.score)} of=${most} />
@@ -197,23 +205,32 @@ function Pole({ pole, sign, names, naming, texts, marked, list, run, pictures })
           ${text}<//></a> <span class="score">
           ${number(Math.abs(row.score))}${against ? ", writes against it" : ""}${across ? ", on the other side" : ""}</span></li>`;
     })}</ul>
-    ${pictures ? html`
-      <${Pictures} ...${{ list, dataset: run.dataset, pictures: pictures[0], side: 44, notes: pictures[1].map((score) => `score ${number(score)}`), label: `pictures at the ${sign === "+" ? "plus" : "minus"} pole` }} />` : null}
+    ${pictures ? html`<${PolePictures} ...${{ list, run, pictures, sign }} />` : null}
   </section>`;
 }
 
-/** A component as a weighted sum of texts. */
-function SparseSum({ part, component, texts, marked }) {
+/** A component as a weighted sum of texts, with the pictures at the pole that it stands for. */
+function SparseSum({ part, component, texts, marked, list, run, scores }) {
   const start = part.count.slice(0, component).reduce((sum, count) => sum + count, 0);
   const rows = Array.from({ length: part.count[component] }, (_, n) => [part.text[start + n], part.weight[start + n]]);
   const most = Math.max(...rows.map(([, weight]) => weight), 1e-9);
-  return html`<section class=${`pole ${part.pole[component] ? "bottom" : "top"}`}><h3><span class="sign">
-    ${part.pole[component] ? "−" : "+"}</span><span
-    class="note">cosine of the sum with the component: ${number(part.cosine[component])}</span></h3>
-    <ul class="texts">${rows.map(([text, weight], place) => html`<li key=${place}
-      class=${marked && marked.has(text) ? "shared" : ""}><${Bar} value=${weight} of=${most} /><a
-      href=${link({ v: "search", i: texts[text], q: undefined })}><${Text}>${texts[text]}<//></a> <span
-      class="score">× ${number(weight)}</span></li>`)}</ul></section>`;
+  const [pole, sign] = part.pole[component] ? ["bottom", "−"] : ["top", "+"];
+  return html`<section class=${`pole ${pole}`}>
+    <h3><span class="sign">${sign}</span><span class="note">cosine of the sum with the component:
+      ${` ${number(part.cosine[component])}`}</span></h3>
+    <ul class="texts">${rows.map(([text, weight], place) => html`
+      <li key=${place} class=${marked && marked.has(text) ? "shared" : ""}><${Bar} value=${weight} of=${most} />
+        <a href=${link({ v: "search", i: texts[text], q: undefined })}><${Text}>${texts[text]}<//></a>
+        <span class="score">× ${number(weight)}</span></li>`)}</ul>
+    <${PolePictures} ...${{ list, run, pictures: scores[pole][component], sign }} />
+  </section>`;
+}
+
+/** The pictures at a pole, [numbers, scores], the most extreme first. */
+function PolePictures({ list, run, pictures: [numbers, scores], sign }) {
+  const label = `pictures at the ${sign === "+" ? "plus" : "minus"} pole`;
+  const notes = scores.map((score) => `score ${number(score)}`);
+  return html`<${Pictures} ...${{ list, dataset: run.dataset, pictures: numbers, side: 44, notes, label }} />`;
 }
 
 /** The texts of TextSpan in the order that they were picked. */

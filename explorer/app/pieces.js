@@ -109,7 +109,12 @@ function useSeen() {
       { rootMargin: "200px" },
     );
     observer.observe(ref.current);
-    return () => observer.disconnect();
+    const seeAll = () => see(true); // on paper
+    window.addEventListener("beforeprint", seeAll);
+    return () => {
+      observer.disconnect();
+      window.removeEventListener("beforeprint", seeAll);
+    };
   }, []);
   return [ref, seen];
 }

@@ -8,7 +8,6 @@ RUNS = [
 ]
 # What a run's part of the page is made into.
 RUN_PART = "results/explorer-parts/runs/{model}/{dataset}/seed-{seed}/{texts}"
-OWN_PICTURES = [existing(path, f"explorer.pictures.{number}") for number, path in enumerate(EXPLORER["pictures"])]
 
 
 def explored_files(wildcards):
@@ -61,11 +60,19 @@ def not_explored():
     ]
 
 
-def own_picture_names():
-    """What the explorer calls one's own pictures: the names of their files, or their paths where two are equal."""
-    paths = config["explorer"]["pictures"]
-    names = [Path(path).name for path in paths]
-    return [name if names.count(name) == 1 else path for name, path in zip(names, paths)]
+def own_pictures():
+    """{what the explorer calls it: path} of one's own pictures: their names, with as many folders as tell them apart."""
+    paths = [existing(path, f"explorer.pictures.{number}") for number, path in enumerate(EXPLORER["pictures"])]
+    whole = [os.path.realpath(path) for path in paths]
+    for path in paths:
+        if Path(path).is_dir():
+            raise WorkflowError(f"Config, explorer.pictures: {path} is a folder; name the pictures in it one by one.")
+        if whole.count(os.path.realpath(path)) > 1:
+            raise WorkflowError(f"Config, explorer.pictures: {path} is named twice; name it once.")
+    for parts in itertools.count(1):
+        names = ["/".join(Path(path).parts[-parts:]) for path in whole]
+        if len(set(names)) == len(names):
+            return dict(zip(names, paths))
 
 
 def page_files():
@@ -84,9 +91,8 @@ def explorer_entries():
         for model in entry["models"]:
             folder = f"results/interventions/{name}/{model}"
             files = {
-                "curves": {str(seed): f"{folder}/seed-{seed}/curve.csv" for seed in SEEDS},
-                "units": f"{folder}/seed-{SEEDS[0]}/units.csv",
-                "summary": f"{folder}/seed-{SEEDS[0]}/summary.csv",
+                str(seed): {name: f"{folder}/seed-{seed}/{name}.csv" for name in ("curve", "units", "summary")}
+                for seed in SEEDS
             }
             edits = [edit_sentence(edit) for edit in entry["edits"]]
             entries.append(about | {"model": model, "edits": edits, "seed": str(SEEDS[0]), "files": files})
@@ -112,6 +118,7 @@ def edit_sentence(edit):
     what = [f"{key.replace('_', ' ')} {edit[key]}" for key in ("all_but_last", "heads", "components") if key in edit]
     what += ["the MLPs"] if edit.get("mlps") else []
     what += ["what carries " + ", ".join(f"“{text}”" for text in edit["concept"])] if "concept" in edit else []
+    what += [f"ranked by {edit['rank_by']}"] if "rank_by" in edit else []
     times = f" × {edit['by']}" if edit["do"] == "amplify" else ""
     return f"{edit['do']}{times}: {'; '.join(what)}"
 
@@ -121,6 +128,9 @@ def entry_paths(entry):
     return [
         path for value in entry["files"].values() for path in (value.values() if isinstance(value, dict) else [value])
     ]
+
+
+OWN_PICTURES = own_pictures()
 
 
 rule explorer:
@@ -232,7 +242,7 @@ rule map_pictures:
             seed=SEEDS[0],
             texts=next(iter(TEXTS)),
         ),
-        pictures=OWN_PICTURES,
+        pictures=OWN_PICTURES.values(),
     output:
         "results/explorer-parts/own-pictures/{model}.safetensors",
     log:
@@ -244,8 +254,8 @@ rule map_pictures:
     resources:
         **MODEL_RESOURCES,
     params:
-        **model_job(lambda wildcards: {"pictures": OWN_PICTURES}),
-        pictures=own_picture_names(),
+        **model_job(lambda wildcards: OWN_PICTURES),
+        pictures=list(OWN_PICTURES),
         datasets=EXPLORED_DATASETS,
         code=code("map_pictures"),
     message:

@@ -83,7 +83,9 @@ def write_search(root, run, names, units, text_count):
     size, parts = overview.search_parts(codes)
     for number, part in parts.items():
         write_part(root, f"{run}/search/{number}", part)
-    write_part(root, f"{run}/search/counts", {"size": size, "width": width, "counts": [len(c) for c in codes]})
+    write_part(
+        root, f"{run}/search/counts", {"size": size, "width": width, "counts": [len(np.unique(c // 2)) for c in codes]}
+    )
 
 
 def write_pictures(root, run, heads, embeddings, first_texts):

@@ -61,7 +61,7 @@ def write_entries(folder, requested, picture_folders):
         strip = folder / f"{key}.webp"
         strip.parent.mkdir(parents=True, exist_ok=True)
         if kind == "interventions":
-            part = entries.intervention(files["curves"], files["units"], files["summary"], about)
+            part = entries.intervention(files, about)
         elif kind == "topics":
             part = entries.topics(files["table"], about)
         elif kind == "spatial":

@@ -15,6 +15,9 @@ function inkOn(colour) {
   return 0.2126 * r + 0.7152 * g + 0.0722 * b > 0.18 ? "#000" : "#fff";
 }
 
+/** What the charts of curves share: room for the labels of both axes. */
+const CURVES = { marginLeft: 48, marginBottom: 44, style: { fontSize: "12px", background: "none" } };
+
 /** The range of a quantity: from 0, or as far to both sides. */
 function rangeOf(quantity) {
   const values = quantity.values.filter((value) => value !== null);

@@ -35,7 +35,8 @@ function CompareScreen({ state, run }) {
   return html`<h1 tabindex="-1">Compare</h1>
     ${problem ? html`<p class="problem" role="alert">${problem}</p>` : null}
     <p class="note">
-      ${shared ? `${shared.size} texts are among the first names on both sides; they are marked.` : same ? "" : "The two sides have different text pools."}</p>
+      ${shared ? `${shared.size} ${shared.size === 1 ? "text is" : "texts are"} the name of a pole (the first, above chance) on both sides, and marked.` : same ? "" : "The two sides have different text pools."}</p>
+    ${left.values && right.values ? html`<${Numbers} left=${left} right=${right} />` : null}
     <div class="sides">
       <${Side}
         title="left" ...${{ side: left, state, run, marked: shared, change: (changes, options) => go(changes, options), href: (changes) => link(changes) }} />
@@ -44,7 +45,31 @@ function CompareScreen({ state, run }) {
     </div>`;
 }
 
-/** What a side of the comparison shows, and the set of its first names. */
+/** The numbers of the two heads side by side. */
+function Numbers({ left, right }) {
+  const words = ({ values: [overview], units, unit }, key) => {
+    const quantity = overview.quantities.find((other) => other.key === key);
+    return quantity ? cellOf(overview, quantity, rangeOf(quantity), units.indexOf(unit)).words : "–";
+  };
+  const rows = left.values[0].quantities.map(({ key, label }) => [label, words(left, key), words(right, key)]);
+  return html`<details><summary>Their numbers</summary>
+    <${Table} label="Numbers of the two heads" columns=${["", "left", "right"]} rows=${rows} /></details>`;
+}
+
+const NAMINGS = ["says", "fires_on"];
+
+/** The first texts of all poles that have a name above chance. */
+function firstNames(names) {
+  const texts = new Set();
+  let start = 0;
+  names.count.forEach((count, side) => {
+    if (names.named[side]) texts.add(names.text[start]);
+    start += count;
+  });
+  return texts;
+}
+
+/** What a side of the comparison shows, and the set of its names. */
 function useSide(state, run) {
   const { values, error } = useRun(run);
   const units = values ? unitsOf(values[0]) : null;
@@ -56,9 +81,7 @@ function useSide(state, run) {
     const method = state.k in methods ? state.k : Object.keys(methods)[0];
     const part = methods[method];
     if (!part) return new Set();
-    return new Set(
-      part.names ? part.names[["says", "fires_on"].includes(state.n) ? state.n : values[0].naming].text : part.text,
-    );
+    return part.names ? firstNames(part.names[NAMINGS.includes(state.n) ? state.n : values[0].naming]) : new Set(part.text);
   }, [unit, head.values && head.values[0], state.k, state.n]);
   return { values, error, units, unit, texts };
 }

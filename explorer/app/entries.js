@@ -73,16 +73,17 @@ function Entry({ entry }) {
 }
 
 function Intervention({ part, run }) {
-  const seeds = [...new Set(part.curves.map((curve) => curve.seed))];
+  const seeds = Object.keys(part.summary);
   const [seed, choose] = ui.useState(seeds[0]);
   const curves = part.curves.filter((curve) => curve.role === "eval" && curve.seed === seed);
   const groups = [...new Set(curves.map((curve) => curve.group))];
-  const chosen = part.units.filter((row) => row.chosen);
-  return html`${
+  const { all, edited } = part.unit_counts[seed];
+  return html`<div class="controls"><${Choice} label="seed" value=${seed}
+      options=${seeds.map((one) => [one, one])} onChange=${choose} /></div>
+    <p class="note">All of this page is of one seed; results/tables/interventions.csv has the means over seeds.</p>
+    ${
     curves.length
       ? html`<h2>Accuracy by the number of units</h2>
-      <div class="controls"><${Choice} label="seed" value=${seed} options=${seeds.map((one) => [one, one])}
-        onChange=${choose} /></div>
       <p class="note">Blue: edited, with its 95 % interval. Grey: as many random components of like variance, 95 % of the draws.</p>
       <div class="charts">${groups.map((group) => html`<${AccuracyChart} key=${group} group=${group}
         curve=${curves.find((curve) => curve.group === group)}
@@ -92,7 +93,7 @@ function Intervention({ part, run }) {
     <h2>Before and after</h2>
     <${Table} label="Before and after"
       columns=${["setting", "group", "images", "units", "accuracy (%)", "95 % interval", "random units (%)"]}
-      rows=${part.summary.map((row) => [
+      rows=${part.summary[seed].map((row) => [
         row.setting,
         row.group,
         `${row.split}, ${row.images}`,
@@ -101,11 +102,11 @@ function Intervention({ part, run }) {
         `${number(row.accuracy_low)} to ${number(row.accuracy_high)}`,
         number(row.random),
       ])} />
-    <h2>Units</h2><p class="note">
-      ${chosen.length} are edited, of seed ${part.seed}; the others come after them by the same rule.</p>
-    <${Table} label="Units" columns=${["unit", "edited", "share of its head (%)", "−", "+"]} rows=${part.units
-      .slice(0, 100)
-      .map((row) => [
+    <h2>Units</h2>
+    <p class="note">${edited} of ${all} are edited, the others come after them by the same rule
+      ${part.units[seed].length < all ? `; here are the first ${part.units[seed].length}` : ""}. Names: what they fire on.</p>
+    <${Table} label="Units" columns=${["unit", "edited", "share of the concept (%)", "−", "+"]}
+      rows=${part.units[seed].map((row) => [
         row.unit ? html`<${PlaceLink} run=${run} unit=${row.unit} component=${row.component ?? undefined} />` : "MLPs",
         row.chosen ? row.do : "–",
         row.share === null || row.share === undefined ? "–" : number(100 * row.share),
@@ -127,8 +128,7 @@ function AccuracyChart({ group, curve, name }) {
     Plot.plot({
       width,
       height: 220,
-      marginLeft: 48,
-      style: { fontSize: "12px", background: "none" },
+      ...CURVES,
       x: { label: "units edited" },
       y: { label: `accuracy, ${group} (%)`, grid: true },
       marks: [
@@ -157,8 +157,7 @@ function Query({ part, run, list }) {
     Plot.plot({
       width,
       height: 220,
-      marginLeft: 48,
-      style: { fontSize: "12px", background: "none" },
+      ...CURVES,
       x: { label: "components, the strongest first" },
       y: { label: "cosine with the query", zero: true, grid: true },
       marks: [
@@ -218,7 +217,11 @@ function Ends({ rows, run, list, title }) {
 }
 
 function Neighbours({ part, run, list }) {
-  return html`<${Ends} ...${{ rows: part.images, run, list, title: "Images" }} />
+  const score =
+    "component" in part && !("image" in part)
+      ? "the score on the component"
+      : `the cosine ${"layer" in part ? "of the head's contributions" : "of the embeddings"}, less their mean over the fit images`;
+  return html`<p class="note">For images: ${score}; for texts: the projection.</p><${Ends} ...${{ rows: part.images, run, list, title: "Images" }} />
     ${part.texts ? html`<h2>Texts</h2>${Object.entries(part.texts).map(([end, rows]) => html`<section key=${end}><h3>
       ${END_WORDS[end] || end}</h3><ul class="texts plain">${rows.map(([text, score]) => html`<li key=${text}><a
       href=${link({ v: "search", ...(run ? runState(run) : {}), i: text })}><${Text}>${text}<//></a> <span
@@ -226,13 +229,14 @@ function Neighbours({ part, run, list }) {
 }
 
 function Topics({ part, run }) {
-  return html`<${Table} label="Topics"
-    columns=${["text", "components", "heads", "cosine", "of all components", "of random ones"]} rows=${part.topic.map(
-    (topic, n) => [
-      html`<a href=${link({ v: "search", ...(run ? runState(run) : {}), i: topic })}><${Text}>${topic}<//></a>`,
-      ...["components", "heads", "cosine", "reachable", "random_cosine"].map((name) => number(part[name][n])),
-    ],
-  )} />`;
+  const columns = ["text", "components", "heads", "cosine", "of all components", "of random ones"];
+  const rows = part.topic.map((topic, n) => [
+    html`<a href=${link({ v: "search", ...(run ? runState(run) : {}), q: topic })}><${Text}>${topic}<//></a>`,
+    ...["components", "heads", "cosine", "reachable", "random_cosine"].map((name) => number(part[name][n])),
+  ]);
+  return html`<p class="note">How many components and heads carry each text, and the cosine of what they rebuild with it.
+      ${part.seeds.includes(",") ? ` Means over seeds ${part.seeds}.` : ""}</p>
+    <${Table} label="Topics" columns=${columns} rows=${rows} />`;
 }
 
 function Spatial({ entry, part }) {

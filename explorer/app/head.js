@@ -13,6 +13,17 @@ const METHOD_NAMES = {
   textspan_paper: "TextSpan, as published",
 };
 
+const METHOD_SENTENCES = {
+  components: "principal components of the head's contributions.",
+  weights: "components of the head's value-output map, from the weights alone.",
+};
+const NAMING_SENTENCES = {
+  says: "Texts: those that lie closest to the component; score: the projection of the text on it.",
+  fires_on:
+    "Texts: those that the pole's pictures are like; score: how much more than all pictures, in the text's standard " +
+    "deviations over all. “Writes against it”: the component moves such pictures away from the text.",
+};
+
 function HeadScreen({ state, run }) {
   const { values, error } = useRun(run);
   if (!values) return html`<${Waiting} error=${error} />`;
@@ -84,8 +95,7 @@ function HeadPanel({ state, run, unit, overview, texts, list, change, href, card
             aria-current=${name === naming ? "true" : undefined}>${words}</a>`,
       )}</nav>`
     : null;
-  const intro = html`<p class="note">
-    ${capital(index().methods[method])}.${POLED.includes(method) ? ` Names: ${index().namings[naming]}.` : ""}</p>`;
+  const intro = html`<p class="note">${POLED.includes(method) ? `${capital(METHOD_SENTENCES[method])} ${NAMING_SENTENCES[naming]}` : `${capital(index().methods[method])}.`}</p>`;
   if (SPANS.includes(method))
     return html`<div ref=${panel}>${tabs}${intro}<${SpanTable} ...${{ part, texts, marked }} /></div>`;
   const count = share.length;
@@ -99,7 +109,7 @@ function HeadPanel({ state, run, unit, overview, texts, list, change, href, card
     const side = panel.current.closest(".side"); // of two, the one with the focus
     if (side && !side.contains(event.target)) return;
     event.preventDefault();
-    byKey.current = String(Math.min(Math.max(current + step, 0), count - 1));
+    byKey.current = String(state.c === undefined ? 0 : Math.min(Math.max(current + step, 0), count - 1));
     change({ c: byKey.current }, { replace: true });
   };
   const pager =
@@ -193,8 +203,8 @@ function Deciles({ list, run, pictures }) {
 function Pole({ pole, sign, names, naming, texts, marked, list, run, pictures }) {
   const most = Math.max(...names.rows.map((row) => Math.abs(row.score)), names.chance || 0);
   return html`<section class=${`pole ${pole}`} aria-label=${`${sign === "+" ? "plus" : "minus"} pole`}>
-    <h3><span class="sign" aria-hidden="true">${sign}</span>${names.named ? "" : html`<span
-      class="note">no name above chance</span>`}</h3>
+    <h3><span class="sign" aria-hidden="true">${sign}</span><span class="note">
+      ${names.named ? "" : "no name above chance; "}random texts reach ${number(names.chance)}</span></h3>
     <ul class="texts">${names.rows.map((row, place) => {
       const text = texts[row.text];
       const against = naming !== "says" && row.projection !== null && row.projection < 0;

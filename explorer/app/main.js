@@ -45,7 +45,7 @@ function App() {
     document.addEventListener("keydown", onKey);
     return () => document.removeEventListener("keydown", onKey);
   }, []);
-  const screen = state.v in SCREENS ? state.v : "map";
+  const screen = Object.hasOwn(SCREENS, state.v) ? state.v : "map";
   const { run, problem } = findRun(state);
   const place = [screen, state.p, state.o, state.e, screen === "head" ? state.h : ""].join("\n");
   const started = ui.useRef(false);
@@ -59,6 +59,8 @@ function App() {
   }, [place]);
   document.title = `${SCREENS[screen][0]} · ${run.model} · ${run.dataset}`;
   const Screen = SCREENS[screen][1];
+  // another dataset may have another picture of the same name
+  const chooseRun = (other) => go({ ...runState(other), ...(other.dataset === run.dataset ? {} : { p: undefined }) });
   const skip = (event) => {
     event.preventDefault();
     document.querySelector("main").focus();
@@ -70,16 +72,28 @@ function App() {
       <nav class="screens" aria-label="Screens">${Object.entries(SCREENS).map(([key, [name]]) => html`<a key=${key}
         href=${link(key === "compare" && screen === "compare" ? {} : { v: key })}
         aria-current=${key === screen ? "page" : undefined}>${name}</a>`)}</nav>
-      <div class="controls run"><${RunChoice} run=${run} onChange=${(other) => go(runState(other))} />
+      <div class="controls run">${screen === "entries" ? null : html`<${RunChoice} run=${run} onChange=${chooseRun} />`}
         <button type="button" onClick=${() => setHelp(true)}>Keys</button></div>
     </header>
     <main tabindex="-1">
       ${problem ? html`<p class="problem" role="alert">${problem}</p>` : null}
       ${index().missing.length && screen === "map" ? html`<p class="note">
         ${index().missing.length === 1 ? "One part" : `${index().missing.length} parts`} of the config ${index().missing.length === 1 ? "is" : "are"} not in this explorer: <a href=${link({ v: "proof" })}>which, and how to add ${index().missing.length === 1 ? "it" : "them"}</a>.</p>` : null}
-      <${Screen} key=${screen} state=${state} run=${run} />
+      <${Guarded} key=${screen} Screen=${Screen} state=${state} run=${run} />
     </main>
     ${help ? html`<${Help} close=${() => setHelp(false)} />` : null}`;
+}
+
+/** A screen; if it cannot show what the address asks for, a sentence in its place. */
+function Guarded({ Screen, state, run }) {
+  const [error, reset] = ui.useErrorBoundary();
+  ui.useEffect(() => {
+    if (error) reset();
+  }, [address(state)]);
+  return error
+    ? html`<p class="problem" role="alert">This address cannot be shown (${error.message}).
+      <a href="#">To the map</a></p>`
+    : html`<${Screen} state=${state} run=${run} />`;
 }
 
 function Help({ close }) {

@@ -44,7 +44,8 @@ function MapScreen({ state, run }) {
     ${
       overview.clearest.length
         ? html`<h2>The clearest components</h2>
-      <p class="note">Those whose names (${NAMING_WORDS[overview.naming]}) are furthest above chance, none like another.</p>
+      <p class="note">Those with the surest names (${NAMING_WORDS[overview.naming]}), none like another; at 1 × a name
+        scores as high as the best of as many random texts does in 95 % of the cases.</p>
       <ul class="clearest">${overview.clearest.map((card) => html`
         <${ClearCard} key=${`${card.unit}/${card.component}`} ...${{ card, list, run }} />`)}</ul>`
         : null
@@ -136,10 +137,12 @@ function Grid({ overview, units, run, shown, point, quantity }) {
 function Legend({ overview, quantity, range }) {
   if (!quantity) {
     const categories = index().scales.categories;
-    return html`<ul class="legend">${overview.factor.names.map((name, n) => html`<li key=${name}><span class="swatch"
-      style=${{ background: categories[n % categories.length] }}></span>${name}</li>`)}
-      <li class="note">deeper: a larger share of the head's variance</li></ul>`;
+    const shades = (colour) => `linear-gradient(to right, color-mix(in srgb, ${colour} 15%, var(--paper)), ${colour})`;
+    return html`<ul class="legend">${overview.factor.names.map((name, n) => html`<li key=${name}>
+      <span class="swatch" style=${{ background: shades(categories[n % categories.length]) }}></span>${name}</li>`)}
+      <li class="note">from 0 to 100 % of the head's variance</li></ul>`;
   }
+  if (quantity.values.every((value) => !value)) return html`<p class="note">all 0 ${quantity.unit}, or not known</p>`;
   const steps = Array.from({ length: 9 }, (_, step) => scaleColour(quantity.scale, step / 8));
   return html`<div class="legend scale"><span>${number(range[0], 2)}</span><span class="ramp"
     style=${{ background: `linear-gradient(to right, ${steps.join(",")})` }}></span><span>

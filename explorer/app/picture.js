@@ -28,21 +28,22 @@ function PictureScreen({ state, run }) {
 /** All pictures of a dataset, by page, or those with one value. */
 function Gallery({ overview, list, run, state }) {
   const columns = Object.entries(list.factors);
-  const options = [
-    ["", "all"],
-    ...columns.flatMap(([name, column]) =>
-      column.values.length <= 60 ? column.values.map((value) => [`${name}:${value}`, `${name}: ${value}`]) : [],
-    ),
-  ];
-  const [name, value] = [(state.fv || "").split(":")[0], (state.fv || "").split(":").slice(1).join(":")];
-  const column = list.factors[name];
-  const code = column ? column.values.indexOf(value) : -1;
+  const values = columns.flatMap(([name, column]) =>
+    column.values.length <= 60 ? column.values.map((value) => [name, value]) : [],
+  );
+  const options = [["", "all"], ...values.map(([name, value], n) => [String(n), `${name}: ${value}`])];
+  const chosen = values.findIndex(([name, value]) => name === state.f && value === state.w);
+  const column = state.f !== undefined && Object.hasOwn(list.factors, state.f) ? list.factors[state.f] : null;
+  const code = column ? column.values.indexOf(state.w) : -1;
+  const filter = (n) => (n === "" ? { f: undefined, w: undefined } : { f: values[n][0], w: values[n][1] });
   const pictures = list.names.flatMap((_, picture) => (!column || column.codes[picture] === code ? [picture] : []));
   const page = Math.min(Math.max(Number(state.page) || 0, 0), Math.max(Math.ceil(pictures.length / ON_A_PAGE) - 1, 0));
   const shown = pictures.slice(page * ON_A_PAGE, (page + 1) * ON_A_PAGE);
   return html`<h1 tabindex="-1">Pictures of ${run.dataset}</h1>
     <p class="note">
-      ${list.names.length === list.total ? `All ${list.total} images` : `${list.names.length} of the ${list.total} images`} that any seed scores${list.names.length < list.total ? ", evenly spread (explorer.images of the config)" : ""}; ${overview.pictures} of them in this seed.${list.unreadable.length ? ` ${list.unreadable.length} could not be read, and are grey.` : ""}</p>
+      ${list.names.length === list.total ? `The ${list.total} images` : `${list.names.length} of the ${list.total} images, evenly spread (explorer.images of the config),`}
+      ${" that the seeds are to score; "}${overview.pictures} of them are scored by this seed.
+      ${list.unreadable.length ? ` Not readable, and grey here: ${list.unreadable.length}.` : ""}</p>
     ${
       overview.own.length
         ? html`<h2>Your own</h2><ul class="own">${overview.own.map(
@@ -56,8 +57,8 @@ function Gallery({ overview, list, run, state }) {
     ${overview.maps.length ? html`<h2>With maps of their class</h2>
       <${Pictures} ...${{ list, dataset: run.dataset, pictures: overview.maps.map(([picture]) => picture), notes: overview.maps.map(([, kind]) => `${kind} segmented`), captions: overview.maps.map(([, kind]) => kind), label: "pictures with maps" }} />` : null}
     <h2>All</h2>
-    <div class="controls"><${Choice} quiet label="only" value=${state.fv || ""} options=${options}
-      onChange=${(fv) => go({ fv: fv || undefined, page: undefined }, { replace: true })} /></div>
+    <div class="controls"><${Choice} quiet label="only" value=${chosen < 0 ? "" : String(chosen)} options=${options}
+      onChange=${(n) => go({ ...filter(n), page: undefined }, { replace: true })} /></div>
     <${Pictures} ...${{ list, dataset: run.dataset, pictures: shown, side: 64, label: "pictures" }} />
     ${
       pictures.length > ON_A_PAGE
@@ -94,8 +95,8 @@ function OnePicture({ overview, texts, list, run, picture }) {
         ? html`<${Strongest} ...${{ overview, texts, components: part.components, list }} />
       <h2>Most similar pictures</h2><p class="note">by the cosine of their embeddings</p>
       <${Pictures} ...${{ list, dataset: run.dataset, pictures: part.neighbours.map(([other]) => other), side: 64, captions: part.neighbours.map(([, cosine]) => number(cosine, 2)), notes: part.neighbours.map(([, cosine]) => `cosine ${number(cosine, 2)}`), label: "most similar pictures" }} />`
-        : html`<p
-          class="note">Seed ${run.seed} does not score this picture${list.unreadable.includes(picture) ? ": it could not be read" : ""}. Another seed may.</p>`
+        : html`<p class="note">
+          ${list.unreadable.includes(picture) ? "This picture could not be read." : `Seed ${run.seed} does not score this picture; another seed does.`}</p>`
     }`;
 }
 

@@ -93,8 +93,7 @@ function RecoveryChart({ curves, score, label, name }) {
     Plot.plot({
       width,
       height: 300,
-      marginLeft: 48,
-      style: { fontSize: "12px", background: "none" },
+      ...CURVES,
       x: { label: "texts a head" },
       y: { label, zero: true, grid: true },
       marks: curves

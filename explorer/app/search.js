@@ -2,6 +2,7 @@
 "use strict";
 
 const MOST = 40; // results shown of each kind
+const ROWS = 200; // of a table
 
 function SearchScreen({ state, run }) {
   const { values, error } = useRun(run, [`${run.folder}/search/counts`, `${run.folder}/values`]);
@@ -82,29 +83,29 @@ function TextPlaces({ text, texts, counts, overview, run }) {
   if (!values) return html`<${Waiting} error=${error} />`;
   const units = unitsOf(overview);
   const namings = ["says", "fires_on"];
-  const rows = values[0][number - part * counts.size].map((code) => {
-    const pole = (code >> 1) & 1;
-    const place = Math.floor(code / 4);
-    return {
-      naming: namings[code & 1],
-      pole: pole ? "−" : "+",
-      unit: units[Math.floor(place / counts.width)],
-      component: place % counts.width,
-    };
+  const places = new Map(); // a pole may have the text by both namings
+  for (const code of values[0][number - part * counts.size]) {
+    const at = Math.floor(code / 2);
+    places.set(at, [...(places.get(at) || []), namings[code & 1]]);
+  }
+  const rows = [...places].slice(0, ROWS).map(([at, by]) => {
+    const [pole, place] = [at & 1 ? "−" : "+", Math.floor(at / 2)];
+    const unit = units[Math.floor(place / counts.width)];
+    const component = place % counts.width;
+    return [
+      html`<${PlaceLink} unit=${unit} component=${component} naming=${by[0]} />`,
+      pole,
+      by.map((naming) => (naming === "says" ? "says" : "fires on")).join(", "),
+    ];
   });
+  const columns = ["component", "pole", "by"];
   return html`<section class="places"><h2>“<${Text}>${text}<//>”</h2>
     ${
       rows.length
-        ? html`<p
-          class="note">is at ${rows.length} ${rows.length === 1 ? "pole" : "poles"}, where it is the best name first</p>
-    <${Table} label="Where the text is" columns=${["component", "pole", "name"]} rows=${rows
-      .slice(0, 200)
-      .map((row) => [
-        html`<${PlaceLink} unit=${row.unit} component=${row.component} naming=${row.naming} />`,
-        row.pole,
-        row.naming === "says" ? "says" : "fires on",
-      ])} />`
-        : html`<p class="note">is at no pole of these heads.</p>`
+        ? html`<p class="note">is among the names of ${places.size} ${places.size === 1 ? "pole" : "poles"}, where it is
+          the best name first${places.size > rows.length ? `; here are ${rows.length} of them` : ""}</p>
+    <${Table} label="Where the text is" columns=${columns} rows=${rows} />`
+        : html`<p class="note">is among the names of no pole.</p>`
     }</section>`;
 }
 
@@ -115,13 +116,15 @@ function ValuePlaces({ factor, value, factors, list, overview, run }) {
   const entry = known && known.values.find((other) => other.value === value);
   if (!entry)
     return html`<p class="problem" role="alert">No component here is moved by ${factor} “<bdi>${value}</bdi>”.</p>`;
-  const column = list.factors[factor];
+  const column = Object.hasOwn(list.factors, factor) ? list.factors[factor] : null;
   const code = column ? column.values.indexOf(value) : -1;
-  const pictures = column
-    ? column.codes.flatMap((other, picture) => (other === code ? [picture] : [])).slice(0, 24)
-    : [];
+  const pictures = column ? column.codes.flatMap((other, picture) => (other === code ? [picture] : [])) : [];
+  const shown = pictures.slice(0, 24);
   return html`<section class="places"><h2>${factor} “<${Text}>${value}<//>”</h2>
-    <p class="note">has the highest (+) or lowest (−) mean score of all values on these components; η²: the share of the scores' variance between values</p>
+    <p class="note">has the highest (+) or lowest (−) mean score of all values on
+      ${` ${entry.total} ${entry.total === 1 ? "component" : "components"} that ${factor} explains at least 5 % of`}
+      ${entry.total > entry.components.length ? `; here are the ${entry.components.length} that it explains most of` : ""}.
+      ${" η²: the share of the scores' variance that lies between values."}</p>
     <${Table} label="Where the value is" columns=${["component", "pole", "η² (%)"]} rows=${entry.components.map(
       ([unit, component, pole, eta2]) => [
         html`<${PlaceLink} unit=${units[unit]} component=${component} />`,
@@ -129,5 +132,9 @@ function ValuePlaces({ factor, value, factors, list, overview, run }) {
         number(100 * eta2, 2),
       ],
     )} />
-    <${Pictures} ...${{ list, dataset: run.dataset, pictures, label: `pictures with ${factor} ${value}` }} /></section>`;
+    <p class="note">
+      ${shown.length < pictures.length ? `${shown.length} of ${pictures.length} pictures` : "Pictures"} with this value;
+      ${" "}<a href=${link({ v: "picture", f: factor, w: value })}>all of them</a></p>
+    <${Pictures} ...${{ list, dataset: run.dataset, pictures: shown, label: `pictures with ${factor} ${value}` }} />
+  </section>`;
 }

@@ -3,6 +3,7 @@ import { Fragment, h, render } from "preact";
 import {
   useCallback,
   useEffect,
+  useErrorBoundary,
   useLayoutEffect,
   useMemo,
   useRef,
@@ -17,6 +18,7 @@ export {
   render,
   useCallback,
   useEffect,
+  useErrorBoundary,
   useLayoutEffect,
   useMemo,
   useRef,

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import axe_playwright_python
+import pandas as pd
 import pytest
 from browser_visit import HOSTILE, Visit, change_part, read_part
 from playwright.sync_api import expect
@@ -114,7 +115,7 @@ def test_from_a_search_to_components_that_have_the_text(visit):
     page.wait_for_selector(".card.current")
     place, pole, naming = shown[0]
     assert page.locator("h1").inner_text().lower().startswith(place.split(", component")[0])
-    assert page.locator("[aria-label=Names] [aria-current]").inner_text() == naming
+    assert page.locator("[aria-label=Names] [aria-current]").inner_text() == naming.split(", ")[0]
     side = ".pole.top" if pole == "+" else ".pole.bottom"
     assert "a photo of stars" in page.locator(f".card.current {side} .texts").inner_text()
 
@@ -180,7 +181,25 @@ def test_a_link_to_what_is_not_there_says_so(visit):
         "#v=entries&e=entries/queries/gone": "no entry “entries/queries/gone”",
     }.items():
         assert sentence in visit(address).page.locator("[role=alert]").inner_text()
-    assert visit("#v=nonsense&c=-5&by=x&h=").page.locator("h1").inner_text() == "Every head of demo on digits"
+    for address in ("#v=nonsense&c=-5&by=x&h=", "#v=constructor", "#v=__proto__"):
+        assert visit(address).page.locator("h1").inner_text() == "Every head of demo on digits"
+    assert visit("#v=picture&f=constructor&w=x").page.locator("h1").inner_text() == "Pictures of digits"
+
+
+def test_an_intervention_is_that_of_the_seed_that_is_chosen(visit, study):
+    opened = visit(SCREENS["intervention"])
+    for seed in ("0", "1"):
+        opened.page.get_by_label("seed").select_option(seed)
+        folder = study.directory / "results" / "interventions" / "more-seven" / "demo" / f"seed-{seed}"
+        edited = pd.read_csv(folder / "summary.csv").query("setting == 'edited' and role == 'eval'").iloc[0]
+        row = opened.page.get_by_role("region", name="Before and after").locator("tr", has_text="edited").first
+        expect(row.locator("td").nth(3)).to_have_text(f"{edited['units']}")
+        expect(row.locator("td").nth(4)).to_have_text(f"{edited['accuracy']:.3g}")
+        unit = pd.read_csv(folder / "units.csv").iloc[0]
+        cells = opened.page.get_by_role("region", name="Units").locator("tbody tr").first.locator("td")
+        place = f"layer {unit['layer']:.0f}, head {unit['head']:.0f}, component {unit['component']:.0f}"
+        expect(cells.first).to_have_text(place)
+        expect(cells.nth(2)).to_have_text(f"{100 * unit['share']:.3g}")
 
 
 def test_files_of_another_version_and_lost_files_are_named(chromium, explorer, tmp_path):

@@ -209,6 +209,15 @@ def test_what_the_explorer_cannot_show_is_refused(clone):
         result = clone.snakemake("--dry-run", *study(clone, models, explorer={key: value}), "--", "explorer")
         assert result.returncode != 0
         assert sentence in result.stdout
+    for folder in ("x", "y"):
+        (clone.directory / folder).mkdir()
+        shutil.copy(clone.directory / "config" / "demo" / "example.png", clone.directory / folder / "same.png")
+    for pictures, sentence in {
+        ("x",): "explorer.pictures: x is a folder; name the pictures in it one by one.",
+        ("x/same.png", "./x/same.png"): "explorer.pictures: x/same.png is named twice; name it once.",
+    }.items():
+        options = study(clone, models, explorer={"pictures": list(pictures)})
+        assert sentence in clone.snakemake("--dry-run", *options, "--", "explorer").stdout
     (clone.directory / "note.png").write_text("no picture")
     result = clone.snakemake(*study(clone, models, explorer={"pictures": ["note.png"]}), "--", "explorer")
     assert result.returncode != 0

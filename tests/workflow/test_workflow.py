@@ -131,16 +131,23 @@ def test_one_figure_plans_nothing_above_its_data(finished):
     assert planned(finished.snakemake("--dry-run", "--force", HEADS_MAP)) == {"plot_heads_map"}
 
 
+EXPLORER = {"explore_components", "explorer"}
+
+
 @pytest.mark.parametrize(
     ("change", "rules"),
     [
-        ({"evaluation": {"budgets": [0, 2, 9, 12]}}, {"evaluate_recovery", "table_recovery", "plot_recovery"}),
+        (
+            {"evaluation": {"budgets": [0, 2, 9, 12]}},
+            {"evaluate_recovery", "table_recovery", "plot_recovery"} | EXPLORER,
+        ),
         ({"explanations": {"coherence": 0.5}}, None),  # sparse_coherent is not among the methods
         (
             {"explanations": {"texts_per_component": 3}},
             {"explain_heads_by_sparse_sums", "evaluate_recovery", "table_recovery", "plot_recovery"}
             | {"score_components_and_labels", "table_labels", "plot_cards", "plot_heads_map"}
-            | {"evaluate_names", "table_names", "plot_names"},
+            | {"evaluate_names", "table_names", "plot_names"}
+            | EXPLORER,
         ),
         (
             {"explanations": {"naming": "says"}},
@@ -151,7 +158,8 @@ def test_one_figure_plans_nothing_above_its_data(finished):
                 "plot_heads_map",
                 "trace_query",
                 "plot_query",
-            },
+            }
+            | EXPLORER,
         ),
         (
             {"interventions": {"more-four": {"about": {"class": ["five"]}}}},
@@ -160,7 +168,8 @@ def test_one_figure_plans_nothing_above_its_data(finished):
         (
             {"segmentation": {"direction": "text"}},
             {"segment_images", "table_segmentation", "plot_segmentation"}
-            | {"segment_parts_and_components", "plot_segmentation_parts"},
+            | {"segment_parts_and_components", "plot_segmentation_parts"}
+            | EXPLORER,
         ),
     ],
 )

@@ -10,40 +10,36 @@ from clipspectra.explorer.parts import rounded, unit_name
 from clipspectra.explorer.pictures import short_name
 from clipspectra.explorer.proof import intervention_curves
 
-SUMMARY = (
-    "setting",
-    "group",
-    "role",
-    "split",
-    "units",
-    "images",
-    "accuracy",
-    "accuracy_low",
-    "accuracy_high",
-    "random",
-)
+SUMMARY = ["setting", "group", "role", "split", "units", "images"]
+SUMMARY += ["accuracy", "accuracy_low", "accuracy_high", "random"]
+UNITS = 100  # listed
 
 
-def intervention(curves, units, summary, description):
-    """An intervention on one model: curves, the units of its edits, and accuracies by setting.
+def intervention(files, description):
+    """An intervention on one model: by seed curves, the units of its edits, and accuracies by setting.
 
-    curves: {seed: path}; units, summary: paths of the first seed; description: {what: sentence} of the entry
+    files: {seed: {"curve", "units", "summary": path}}; description: {what: sentence} of the entry
     """
-    curves = {seed: load_table(path, ["random", "accuracy"]) for seed, path in curves.items()}
-    table = load_table(units, ["layer", "head", "component", "share", "concept", "classes", "variance"])
-    rows = [
-        {"unit": unit_name(int(row["layer"]), int(row["head"])) if row["layer"] >= 0 else "", "do": row["do"]}
-        | {key: rounded(row[key]) for key in ("layer", "head", "component", "share") if key in row}
-        | {"chosen": str(row["chosen"]) == "yes", "edit": int(row["edit"])}
-        | {key: str(row[key]) for key in ("says_top", "says_bottom", "fires_on_top", "fires_on_bottom") if key in row}
-        for row in table.to_dict("records")
-    ]
-    summary = load_table(summary, ["accuracy", "random", "images", "units"])
-    settings = [
-        {key: rounded(row[key], 4) if isinstance(row[key], float) else row[key] for key in SUMMARY}
-        for row in summary.to_dict("records")
-    ]
-    return description | {"curves": intervention_curves(curves), "units": rows, "summary": settings}
+    curves = {seed: load_table(paths["curve"], ["random", "accuracy"]) for seed, paths in files.items()}
+    part = description | {"curves": intervention_curves(curves), "units": {}, "unit_counts": {}, "summary": {}}
+    for seed, paths in files.items():
+        units = load_table(paths["units"], ["layer", "head", "component", "share", "concept", "classes", "variance"])
+        part["units"][seed] = [edited_unit(row) for row in units.head(UNITS).to_dict("records")]
+        part["unit_counts"][seed] = {"all": len(units), "edited": int((units["chosen"] == "yes").sum())}
+        summary = load_table(paths["summary"], ["accuracy", "random", "images", "units"])
+        part["summary"][seed] = [
+            {key: rounded(row[key], 4) if isinstance(row[key], float) else row[key] for key in SUMMARY}
+            for row in summary.to_dict("records")
+        ]
+    return part
+
+
+def edited_unit(row):
+    """A unit of an edit for the page, from its row of the table of units."""
+    unit = {"unit": unit_name(int(row["layer"]), int(row["head"])) if row["layer"] >= 0 else "", "do": row["do"]}
+    unit |= {key: rounded(row[key]) for key in ("component", "share") if key in row}
+    unit |= {key: str(row[key]) for key in ("fires_on_top", "fires_on_bottom") if key in row}
+    return unit | {"chosen": row["chosen"] == "yes"}
 
 
 def query(table, images, folder, description):
@@ -64,6 +60,7 @@ def topics(table, description):
     """Texts traced together: one row for each, as in the table."""
     table = load_table(table)
     names = ["topic", "components", "heads", "cosine", "reachable", "random_cosine"]
+    description = description | {"seeds": str(table["seeds"].iloc[0])}
     return description | {name: table[name].tolist() if name == "topic" else rounded(table[name]) for name in names}
 
 

@@ -12,7 +12,7 @@ from clipspectra.explorer.parts import require_columns, rounded, unit_name
 
 UNIT = ["layer", "head"]
 SEARCH_PARTS = 64
-VALUE_COMPONENTS = 24  # listed for a factor's value
+VALUE_COMPONENTS = 50  # listed for a factor's value
 LEAST_ETA2 = 0.05  # of a component that is listed for one
 PLACE = {"top": "high", "bottom": "low"}  # poles in the columns of the table of factors
 
@@ -155,7 +155,7 @@ def search_parts(codes):
 def value_components(units, factors, factor_names):
     """For each factor its values, each with the components whose poles it is at: lists of [unit, component, pole, η²].
 
-    Those that the factor explains most of, at least LEAST_ETA2 of their variance.
+    Those that the factor explains most of, among the `total` of which it explains LEAST_ETA2 or more.
     """
     require_columns(factors, [f"{PLACE[pole]}_{name}" for name in factor_names for pole in POLES], "factors.csv")
     numbers = {unit: number for number, unit in enumerate(units)}
@@ -167,10 +167,10 @@ def value_components(units, factors, factor_names):
         values = {}
         for row in rows[[*UNIT, "component", f"eta2_{name}", f"high_{name}", f"low_{name}"]].itertuples(index=False):
             for pole, value in enumerate(row[-2:]):
-                listed = values.setdefault(str(value), [])
-                if len(listed) < VALUE_COMPONENTS:
-                    listed.append([numbers[row[0], row[1]], row[2], pole, rounded(row[3], 2)])
-        result.append(
-            {"name": name, "values": [{"value": value, "components": values[value]} for value in sorted(values)]}
-        )
+                values.setdefault(str(value), []).append([numbers[row[0], row[1]], row[2], pole, rounded(row[3], 2)])
+        listed = [
+            {"value": value, "total": len(values[value]), "components": values[value][:VALUE_COMPONENTS]}
+            for value in sorted(values)
+        ]
+        result.append({"name": name, "values": listed})
     return result

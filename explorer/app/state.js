@@ -3,12 +3,16 @@
 
 // What is left out of an address.
 const DEFAULTS = { v: "map" };
+// The screen of an address that names none but has one of these.
+const IMPLIED = { c: "head", q: "search", i: "search", with: "compare", p: "picture", o: "picture", e: "entries" };
 // Keys that stay when another screen is opened: the run, and the head.
 const KEPT = ["m", "d", "s", "t", "h", "n", "k"];
 
 /** The address as an object of texts. */
 function readState() {
-  return { ...DEFAULTS, ...Object.fromEntries(new URLSearchParams(location.hash.slice(1))) };
+  const state = Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
+  const implied = Object.keys(IMPLIED).find((key) => key in state);
+  return { ...DEFAULTS, ...(implied ? { v: IMPLIED[implied] } : {}), ...state };
 }
 
 /** The address of a state. */

@@ -183,6 +183,8 @@ def test_a_link_to_what_is_not_there_says_so(visit):
         assert sentence in visit(address).page.locator("[role=alert]").inner_text()
     for address in ("#v=nonsense&c=-5&by=x&h=", "#v=constructor", "#v=__proto__"):
         assert visit(address).page.locator("h1").inner_text() == "Every head of demo on digits"
+    short = visit("#m=demo&d=digits&s=0&h=3.1&c=0").page  # of a screen that it does not name
+    assert short.locator(".card.current h2").inner_text() == "Component 0"
     assert visit("#v=picture&f=constructor&w=x").page.locator("h1").inner_text() == "Pictures of digits"
 
 

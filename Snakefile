@@ -21,6 +21,7 @@ include: "rules/evaluation.smk"
 include: "rules/segmentation.smk"
 include: "rules/concepts.smk"
 include: "rules/figures.smk"
+include: "rules/explored.smk"
 include: "rules/explorer.smk"
 
 

@@ -87,7 +87,7 @@ def test_by_keyboard_from_the_map_to_a_component_and_back(visit):
     for component in range(3, 9):  # past the end of this page of cards
         keyboard.press("j")
         expect(page.locator(".card.current h2")).to_have_text(f"Component {component}")
-    assert opened.focused() == "Component 8"
+    page.wait_for_function("document.activeElement.textContent.trim() === 'Component 8'")
     page.go_back()
     page.go_back()
     page.wait_for_selector(".grid")

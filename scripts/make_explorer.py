@@ -84,9 +84,8 @@ SOURCE = ["precision", "dtype", "sha256", "torch", "open_clip_torch"]
 def write_exactness(folder, inputs, runs, picture_folders):
     """Write how exact the runs' extractions are, what they were made with, and which pictures were skipped."""
     tables = load_table(inputs.exactness, EXACTNESS[3:]), load_table(inputs.skipped)
-    explored = {(run["model"], run["dataset"]) for run in runs}
-    inside = (pd.Series(list(zip(table["model"], table["dataset"])), table.index).isin(explored) for table in tables)
-    exactness, skipped = (table[rows] for table, rows in zip(tables, inside))
+    explored = pd.DataFrame(runs)[["model", "dataset"]].drop_duplicates()
+    exactness, skipped = (table.merge(explored) for table in tables)
     names = [short_name(*pair) for pair in zip(skipped["image"], skipped["dataset"].map(picture_folders))]
     part = {
         "columns": EXACTNESS,

@@ -32,17 +32,20 @@ function CompareScreen({ state, run }) {
   const same = run.texts === otherRun.texts;
   const shared =
     same && leftTexts && rightTexts ? new Set([...leftTexts].filter((text) => rightTexts.has(text))) : null;
+  const count = shared ? `${shared.size} ${shared.size === 1 ? "text is" : "texts are"}` : "";
+  const note = shared
+    ? `${count} the name of a pole (the first, above chance) on both sides, and marked.`
+    : same
+      ? ""
+      : "The two sides have different text pools.";
+  const here = { side: left, state, run, change: go, href: link };
+  const there = { side: right, state: other, run: otherRun, change: changeOther, href: hrefOther };
   return html`<h1 tabindex="-1">Compare</h1>
     ${problem ? html`<p class="problem" role="alert">${problem}</p>` : null}
-    <p class="note">
-      ${shared ? `${shared.size} ${shared.size === 1 ? "text is" : "texts are"} the name of a pole (the first, above chance) on both sides, and marked.` : same ? "" : "The two sides have different text pools."}</p>
+    <p class="note">${note}</p>
     ${left.values && right.values ? html`<${Numbers} left=${left} right=${right} />` : null}
-    <div class="sides">
-      <${Side}
-        title="left" ...${{ side: left, state, run, marked: shared, change: (changes, options) => go(changes, options), href: (changes) => link(changes) }} />
-      <${Side}
-        title="right" ...${{ side: right, state: other, run: otherRun, marked: shared, change: changeOther, href: hrefOther }} />
-    </div>`;
+    <div class="sides"><${Side} title="left" marked=${shared} ...${here} />
+      <${Side} title="right" marked=${shared} ...${there} /></div>`;
 }
 
 /** The numbers of the two heads side by side. */
@@ -94,5 +97,6 @@ function Side({ title, side, state, run, marked, change, href }) {
       onChange=${(other) => change({ ...runState(other), c: undefined })} />
       <${Choice} label="head" value=${side.unit} options=${side.units.map((unit) => [unit, unitLabel(unit)])}
         onChange=${(unit) => change({ h: unit, c: undefined })} /></div>
-    <${HeadPanel} ...${{ state, run, unit: side.unit, units: side.units, overview, texts, list, change, href, cards: 3, marked }} /></section>`;
+    <${HeadPanel} cards=${3} ...${{ state, run, unit: side.unit, overview, texts, list, change, href, marked }} />
+  </section>`;
 }

@@ -31,7 +31,9 @@ function HeadScreen({ state, run }) {
   const units = unitsOf(overview);
   if (!units.includes(state.h || units[0])) {
     return html`<p class="problem" role="alert">
-      ${run.model} has no head “${state.h}” here: its layers are ${overview.layers[0]} to ${overview.layers[0] + overview.layers[1] - 1}, each with ${overview.heads} heads. <a href=${link({ v: "map" })}>Back to the map</a></p>`;
+      ${run.model} has no head “${state.h}” here: its layers are ${overview.layers[0]} to
+      ${` ${overview.layers[0] + overview.layers[1] - 1}, each with ${overview.heads} heads. `}
+      <a href=${link({ v: "map" })}>Back to the map</a></p>`;
   }
   const unit = state.h || units[0];
   const place = units.indexOf(unit);
@@ -52,7 +54,7 @@ function HeadScreen({ state, run }) {
       <div key=${quantity.key}><dt>${quantity.label}</dt><dd>
         ${cellOf(overview, quantity, rangeOf(quantity), place).words}</dd></div>`,
       )}</dl></details>
-    <${HeadPanel} ...${{ state, run, unit, units, overview, texts, list, change: (changes, options) => go(changes, options), href: link }} />`;
+    <${HeadPanel} ...${{ state, run, unit, overview, texts, list, change: go, href: link }} />`;
 }
 
 /** Spectrum and cards of a head; `change` and `href` write the part of the address that is about it. */
@@ -81,7 +83,8 @@ function HeadPanel({ state, run, unit, overview, texts, list, change, href, card
   const naming = overview && ["fires_on", "says"].includes(state.n) ? state.n : overview.naming;
   const own = method === "components" || method.startsWith("sparse");
   const part = head.methods[method];
-  const share = own && head.share.length ? head.share : part.strength;
+  const ofVariance = own && head.share.length > 0;
+  const share = ofVariance ? head.share : part.strength;
   const tabs = html`<nav class="tabs" aria-label="Method">${methods.map((name) => html`<a key=${name}
     href=${href({ k: name, c: undefined })} title=${index().methods[name]}
     aria-current=${name === method ? "true" : undefined}>${METHOD_NAMES[name] || name}</a>`)}</nav>`;
@@ -95,7 +98,10 @@ function HeadPanel({ state, run, unit, overview, texts, list, change, href, card
             aria-current=${name === naming ? "true" : undefined}>${words}</a>`,
       )}</nav>`
     : null;
-  const intro = html`<p class="note">${POLED.includes(method) ? `${capital(METHOD_SENTENCES[method])} ${NAMING_SENTENCES[naming]}` : `${capital(index().methods[method])}.`}</p>`;
+  const sentence = POLED.includes(method)
+    ? `${capital(METHOD_SENTENCES[method])} ${NAMING_SENTENCES[naming]}`
+    : `${capital(index().methods[method])}.`;
+  const intro = html`<p class="note">${sentence}</p>`;
   if (SPANS.includes(method))
     return html`<div ref=${panel}>${tabs}${intro}<${SpanTable} ...${{ part, texts, marked }} /></div>`;
   const count = share.length;
@@ -121,7 +127,7 @@ function HeadPanel({ state, run, unit, overview, texts, list, change, href, card
   return html`<div ref=${panel}>${tabs}${namings}${intro}
     <${Spectrum} share=${share} current=${state.c === undefined ? -1 : current}
       href=${(component) => href({ c: component })}
-      label=${own && head.share.length ? "share of the head's variance on the pictures that are scored" : "share of the sum of singular values"} />
+      label=${ofVariance ? "share of the head's variance on the pictures that are scored" : "share of the sum of singular values"} />
     ${pager}
     <ol class="cards" start=${first}>${shown.map(
       (component) => html`<${Card} key=${`${unit}/${method}/${component}`}
@@ -146,41 +152,46 @@ function poleNames(names, component, pole) {
   return { rows, named: Boolean(names.named[side]), chance: names.chance[side] };
 }
 
-/** One component: both poles with texts and pictures, its scores, what moves it, and how steady it is. */
+/** Sentences about a component: its share, what moves it, how alike its pictures are, and how steady it is. */
+function componentFacts(head, part, component, own) {
+  const facts = [`singular value ${number(part.singular[component])}`];
+  if (!own) return facts;
+  if (head.share.length) facts.unshift(`${number(head.share[component])} % of the variance`);
+  const [strongest] = [...head.factors].sort((a, b) => b.eta2[component] - a.eta2[component]);
+  if (strongest && strongest.eta2[component] >= 1) {
+    const [low, high] = [strongest.low, strongest.high].map((numbers) => strongest.values[numbers[component]]);
+    const share = `${number(strongest.eta2[component], 2)} % of it by ${strongest.name} (η²)`;
+    facts.push(`${share}: − ${low}, + ${high}`);
+  }
+  if (head.monosemanticity) {
+    const { top, bottom, chance, of } = head.monosemanticity;
+    const [low, high, any] = [bottom[component], top[component], chance].map((value) => number(value, 2));
+    facts.push(`likeness of a pole's pictures (${of}): − ${low}, + ${high}; any pictures ${any}`);
+  }
+  const { match } = head.scores;
+  if (match.component.length) {
+    const cosine = match.cosine[component];
+    const swapped = cosine < 0 ? ", poles swapped" : "";
+    const other = `with the next seed: most like its component ${match.component[component]}${swapped}`;
+    facts.push(`${other}, cosine ${number(Math.abs(cosine), 2)}`);
+  }
+  return facts;
+}
+
+/** One component: both poles with texts and pictures, and its scores. */
 function Card({ head, method, part, naming, component, run, texts, list, marked, href, current, own }) {
   const { scores } = head;
-  const facts = [];
-  if (own && head.share.length) facts.push(`${number(head.share[component])} % of the variance`);
-  facts.push(`singular value ${number(part.singular[component])}`);
-  if (own) {
-    const strongest = head.factors
-      .map((factor) => ({ ...factor, by: factor.eta2[component] }))
-      .sort((a, b) => b.by - a.by)[0];
-    if (strongest && strongest.by >= 1)
-      facts.push(
-        `${number(strongest.by, 2)} % of it by ${strongest.name} (η²): − ${strongest.values[strongest.low[component]]}, + ${strongest.values[strongest.high[component]]}`,
-      );
-    if (head.monosemanticity) {
-      const { top, bottom, chance, of } = head.monosemanticity;
-      facts.push(
-        `likeness of a pole's pictures (${of}): − ${number(bottom[component], 2)}, + ${number(top[component], 2)}; any pictures ${number(chance, 2)}`,
-      );
-    }
-  }
-  const match =
-    own && scores.match.component.length
-      ? html`
-        <span>with the next seed: most like its component ${scores.match.component[component]}${scores.match.cosine[component] < 0 ? ", poles swapped" : ""}, cosine ${number(Math.abs(scores.match.cosine[component]), 2)}</span>`
-      : null;
+  const share = { texts, marked, list, run };
+  const poles = part.names ? POLES : [];
   return html`<li class=${`card${current ? " current" : ""}`} value=${component}>
     <h2><a href=${href({ c: component })} aria-current=${current ? "true" : undefined}>Component ${component}</a></h2>
-    <p class="note">${facts.join(" · ")}${match ? html` · ${match}` : null}</p>
-    ${
-      part.names
-        ? html`<div class="poles">${POLES.map(([pole, sign]) => html`
-          <${Pole} key=${pole} ...${{ pole, sign, names: poleNames(part.names[naming], component, pole), naming, texts, marked, list, run, pictures: own ? scores[pole][component] : null }} />`)}</div>`
-        : html`<${SparseSum} ...${{ part, component, texts, marked, list, run, scores }} />`
-    }
+    <p class="note">${componentFacts(head, part, component, own).join(" · ")}</p>
+    ${part.names ? null : html`<${SparseSum} ...${{ part, component, scores, ...share }} />`}
+    <div class="poles">${poles.map(([pole, sign]) => {
+      const names = poleNames(part.names[naming], component, pole);
+      const pictures = own ? scores[pole][component] : null;
+      return html`<${Pole} key=${pole} ...${{ pole, sign, names, naming, pictures, ...share }} />`;
+    })}</div>
     ${
       own
         ? html`<${Histogram} counts=${scores.histogram[component]} low=${scores.low[component]}

@@ -59,6 +59,7 @@ function App() {
   }, [place]);
   document.title = `${SCREENS[screen][0]} · ${run.model} · ${run.dataset}`;
   const Screen = SCREENS[screen][1];
+  const missing = index().missing.length;
   // another dataset may have another picture of the same name
   const chooseRun = (other) => go({ ...runState(other), ...(other.dataset === run.dataset ? {} : { p: undefined }) });
   const skip = (event) => {
@@ -77,8 +78,9 @@ function App() {
     </header>
     <main tabindex="-1">
       ${problem ? html`<p class="problem" role="alert">${problem}</p>` : null}
-      ${index().missing.length && screen === "map" ? html`<p class="note">
-        ${index().missing.length === 1 ? "One part" : `${index().missing.length} parts`} of the config ${index().missing.length === 1 ? "is" : "are"} not in this explorer: <a href=${link({ v: "proof" })}>which, and how to add ${index().missing.length === 1 ? "it" : "them"}</a>.</p>` : null}
+      ${screen === "map" && missing ? html`<p class="note">
+        ${missing === 1 ? "One part of the config is" : `${missing} parts of the config are`} not in this explorer:
+        ${" "}<a href=${link({ v: "proof" })}>which, and how to add ${missing === 1 ? "it" : "them"}</a>.</p>` : null}
       <${Guarded} key=${screen} Screen=${Screen} state=${state} run=${run} />
     </main>
     ${help ? html`<${Help} close=${() => setHelp(false)} />` : null}`;

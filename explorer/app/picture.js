@@ -38,6 +38,11 @@ function Gallery({ overview, list, run, state }) {
   const filter = (n) => (n === "" ? { f: undefined, w: undefined } : { f: values[n][0], w: values[n][1] });
   const pictures = list.names.flatMap((_, picture) => (!column || column.codes[picture] === code ? [picture] : []));
   const page = Math.min(Math.max(Number(state.page) || 0, 0), Math.max(Math.ceil(pictures.length / ON_A_PAGE) - 1, 0));
+  const withMaps = {
+    pictures: overview.maps.map(([picture]) => picture),
+    captions: overview.maps.map(([, kind]) => kind),
+    notes: overview.maps.map(([, kind]) => `${kind} segmented`),
+  };
   const shown = pictures.slice(page * ON_A_PAGE, (page + 1) * ON_A_PAGE);
   return html`<h1 tabindex="-1">Pictures of ${run.dataset}</h1>
     <p class="note">
@@ -55,7 +60,7 @@ function Gallery({ overview, list, run, state }) {
         : null
     }
     ${overview.maps.length ? html`<h2>With maps of their class</h2>
-      <${Pictures} ...${{ list, dataset: run.dataset, pictures: overview.maps.map(([picture]) => picture), notes: overview.maps.map(([, kind]) => `${kind} segmented`), captions: overview.maps.map(([, kind]) => kind), label: "pictures with maps" }} />` : null}
+      <${Pictures} ...${{ list, dataset: run.dataset, ...withMaps, label: "pictures with maps" }} />` : null}
     <h2>All</h2>
     <div class="controls"><${Choice} quiet label="only" value=${chosen < 0 ? "" : String(chosen)} options=${options}
       onChange=${(n) => go({ ...filter(n), page: undefined }, { replace: true })} /></div>
@@ -93,8 +98,7 @@ function OnePicture({ overview, texts, list, run, picture }) {
     ${
       part
         ? html`<${Strongest} ...${{ overview, texts, components: part.components, list }} />
-      <h2>Most similar pictures</h2><p class="note">by the cosine of their embeddings</p>
-      <${Pictures} ...${{ list, dataset: run.dataset, pictures: part.neighbours.map(([other]) => other), side: 64, captions: part.neighbours.map(([, cosine]) => number(cosine, 2)), notes: part.neighbours.map(([, cosine]) => `cosine ${number(cosine, 2)}`), label: "most similar pictures" }} />`
+      <${Similar} ...${{ list, run, neighbours: part.neighbours }} />`
         : html`<p class="note">
           ${list.unreadable.includes(picture) ? "This picture could not be read." : `Seed ${run.seed} does not score this picture; another seed does.`}</p>`
     }`;
@@ -105,17 +109,27 @@ function OwnPicture({ overview, texts, list, run, own, number: place }) {
   const names = own.maps
     ? own.maps.map(([unit, component]) => `${unitLabel(units[unit])}, component ${component}`)
     : [];
+  const links = (own.maps || []).map(([unit, component]) => link({ v: "head", h: units[unit], c: component }));
   return html`<h1 tabindex="-1"><bdi>${own.name}</bdi><span class="of"> in ${run.model}</span></h1>
     ${
       own.maps
         ? html`<h2>Where its strongest components are</h2><${Maps} file=${`${run.folder}/own-${place}`} names=${names}
-          links=${own.maps.map(([unit, component]) => link({ v: "head", h: units[unit], c: component, k: undefined, o: undefined }))} />
+          links=${links} />
       <p class="note">Red: patches that raise the component's score, blue: that lower it; each map on its own scale.</p>`
         : html`<p class="note">Maps are made for the first seed.</p>`
     }
     <${Strongest} ...${{ overview, texts, components: own.components, list }} />
-    <h2>Most similar pictures</h2><p class="note">by the cosine of their embeddings</p>
-    <${Pictures} ...${{ list, dataset: run.dataset, pictures: own.neighbours.map(([other]) => other), side: 64, captions: own.neighbours.map(([, cosine]) => number(cosine, 2)), label: "most similar pictures" }} />`;
+    <${Similar} ...${{ list, run, neighbours: own.neighbours }} />`;
+}
+
+/** The pictures most like one, [[picture, cosine], …]. */
+function Similar({ list, run, neighbours }) {
+  const pictures = neighbours.map(([other]) => other);
+  const captions = neighbours.map(([, cosine]) => number(cosine, 2));
+  const notes = captions.map((cosine) => `cosine ${cosine}`);
+  const label = "most similar pictures";
+  return html`<h2>Most similar pictures</h2><p class="note">by the cosine of their embeddings</p>
+    <${Pictures} ...${{ list, dataset: run.dataset, pictures, side: 64, captions, notes, label }} />`;
 }
 
 /** The components that are strongest in a picture, with the name of the pole that it leans to. */

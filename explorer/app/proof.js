@@ -23,7 +23,10 @@ function ProofScreen({ run }) {
     ${
       proof.recovery
         ? html`<h2>What the explanations recover</h2>
-    <p class="note">Zero-shot accuracy with the heads of layers ${proof.recovery.layers} replaced by their explanations, and the variance that these hold, on ${proof.recovery.images} images, MLPs ${proof.recovery.mlps === "mean" ? "at their mean" : proof.recovery.mlps}. Bands: 95 % intervals over images, or 95 % of the draws of a random control.</p>
+    <p class="note">Zero-shot accuracy with the heads of layers ${proof.recovery.layers} replaced by their explanations,
+      and the variance that these hold, on ${proof.recovery.images} images, MLPs
+      ${proof.recovery.mlps === "mean" ? " at their mean" : ` ${proof.recovery.mlps}`}. Bands: 95 % intervals over
+      images, or 95 % of the draws of a random control.</p>
     ${[
       ["top1", "accuracy (%)"],
       ["explained_variance", "explained variance (%)"],

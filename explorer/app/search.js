@@ -8,6 +8,7 @@ function SearchScreen({ state, run }) {
   const { values, error } = useRun(run, [`${run.folder}/search/counts`, `${run.folder}/values`]);
   const query = state.q || "";
   const [typed, type] = ui.useState(query);
+  const wait = ui.useRef(null);
   ui.useEffect(() => type(query), [query]);
   const lowered = ui.useMemo(() => (values ? values[1].map((text) => text.toLowerCase()) : []), [values && values[1]]);
   if (!values) return html`<${Waiting} error=${error} />`;
@@ -31,16 +32,19 @@ function SearchScreen({ state, run }) {
       .map(({ value }) => [factor.name, value]),
   );
   const onInput = (event) => {
-    type(event.target.value);
-    clearTimeout(onInput.wait);
     const q = event.target.value;
-    onInput.wait = setTimeout(() => go({ q, i: undefined, f: undefined, w: undefined }, { replace: true }), 250);
+    type(q);
+    clearTimeout(wait.current); // the address follows when the keys rest
+    wait.current = setTimeout(() => go({ q, i: undefined, f: undefined, w: undefined }, { replace: true }), 250);
   };
+  const valueCount = `${valuesFound.length} ${valuesFound.length === 1 ? "value" : "values"}`;
+  const status = words.length
+    ? `${total} of ${texts.length} texts, ${valueCount}`
+    : `${texts.length} texts, ${factors.map((factor) => factor.name).join(", ") || "no factors"}`;
   return html`<h1 tabindex="-1">Search<span class="of"> in ${run.model} on ${run.dataset}</span></h1>
     <p class="searching"><label>a text, a class or a factor's value <input id="search" type="search" dir="auto"
       value=${typed} onInput=${onInput} autocomplete="off" /></label></p>
-    <p class="note" role="status">
-      ${words.length ? `${total} of ${texts.length} texts, ${valuesFound.length} ${valuesFound.length === 1 ? "value" : "values"}` : `${texts.length} texts, ${factors.map((factor) => factor.name).join(", ") || "no factors"}`}</p>
+    <p class="note" role="status">${status}</p>
     ${state.i !== undefined ? html`<${TextPlaces} ...${{ text: state.i, texts, counts, overview, run }} />` : null}
     ${state.f !== undefined ? html`
       <${ValuePlaces} ...${{ factor: state.f, value: state.w, factors, list, overview, run }} />` : null}

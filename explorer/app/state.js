@@ -57,7 +57,9 @@ function findRun(state) {
     if (!fitting.length) {
       return {
         run: candidates[0],
-        problem: `This link asks for the ${key === "texts" ? "text pool" : key} “${value}”, which this explorer does not have${key === "model" || !wanted.model ? "" : ` with ${candidates[0].model}`}. Shown instead: ${candidates[0][key]}.`,
+        problem:
+          `This link asks for the ${key === "texts" ? "text pool" : key} “${value}”, which this explorer does not have` +
+          `${key === "model" || !wanted.model ? "" : ` with ${candidates[0].model}`}. Shown instead: ${candidates[0][key]}.`,
       };
     }
     candidates = fitting;

@@ -15,7 +15,8 @@ from safetensors import safe_open
 ROWS = 1000  # of large arrays in memory at a time
 P_VALUES = ("p", "p_holm")  # columns of tests
 # Columns of names, whatever they look like.
-NAMES = ("image", "mask", "class", "group", "split", "text", "opposite", "topic", "name", "value", "seeds")
+NAMES = ("model", "dataset", "texts", "image", "mask", "class", "group", "split", "text", "opposite", "topic", "name")
+NAMES += ("value", "seeds")
 
 
 @contextmanager

@@ -105,7 +105,8 @@ def test_from_a_search_to_components_that_have_the_text(visit):
     page = opened.page
     page.keyboard.press("/")
     page.wait_for_function("document.activeElement.id === 'search'")
-    page.keyboard.type("STARS photo")
+    page.keyboard.type("STARS photo", delay=120)  # slowly: the address follows while keys are pressed
+    assert page.locator("#search").input_value() == "STARS photo"
     page.wait_for_function("document.querySelectorAll('.results .texts a').length === 1")
     page.wait_for_function("location.hash.includes('STARS')")
     page.locator(".results .texts a").click()

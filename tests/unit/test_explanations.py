@@ -300,10 +300,11 @@ def test_blank_numbers_are_read_as_numbers(tmp_path):
     table = pd.DataFrame(
         {"share": [np.nan] * 2, "share_low": np.nan, "share_high": np.nan, "share_sd": np.nan, "p": 0.5}
     )
-    save_table(tmp_path / "t.csv", table.assign(text=["1", ""]))
+    save_table(tmp_path / "t.csv", table.assign(text=["1", ""], model="007"))
     loaded = load_table(tmp_path / "t.csv")
-    assert loaded.drop(columns="text").dtypes.eq(float).all()
+    assert loaded.drop(columns=["text", "model"]).dtypes.eq(float).all()
     assert loaded["text"].tolist() == ["1", ""]
+    assert loaded["model"].tolist() == ["007", "007"]
 
 
 def test_latex_has_intervals_or_deviations(tmp_path):

@@ -220,12 +220,12 @@ def jobs(folder, options):
     made = drawn | {"runs": [run], "pictures": [pictures], "texts": [paths["texts"]], "entries": []}
     common = {"protocol": "held_out", "code": "-", "naming": "says", "methods": METHODS, "factors": list(FACTORS)}
     common |= {"pictures": options.pictures, "own_maps": True}
-    of_page = common | {"page": str(ROOT / "explorer"), "runs": [RUN], "missing": [], "entries": []}
+    of_page = common | {"runs": [RUN], "missing": [], "entries": []}
     of_page["datasets"] = [RUN["dataset"]]
     return {
         "explore_components": (paths | explored, common, run),
         "draw_thumbnails": (paths | drawn, common, pictures),
-        "make_explorer": (paths | made, of_page, page),
+        "make_explorer": (paths | made | {"page": [str(ROOT / "explorer" / "index.html")]}, of_page, page),
     }
 
 

@@ -1,14 +1,18 @@
 """The explorer from disk: by keyboard and by phone, links and the way back, hostile texts, what is missing."""
 
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import axe_playwright_python
 import pandas as pd
 import pytest
 from browser_visit import HOSTILE, Visit, change_part, read_part
+from clones import ROOT
 from playwright.sync_api import expect
 
 AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text()
@@ -249,6 +253,16 @@ def test_the_report_holds_it(study, chromium, tmp_path):
     heading = page.frame_locator("iframe").locator("h1")
     assert heading.inner_text() == "Every head of demo on digits"
     page.close()
+
+
+def test_the_benchmark_runs(chromium, tmp_path):
+    """It hands the rules' scripts what Snakemake would: on a small study, for its table alone."""
+    sizes = "--layers 2 --heads 2 --components 8 --texts 200 --pictures 150".split()
+    command = [sys.executable, ROOT / "tools" / "benchmark_explorer.py", *sizes, "--folder", tmp_path / "study"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "scripts")}
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert "| first view: all" in run.stdout
 
 
 def test_an_explorer_of_a_part_says_what_is_missing(study, visit, tmp_path):

@@ -257,7 +257,7 @@ def test_the_report_holds_it(study, chromium, tmp_path):
 
 def test_the_benchmark_runs(chromium, tmp_path):
     """It hands the rules' scripts what Snakemake would: on a small study, for its table alone."""
-    sizes = "--layers 2 --heads 2 --components 8 --texts 200 --pictures 150".split()
+    sizes = ["--layers", "2", "--heads", "2", "--components", "8", "--texts", "200", "--pictures", "150"]
     command = [sys.executable, ROOT / "tools" / "benchmark_explorer.py", *sizes, "--folder", tmp_path / "study"]
     environment = os.environ | {"PYTHONPATH": str(ROOT / "scripts")}
     run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

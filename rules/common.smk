@@ -221,6 +221,12 @@ def other_model(wildcards):
     return names[(names.index(wildcards.model) + 1) % len(names)]
 
 
+def next_seed(wildcards):
+    """The seed of the config that a job's seed is compared with: the next one, and after the last the first."""
+    seeds = [str(seed) for seed in SEEDS]
+    return seeds[(seeds.index(wildcards.seed) + 1) % len(seeds)]
+
+
 def other_embeddings(wildcards):
     """The other model's activations on the same images; none without another model."""
     other = other_model(wildcards)
@@ -283,9 +289,8 @@ def names_files(wildcards):
         return files
     if wildcards.dataset in CLASSED_DATASETS:
         files["classes"] = f"results/text/{wildcards.model}/classes-{wildcards.dataset}.safetensors"
-    seeds = [str(seed) for seed in SEEDS]
-    if len(seeds) > 2 or (len(seeds) == 2 and wildcards.seed == seeds[0]):  # each pair of seeds once
-        seed = {**wildcards, "seed": seeds[(seeds.index(wildcards.seed) + 1) % len(seeds)]}
+    if len(SEEDS) > 2 or (len(SEEDS) == 2 and wildcards.seed == str(SEEDS[0])):  # each pair of seeds once
+        seed = {**wildcards, "seed": next_seed(wildcards)}
         files["seed_tables"] = expand(explanation_files(methods, ".parquet"), **seed)
         files["seed_directions"] = expand(explanation_files(methods, ".safetensors"), **seed)
     return files

@@ -12,17 +12,17 @@ RUN_PART = "results/explorer-parts/runs/{model}/{dataset}/seed-{seed}/{texts}"
 
 def explored_files(wildcards):
     """What a run's part of the explorer is made of where it is there: another seed, classes, masks, own pictures."""
-    files, seeds = {}, [str(seed) for seed in SEEDS]
-    if len(seeds) > 1:
-        seed = seeds[(seeds.index(wildcards.seed) + 1) % len(seeds)]
-        files["next_components"] = explanation_of({**wildcards, "seed": seed}, "components", ".safetensors")
+    files = {}
+    if len(SEEDS) > 1:
+        path = explanation_files(["components"], ".safetensors")
+        files["next_components"] = expand(path, **{**wildcards, "seed": next_seed(wildcards)})[0]
     if wildcards.dataset in CLASSED_DATASETS:
         folder = expand("results/evaluation/{model}/{dataset}/seed-{seed}", **wildcards)[0]
         files |= {"effects": f"{folder}/effects.csv", "recovery": f"{folder}/{wildcards.texts}/recovery.csv"}
     if wildcards.dataset in MASKED_DATASETS:
         folder = expand("results/segmentation/{model}/{dataset}/seed-{seed}", **wildcards)[0]
         files |= {"examples": f"{folder}/examples.safetensors", "parts": f"{folder}/parts.csv"}
-    if config["explorer"]["pictures"]:
+    if OWN_PICTURES:
         files["own"] = f"results/explorer-parts/own-pictures/{wildcards.model}.safetensors"
     return files
 
@@ -37,20 +37,14 @@ def run_parts(wildcards):
     return [expand(RUN_PART, **run)[0] for run in RUNS]
 
 
-def explanation_of(run, method, ending):
-    """A method's file of a run."""
-    return expand(explanation_files([method], ending), **run)[0]
-
-
 def not_explored():
     """Sentences about the models and datasets of the config that the explorer leaves out, and how to have them."""
-    chosen = config["explorer"]
     sentences = [
         f"The {kind} {name} is not in this explorer, because explorer.{kind}s leaves it out. Name it there, and run: "
         "snakemake --cores all explorer"
         for kind, names in (("model", MODELS), ("dataset", DATASETS))
         for name in names
-        if name not in chosen.get(f"{kind}s", names)
+        if name not in EXPLORER.get(f"{kind}s", names)
     ]
     return sentences + [
         f"The dataset {name} has no components, because no image has the role fit. Give it one, and run: "
@@ -84,8 +78,7 @@ def page_files():
 
 def explorer_entries():
     """The config's interventions, queries, neighbours and maps of texts on what is explored, with their files."""
-    chosen, entries = config["explorer"], []
-    models, datasets = chosen.get("models", list(MODELS)), chosen.get("datasets", list(DATASETS))
+    entries = []
     for name, entry in INTERVENTIONS.items():
         about = {"kind": "interventions", "name": name, "dataset": entry["dataset"], "texts": entry["texts"]}
         for model in entry["models"]:
@@ -110,7 +103,8 @@ def explorer_entries():
     for name, entry in config["spatial"].items():
         files = {"maps": f"results/spatial/{name}.safetensors"}
         entries.append({"kind": "spatial", "name": name, "model": entry["model"], "files": files})
-    return [entry for entry in entries if entry["model"] in models and entry.get("dataset", datasets[0]) in datasets]
+    explored = {*EXPLORED_DATASETS, None}  # maps of texts are of no dataset
+    return [entry for entry in entries if entry["model"] in EXPLORED_MODELS and entry.get("dataset") in explored]
 
 
 def edit_sentence(edit):
@@ -131,3 +125,4 @@ def entry_paths(entry):
 
 
 OWN_PICTURES = own_pictures()
+EXPLORED_ENTRIES = explorer_entries()

@@ -3,12 +3,12 @@ rule explorer:
     input:
         runs=run_parts,
         pictures=expand("results/explorer-parts/pictures/{dataset}", dataset=EXPLORED_DATASETS),
-        texts=[expand("results/text/{model}/{texts}.safetensors", **run)[0] for run in RUNS],
+        texts=expand("results/text/{model}/{texts}.safetensors", model=EXPLORED_MODELS, texts=TEXTS),
         images=expand("results/data/{dataset}/seed-{seed}/images.csv", dataset=EXPLORED_DATASETS, seed=SEEDS),
         exactness="results/tables/exactness.csv",
         skipped="results/tables/skipped-images.csv",
         loaded="results/tables/loaded-models.csv",
-        entries=[path for entry in explorer_entries() for path in entry_paths(entry)],
+        entries=[path for entry in EXPLORED_ENTRIES for path in entry_paths(entry)],
         page=page_files(),
     output:
         report(
@@ -27,8 +27,8 @@ rule explorer:
         datasets=[dataset for dataset in EXPLORED_DATASETS for _ in SEEDS],  # of the images
         missing=not_explored(),
         methods=EXPLAINING_METHODS,
-        naming=config["explanations"]["naming"],
-        entries=explorer_entries(),
+        pools=[name for _ in EXPLORED_MODELS for name in TEXTS],  # of the texts
+        entries=EXPLORED_ENTRIES,
         code=code("make_explorer"),
     message:
         "The explorer"

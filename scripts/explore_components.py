@@ -7,12 +7,12 @@ import numpy as np
 import pandas as pd
 
 from clipspectra import InputError
-from clipspectra.arrays import load_arrays, load_table
+from clipspectra.arrays import load_arrays, load_metadata, load_table
 from clipspectra.contributions.stored import StoredActivations
 from clipspectra.explanations.head import load_explanations
 from clipspectra.explorer import overview
 from clipspectra.explorer.gathering import Heads, ShownPictures, own_classes
-from clipspectra.explorer.heads import POLES, factors_part, method_part
+from clipspectra.explorer.heads import POLES, columns_of, factors_part, method_part
 from clipspectra.explorer.maps import positive_layer, save_strip
 from clipspectra.explorer.own import OwnPictures
 from clipspectra.explorer.parts import require_columns, run_folder, unit_name, write_part
@@ -22,8 +22,7 @@ from clipspectra.explorer.pictures import (
     common_folder,
     neighbours,
     picture_list,
-    save_webp,
-    sheets,
+    save_sheets,
     shown_pictures,
 )
 from clipspectra.explorer.proof import recovery_curves
@@ -37,11 +36,11 @@ def load_methods(inputs, methods, texts):
     numbers, tables = pd.Series(range(len(texts)), texts), {}
     for method, path in zip(methods, inputs.tables):
         table = load_table(path)
+        require_columns(table, columns_of(method), path)
         text = table["text"].map(numbers)
         if text.isna().any():
             raise InputError(f"{path} has texts that {inputs.texts} has not; remove it, and run again.")
         tables[method] = table.assign(name=table["text"], text=text.astype(int))
-    require_columns(tables["components"], ["naming", "named", "projection", "score_by_chance_95"], inputs.tables[0])
     return tables
 
 
@@ -49,11 +48,12 @@ def load_methods(inputs, methods, texts):
 BLANK = ["monosemanticity_top", "monosemanticity_bottom", "cosine", "same_text", "foreground_ap"]
 
 
-def load_tables(inputs):
+def load_tables(inputs, factors):
     """The run's tables that the map's quantities come from; None where there is none."""
     names = ("effects", "factors", "stability", "parts", "recovery")
     tables = {name: load_table(inputs[name], BLANK) if name in inputs.keys() else None for name in names}
-    require_columns(tables["factors"], ["component", "share"], inputs.factors)
+    needed = [f"{column}_{factor}" for factor in factors for column in ("eta2", "high", "low")]
+    require_columns(tables["factors"], ["share", *needed], inputs.factors)
     stability, tables["stability"] = tables["stability"], None
     for compared in COMPARED:
         if (rows := stability["compared"] == compared).any():
@@ -62,17 +62,14 @@ def load_tables(inputs):
     return tables
 
 
-def write_heads(root, run, heads, factors, factor_names, methods, paths):
-    """Write a part for each head. methods: {method: table}; paths: of these tables, for messages."""
+def write_heads(root, run, heads, factors, factor_names, methods):
+    """Write a part for each head. factors: table; methods: {method: table}"""
     factors = dict(iter(factors.groupby(overview.UNIT)))
     methods = {method: dict(iter(table.groupby(overview.UNIT))) for method, table in methods.items()}
     for unit in heads.units:
-        part = {"unit": unit_name(*unit), "scores": heads.parts[unit]}
-        part |= factors_part(factors.get(unit), factor_names)
+        part = {"scores": heads.parts[unit]} | factors_part(factors.get(unit), factor_names)
         part["methods"] = {
-            method: method_part(method, tables[unit], path)
-            for (method, tables), path in zip(methods.items(), paths)
-            if unit in tables
+            method: method_part(method, tables[unit]) for method, tables in methods.items() if unit in tables
         }
         write_part(root, f"{run}/heads/{unit_name(*unit)}", part)
 
@@ -83,9 +80,8 @@ def write_search(root, run, names, units, text_count):
     size, parts = overview.search_parts(codes)
     for number, part in parts.items():
         write_part(root, f"{run}/search/{number}", part)
-    write_part(
-        root, f"{run}/search/counts", {"size": size, "width": width, "counts": [len(np.unique(c // 2)) for c in codes]}
-    )
+    counts = [len(np.unique(of_text // 2)) for of_text in codes]  # a pole may have a text by both namings
+    write_part(root, f"{run}/search/counts", {"size": size, "width": width, "counts": counts})
 
 
 def write_pictures(root, run, heads, embeddings, first_texts):
@@ -99,23 +95,19 @@ def write_pictures(root, run, heads, embeddings, first_texts):
         write_part(root, f"{run}/pictures/{sheet}", parts)
 
 
-def write_clearest(root, run, cards, listed, root_of_images, folder, factors):
+def write_clearest(root, run, cards, listed, images, common, factors):
     """Write small thumbnails of the pictures of cards as sheets of their own; the list of these pictures.
 
     The map shows no others, so that it opens without all of them. The cards get numbers in this list.
-    listed: table of all pictures, whose names are paths from root_of_images; folder: left out of the names
+    listed: table of all pictures, whose names are paths from the folder images; common: as in picture_list
     """
     poles = [card[pole] for card in cards for pole in POLES]
-    numbers = np.unique(np.concatenate([np.asarray(pole["pictures"], int) for pole in poles] or [[]]).astype(int))
+    numbers = np.array(sorted({number for pole in poles for number in pole["pictures"]}), int)
     for pole in poles:
         pole["pictures"] = np.searchsorted(numbers, pole["pictures"])
-    table, readable = listed.iloc[numbers], []
-    (root / run / "clearest").mkdir()
-    paths = [Path(root_of_images, name) for name in table["image"]]
-    for number, (sheet, read) in enumerate(sheets(paths, side=SMALL)):
-        save_webp(root / run / "clearest" / f"sheet-{number}.webp", sheet)
-        readable += read
-    return picture_list(table, factors, readable, len(table), folder) | {"folder": f"{run}/clearest"}
+    table, sheets = listed.iloc[numbers], f"{run}/clearest"
+    readable = save_sheets(root / sheets, [images / name for name in table["image"]], side=SMALL)
+    return picture_list(table, factors, readable, len(table), sheets=sheets, common=common)
 
 
 def segmentation_maps(path, names, folder):
@@ -153,14 +145,14 @@ if __name__ == "__main__":
         (root / run).mkdir(parents=True)
         stored = StoredActivations(inputs.shards, inputs.basis, inputs.images, params.protocol)
         units = overview.units_of(stored.layers, stored.heads)
-        texts = json.loads(load_arrays(inputs.texts, "features")[1]["texts"])
-        methods, tables = load_methods(inputs, params.methods, texts), load_tables(inputs)
+        texts = json.loads(load_metadata(inputs.texts)["texts"])
+        methods, tables = load_methods(inputs, params.methods, texts), load_tables(inputs, params.factors)
         names = methods["components"]
         first = names[(names["place"] == 0) & (names["naming"] == params.naming)]
 
         images = stored.images[stored.scored].reset_index(drop=True)
         all_images = [load_table(path) for path in inputs.all_images]
-        listed = shown_pictures(all_images, params.protocol, params.pictures)
+        listed, _ = shown_pictures(all_images, params.protocol, params.pictures)
         heads, classes = Heads(units, ShownPictures(listed, images)), own_classes(images, params.factors)
         own = OwnPictures(inputs.own) if "own" in inputs.keys() else None
         following = load_explanations(inputs.next_components) if "next_components" in inputs.keys() else {}
@@ -176,7 +168,7 @@ if __name__ == "__main__":
             table = tables["factors"].merge(pd.concat(heads.class_factors), on=[*overview.UNIT, "component"])
             tables["factors"] = table
 
-        write_heads(root, run, heads, tables["factors"], factor_names, methods, inputs.tables)
+        write_heads(root, run, heads, tables["factors"], factor_names, methods)
         write_search(root, run, names, units, len(texts))
         write_part(root, f"{run}/values", overview.value_components(units, tables["factors"], factor_names))
         first_texts = {
@@ -190,9 +182,8 @@ if __name__ == "__main__":
             maps = own.write_maps(root / run, wildcards.dataset, units)
             own_parts = [part | {"maps": places} for part, places in zip(own_parts, maps)]
         cards = overview.clearest_cards(load_table(inputs.clearest), first, heads.at_poles)
-        clearest_pictures = write_clearest(
-            root, run, cards, listed, Path(inputs.manifest).parent, common_folder(all_images), params.factors
-        )
+        common, folder = common_folder(all_images), Path(inputs.manifest).parent
+        clearest_pictures = write_clearest(root, run, cards, listed, folder, common, params.factors)
         with_maps = "examples" in inputs.keys()
         part = {
             "layers": [stored.layers.start, len(stored.layers)],

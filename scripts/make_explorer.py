@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from clipspectra import InputError
-from clipspectra.arrays import load_arrays, load_table
+from clipspectra.arrays import load_metadata, load_table
 from clipspectra.explanations.catalogue import METHODS, NAMES
 from clipspectra.explorer import entries
 from clipspectra.explorer.parts import VERSION, run_folder, write_part
@@ -30,12 +30,12 @@ def copy_page(source, folder):
         (shutil.copytree if (source / name).is_dir() else shutil.copy)(source / name, target)
 
 
-def write_texts(folder, inputs, runs):
-    """Write each text pool once, as the list of its texts; runs: of the paths inputs.texts, in order."""
+def write_texts(folder, paths, names):
+    """Write each text pool once, as the list of its texts; paths: of the pools of all models, names: of these pools."""
     pools = {}
-    for path, run in zip(inputs.texts, runs):
-        texts = json.loads(load_arrays(path, "features")[1]["texts"])
-        if pools.setdefault(run["texts"], texts) != texts:
+    for path, name in zip(paths, names):
+        texts = json.loads(load_metadata(path)["texts"])
+        if pools.setdefault(name, texts) != texts:
             raise InputError(f"{path} has other texts than the pool's file of another model; remove it, and run again.")
     for name, texts in pools.items():
         write_part(folder, f"texts/{name}", texts)
@@ -88,9 +88,8 @@ def write_exactness(folder, inputs, runs, picture_folders):
     exactness, skipped = (table.merge(explored) for table in tables)
     names = [short_name(*pair) for pair in zip(skipped["image"], skipped["dataset"].map(picture_folders))]
     part = {
-        "columns": EXACTNESS,
         "rows": rows_by_run(exactness, EXACTNESS),
-        "source": {"columns": SOURCE, "rows": rows_by_run(exactness, SOURCE)},
+        "source": rows_by_run(exactness, SOURCE),
         "skipped": rows_by_run(skipped.assign(image=names), ["image", "reason"]),
     }
     write_part(folder, "exactness", part)
@@ -112,7 +111,7 @@ if __name__ == "__main__":
         copy_page(next(Path(path).parent for path in inputs.page if path.endswith("index.html")), folder)
         for part in (*inputs.runs, *inputs.pictures):
             shutil.copytree(part, folder, dirs_exist_ok=True)
-        write_texts(folder, inputs, params.runs)
+        write_texts(folder, inputs.texts, params.pools)
         tables = {dataset: [] for dataset in params.datasets}
         for dataset, path in zip(params.datasets, inputs.images):
             tables[dataset].append(load_table(path))
@@ -127,7 +126,6 @@ if __name__ == "__main__":
             "scales": colour_scales(),
             "methods": {method: METHODS[method] for method in params.methods},
             "namings": NAMES,
-            "naming": params.naming,
             "entries": write_entries(folder, params.entries, picture_folders),
         }
         write_part(folder, "index", index)

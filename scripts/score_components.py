@@ -10,7 +10,7 @@ from clipspectra.evaluation.clearest import UNIT, candidates, distinct, factor_f
 from clipspectra.evaluation.labels import factor_vocabulary, hit_rates
 from clipspectra.explanations.catalogue import GIVEN
 from clipspectra.explanations.head import load_explanations, scores_by_head
-from clipspectra.explanations.spectral import pole_rows
+from clipspectra.explanations.spectral import falling, pole_rows
 from clipspectra.jobs import job
 
 POLE_IMAGES = 8
@@ -28,8 +28,7 @@ def factor_columns(scores, table, factors):
 
 def pole_images(scores, images, unit):
     """Table rows of the images with the highest and lowest scores of each component of a head (unit)."""
-    order = np.argsort(-scores, axis=0, kind="stable")
-    for component, pole, rows in pole_rows(scores, order, POLE_IMAGES):
+    for component, pole, rows in pole_rows(scores, falling(scores), POLE_IMAGES):
         for place, row in enumerate(rows):
             image = {"pole": pole, "place": place, "image": images[row], "score": scores[row, component]}
             yield unit | {"component": component} | image

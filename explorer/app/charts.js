@@ -18,6 +18,14 @@ function inkOn(colour) {
 /** What the charts of curves share: room for the labels of both axes. */
 const CURVES = { marginLeft: 48, marginBottom: 44, style: { fontSize: "12px", background: "none" } };
 
+/** A band between two columns of rows, where both are known; more: further channels of Plot's area. */
+function band(rows, x, low, high, more) {
+  return Plot.areaY(
+    rows.filter((row) => row[low] !== null && row[high] !== null),
+    { x, y1: low, y2: high, fillOpacity: 0.15, ...more },
+  );
+}
+
 /** The range of a quantity: from 0, or as far to both sides. */
 function rangeOf(quantity) {
   const values = quantity.values.filter((value) => value !== null);

@@ -59,8 +59,6 @@ function Numbers({ left, right }) {
     <${Table} label="Numbers of the two heads" columns=${["", "left", "right"]} rows=${rows} /></details>`;
 }
 
-const NAMINGS = ["says", "fires_on"];
-
 /** The first texts of all poles that have a name above chance. */
 function firstNames(names) {
   const texts = new Set();
@@ -81,7 +79,7 @@ function useSide(state, run) {
   const texts = ui.useMemo(() => {
     if (!unit || !head.values) return null;
     const methods = head.values[0].methods;
-    const method = state.k in methods ? state.k : Object.keys(methods)[0];
+    const method = Object.hasOwn(methods, state.k) ? state.k : Object.keys(methods)[0];
     const part = methods[method];
     if (!part) return new Set();
     return part.names ? firstNames(part.names[NAMINGS.includes(state.n) ? state.n : values[0].naming]) : new Set(part.text);

@@ -51,7 +51,7 @@ function addScript(path) {
   });
 }
 
-/** Hook: the values of several parts, in order, null until all are there; throws what went wrong to the screen. */
+/** Hook: {values: of several parts, in order, null until all are there}, or {error: a sentence}. */
 function useParts(keys) {
   const name = keys.join("\n");
   const [, update] = ui.useState(0);
@@ -114,6 +114,10 @@ function number(value, digits = 3) {
       : String(Number(value.toPrecision(digits)));
   return text.replace("-", "−");
 }
+
+// The namings of a text index's codes, and what they are called.
+const NAMINGS = ["says", "fires_on"];
+const NAMING_WORDS = { says: "says", fires_on: "fires on" };
 
 const POLES = [
   ["bottom", "−"],

@@ -132,14 +132,8 @@ function AccuracyChart({ group, curve, name }) {
       x: { label: "units edited" },
       y: { label: `accuracy, ${group} (%)`, grid: true },
       marks: [
-        Plot.areaY(
-          rows.filter((row) => row.randomLow !== null),
-          { x: "units", y1: "randomLow", y2: "randomHigh", fill: "currentColor", fillOpacity: 0.15 },
-        ),
-        Plot.areaY(
-          rows.filter((row) => row.low !== null),
-          { x: "units", y1: "low", y2: "high", fill: "#0072B2", fillOpacity: 0.15 },
-        ),
+        band(rows, "units", "randomLow", "randomHigh", { fill: "currentColor" }),
+        band(rows, "units", "low", "high", { fill: "#0072B2" }),
         Plot.lineY(rows, { x: "units", y: "value", stroke: "#0072B2", strokeWidth: 2 }),
       ],
     });
@@ -147,12 +141,11 @@ function AccuracyChart({ group, curve, name }) {
 }
 
 function Query({ part, run, list }) {
-  const rows = part.layer.map((layer, n) => ({
-    place: n + 1,
-    cosine: part.cosine[n],
-    random: part.random_cosine[n],
-    sd: part.random_cosine_sd[n],
-  }));
+  const rows = part.layer.map((_, n) => {
+    const [random, sd] = [part.random_cosine[n], part.random_cosine_sd[n]];
+    const bounds = sd === null ? [null, null] : [random - sd, random + sd];
+    return { place: n + 1, cosine: part.cosine[n], randomLow: bounds[0], randomHigh: bounds[1] };
+  });
   const make = (Plot, width) =>
     Plot.plot({
       width,
@@ -161,16 +154,7 @@ function Query({ part, run, list }) {
       x: { label: "components, the strongest first" },
       y: { label: "cosine with the query", zero: true, grid: true },
       marks: [
-        Plot.areaY(
-          rows.filter((row) => row.sd !== null),
-          {
-            x: "place",
-            y1: (row) => row.random - row.sd,
-            y2: (row) => row.random + row.sd,
-            fill: "currentColor",
-            fillOpacity: 0.15,
-          },
-        ),
+        band(rows, "place", "randomLow", "randomHigh", { fill: "currentColor" }),
         Plot.lineY(rows, { x: "place", y: "cosine", stroke: "#0072B2", strokeWidth: 2 }),
         Plot.ruleY(
           [part.reachable].filter((value) => value !== null),
@@ -210,7 +194,7 @@ function Ends({ rows, run, list, title }) {
       ? images.map(([name, score]) => [list.names.indexOf(name), score]).filter(([picture]) => picture >= 0)
       : [];
     return html`<section key=${end}><h3>${END_WORDS[end] || end}</h3>${shown.length ? html`
-      <${Pictures} ...${{ list, dataset: run.dataset, pictures: shown.map(([picture]) => picture), side: 64, captions: shown.map(([, score]) => number(score, 2)), label: `${end} images` }} />` : null}
+      <${Pictures} ...${{ list, pictures: shown.map(([picture]) => picture), side: 64, captions: shown.map(([, score]) => number(score, 2)), label: `${end} images` }} />` : null}
       ${shown.length < images.length ? html`<p class="note">
         ${images.length - shown.length} more are not among the pictures shown here.</p>` : null}</section>`;
   })}`;

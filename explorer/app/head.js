@@ -80,23 +80,16 @@ function HeadPanel({ state, run, unit, overview, texts, list, change, href, card
   if (!methods.length)
     return html`<p class="note">This head has no components: its contribution is the same for every picture.</p>`;
   const method = methods.includes(state.k) ? state.k : methods[0];
-  const naming = overview && ["fires_on", "says"].includes(state.n) ? state.n : overview.naming;
-  const own = method === "components" || method.startsWith("sparse");
+  const naming = NAMINGS.includes(state.n) ? state.n : overview.naming;
+  const own = method !== "weights"; // of the head's contributions, which the pictures' scores are of
   const part = head.methods[method];
   const ofVariance = own && head.share.length > 0;
   const share = ofVariance ? head.share : part.strength;
-  const tabs = html`<nav class="tabs" aria-label="Method">${methods.map((name) => html`<a key=${name}
-    href=${href({ k: name, c: undefined })} title=${index().methods[name]}
-    aria-current=${name === method ? "true" : undefined}>${METHOD_NAMES[name] || name}</a>`)}</nav>`;
+  const ofMethod = (name) => [METHOD_NAMES[name], { k: name, c: undefined }, name === method, index().methods[name]];
+  const ofNaming = (name) => [NAMING_WORDS[name], { n: name }, name === naming, index().namings[name]];
+  const tabs = html`<${Tabs} label="Method" tabs=${methods.map(ofMethod)} href=${href} />`;
   const namings = POLED.includes(method)
-    ? html`<nav class="tabs" aria-label="Names">${[
-        ["fires_on", "fires on"],
-        ["says", "says"],
-      ].map(
-        ([name, words]) =>
-          html`<a key=${name} href=${href({ n: name })} title=${index().namings[name]}
-            aria-current=${name === naming ? "true" : undefined}>${words}</a>`,
-      )}</nav>`
+    ? html`<${Tabs} label="Names" tabs=${["fires_on", "says"].map(ofNaming)} href=${href} />`
     : null;
   const sentence = POLED.includes(method)
     ? `${capital(METHOD_SENTENCES[method])} ${NAMING_SENTENCES[naming]}`
@@ -105,7 +98,7 @@ function HeadPanel({ state, run, unit, overview, texts, list, change, href, card
   if (SPANS.includes(method))
     return html`<div ref=${panel}>${tabs}${intro}<${SpanTable} ...${{ part, texts, marked }} /></div>`;
   const count = share.length;
-  const current = Math.min(Math.max(Number(state.c) || 0, 0), count - 1);
+  const current = Math.min(Math.max(Math.trunc(Number(state.c)) || 0, 0), count - 1);
   const first = Math.floor(current / cards) * cards;
   const shown = Array.from({ length: Math.min(cards, count - first) }, (_, n) => first + n);
   // Of the whole page, as focus is on the heading first, and a card in focus goes with its page of cards.
@@ -129,10 +122,11 @@ function HeadPanel({ state, run, unit, overview, texts, list, change, href, card
       href=${(component) => href({ c: component })}
       label=${ofVariance ? "share of the head's variance on the pictures that are scored" : "share of the sum of singular values"} />
     ${pager}
-    <ol class="cards" start=${first}>${shown.map(
-      (component) => html`<${Card} key=${`${unit}/${method}/${component}`}
-      ...${{ head, method, part, naming, component, run, texts, list, marked, href, current: state.c !== undefined && component === current, own: method !== "weights" }} />`,
-    )}</ol>
+    <ol class="cards" start=${first}>${shown.map((component) => {
+      const isCurrent = state.c !== undefined && component === current;
+      return html`<${Card} key=${`${unit}/${method}/${component}`} current=${isCurrent}
+        ...${{ head, part, naming, component, texts, list, marked, href, own }} />`;
+    })}</ol>
     ${pager}</div>`;
 }
 
@@ -179,9 +173,9 @@ function componentFacts(head, part, component, own) {
 }
 
 /** One component: both poles with texts and pictures, and its scores. */
-function Card({ head, method, part, naming, component, run, texts, list, marked, href, current, own }) {
+function Card({ head, part, naming, component, texts, list, marked, href, current, own }) {
   const { scores } = head;
-  const share = { texts, marked, list, run };
+  const share = { texts, marked, list };
   const poles = part.names ? POLES : [];
   return html`<li class=${`card${current ? " current" : ""}`} value=${component}>
     <h2><a href=${href({ c: component })} aria-current=${current ? "true" : undefined}>Component ${component}</a></h2>
@@ -196,22 +190,22 @@ function Card({ head, method, part, naming, component, run, texts, list, marked,
       own
         ? html`<${Histogram} counts=${scores.histogram[component]} low=${scores.low[component]}
           high=${scores.high[component]} label="scores of the pictures" />
-      <${Deciles} ...${{ list, run, pictures: scores.deciles[component] }} />`
+      <${Deciles} ...${{ list, pictures: scores.deciles[component] }} />`
         : null
     }
   </li>`;
 }
 
 /** The pictures at the deciles of a component's scores, the lowest first. */
-function Deciles({ list, run, pictures }) {
+function Deciles({ list, pictures }) {
   const captions = pictures.map((_, n) => `${10 * (n + 1)} %`);
   const notes = captions.map((share) => `at ${share} of the scores`);
   const label = "pictures at the deciles of the scores, lowest first";
-  return html`<${Pictures} ...${{ list, dataset: run.dataset, pictures, side: 40, captions, notes, label }} />`;
+  return html`<${Pictures} ...${{ list, pictures, side: 40, captions, notes, label }} />`;
 }
 
 /** A pole of a component: its texts with bars, and its pictures. */
-function Pole({ pole, sign, names, naming, texts, marked, list, run, pictures }) {
+function Pole({ pole, sign, names, naming, texts, marked, list, pictures }) {
   const most = Math.max(...names.rows.map((row) => Math.abs(row.score)), names.chance || 0);
   return html`<section class=${`pole ${pole}`} aria-label=${`${sign === "+" ? "plus" : "minus"} pole`}>
     <h3><span class="sign" aria-hidden="true">${sign}</span><span class="note">
@@ -226,12 +220,12 @@ function Pole({ pole, sign, names, naming, texts, marked, list, run, pictures })
           ${text}<//></a> <span class="score">
           ${number(Math.abs(row.score))}${against ? ", writes against it" : ""}${across ? ", on the other side" : ""}</span></li>`;
     })}</ul>
-    ${pictures ? html`<${PolePictures} ...${{ list, run, pictures, sign }} />` : null}
+    ${pictures ? html`<${PolePictures} ...${{ list, pictures, sign }} />` : null}
   </section>`;
 }
 
 /** A component as a weighted sum of texts, with the pictures at the pole that it stands for. */
-function SparseSum({ part, component, texts, marked, list, run, scores }) {
+function SparseSum({ part, component, texts, marked, list, scores }) {
   const start = part.count.slice(0, component).reduce((sum, count) => sum + count, 0);
   const rows = Array.from({ length: part.count[component] }, (_, n) => [part.text[start + n], part.weight[start + n]]);
   const most = Math.max(...rows.map(([, weight]) => weight), 1e-9);
@@ -243,15 +237,15 @@ function SparseSum({ part, component, texts, marked, list, run, scores }) {
       <li key=${place} class=${marked && marked.has(text) ? "shared" : ""}><${Bar} value=${weight} of=${most} />
         <a href=${link({ v: "search", i: texts[text], q: undefined })}><${Text}>${texts[text]}<//></a>
         <span class="score">× ${number(weight)}</span></li>`)}</ul>
-    <${PolePictures} ...${{ list, run, pictures: scores[pole][component], sign }} />
+    <${PolePictures} ...${{ list, pictures: scores[pole][component], sign }} />
   </section>`;
 }
 
 /** The pictures at a pole, [numbers, scores], the most extreme first. */
-function PolePictures({ list, run, pictures: [numbers, scores], sign }) {
+function PolePictures({ list, pictures: [numbers, scores], sign }) {
   const label = `pictures at the ${sign === "+" ? "plus" : "minus"} pole`;
   const notes = scores.map((score) => `score ${number(score)}`);
-  return html`<${Pictures} ...${{ list, dataset: run.dataset, pictures: numbers, side: 44, notes, label }} />`;
+  return html`<${Pictures} ...${{ list, pictures: numbers, side: 44, notes, label }} />`;
 }
 
 /** The texts of TextSpan in the order that they were picked. */

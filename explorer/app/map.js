@@ -44,15 +44,15 @@ function MapScreen({ state, run }) {
     ${
       overview.clearest.length
         ? html`<h2>The clearest components</h2>
-      <p class="note">Those with the surest names (${NAMING_WORDS[overview.naming]}), none like another; at 1 × a name
+      <p class="note">Those with the surest names (${WHAT_THEY[overview.naming]}), none like another; at 1 × a name
         scores as high as the best of as many random texts does in 95 % of the cases.</p>
       <ul class="clearest">${overview.clearest.map((card) => html`
-        <${ClearCard} key=${`${card.unit}/${card.component}`} ...${{ card, list, run }} />`)}</ul>`
+        <${ClearCard} key=${`${card.unit}/${card.component}`} ...${{ card, list }} />`)}</ul>`
         : null
     }`;
 }
 
-const NAMING_WORDS = { fires_on: "what they fire on", says: "what they say" };
+const WHAT_THEY = { fires_on: "what they fire on", says: "what they say" };
 
 /** How a head looks on the map: {colour, words}. */
 function cellOf(overview, quantity, range, place) {
@@ -226,7 +226,7 @@ function Pointed({ overview, units, shown, quantities }) {
         ${cellOf(overview, null, null, place).words}</dd></div>` : null}</dl>
     ${
       top || bottom
-        ? html`<p class="note">Its first component ${overview.naming === "says" ? "says" : "fires on"}</p>
+        ? html`<p class="note">Its first component ${NAMING_WORDS[overview.naming]}</p>
       <p class="pole bottom signed"><span class="sign">−</span><${Text}>${bottom}<//></p><p class="pole top signed">
         <span class="sign">+</span><${Text}>${top}<//></p>`
         : null
@@ -237,7 +237,7 @@ function Pointed({ overview, units, shown, quantities }) {
 }
 
 /** One of the clearest components, a link to its card. */
-function ClearCard({ card, list, run }) {
+function ClearCard({ card, list }) {
   return html`<li><h3><${PlaceLink} unit=${card.unit} component=${card.component} /></h3>
     <p class="note">
       ${number(card.share, 2)} % of the head's variance${card.factor ? `, ${number(card.eta2, 2)} % of that by ${card.factor}` : ""}; names at ${number(card.sureness)} × random texts</p>
@@ -245,6 +245,6 @@ function ClearCard({ card, list, run }) {
       ([pole, sign]) => html`<div key=${pole} class=${`pole ${pole}`}>
       <p class="signed"><span class="sign">${sign}</span> <${Text} dim=${!card[pole].named}>
         ${card[pole].named ? card[pole].text : `unnamed (${card[pole].text})`}<//></p>
-      <${Pictures} ...${{ list, dataset: run.dataset, pictures: card[pole].pictures, side: 38, label: `pictures at the ${sign} pole` }} /></div>`,
+      <${Pictures} ...${{ list, pictures: card[pole].pictures, side: 38, label: `pictures at the ${sign} pole` }} /></div>`,
     )}</div></li>`;
 }

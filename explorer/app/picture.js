@@ -60,11 +60,11 @@ function Gallery({ overview, list, run, state }) {
         : null
     }
     ${overview.maps.length ? html`<h2>With maps of their class</h2>
-      <${Pictures} ...${{ list, dataset: run.dataset, ...withMaps, label: "pictures with maps" }} />` : null}
+      <${Pictures} ...${{ list, ...withMaps, label: "pictures with maps" }} />` : null}
     <h2>All</h2>
     <div class="controls"><${Choice} quiet label="only" value=${chosen < 0 ? "" : String(chosen)} options=${options}
       onChange=${(n) => go({ ...filter(n), page: undefined }, { replace: true })} /></div>
-    <${Pictures} ...${{ list, dataset: run.dataset, pictures: shown, side: 64, label: "pictures" }} />
+    <${Pictures} ...${{ list, pictures: shown, side: 64, label: "pictures" }} />
     ${
       pictures.length > ON_A_PAGE
         ? html`<p class="pager"><span>
@@ -85,7 +85,7 @@ function OnePicture({ overview, texts, list, run, picture }) {
   const part = values[0][picture];
   return html`<h1 tabindex="-1"><bdi>${list.names[picture]}</bdi></h1>
     <div class="one"><span class="thumb large" role="img" aria-label=${pictureWords(list, picture)}
-      style=${pictureStyle(list, run.dataset, picture, 2 * list.side)}></span>
+      style=${pictureStyle(list, picture, 2 * list.side)}></span>
       <dl class="facts">${Object.entries(list.factors).map(([name, column]) => html`<div key=${name}><dt>${name}</dt>
         <dd><bdi>${column.values[column.codes[picture]] || "–"}</bdi></dd></div>`)}</dl></div>
     ${
@@ -98,7 +98,7 @@ function OnePicture({ overview, texts, list, run, picture }) {
     ${
       part
         ? html`<${Strongest} ...${{ overview, texts, components: part.components, list }} />
-      <${Similar} ...${{ list, run, neighbours: part.neighbours }} />`
+      <${Similar} ...${{ list, neighbours: part.neighbours }} />`
         : html`<p class="note">
           ${list.unreadable.includes(picture) ? "This picture could not be read." : `Seed ${run.seed} does not score this picture; another seed does.`}</p>`
     }`;
@@ -119,17 +119,17 @@ function OwnPicture({ overview, texts, list, run, own, number: place }) {
         : html`<p class="note">Maps are made for the first seed.</p>`
     }
     <${Strongest} ...${{ overview, texts, components: own.components, list }} />
-    <${Similar} ...${{ list, run, neighbours: own.neighbours }} />`;
+    <${Similar} ...${{ list, neighbours: own.neighbours }} />`;
 }
 
 /** The pictures most like one, [[picture, cosine], …]. */
-function Similar({ list, run, neighbours }) {
+function Similar({ list, neighbours }) {
   const pictures = neighbours.map(([other]) => other);
   const captions = neighbours.map(([, cosine]) => number(cosine, 2));
   const notes = captions.map((cosine) => `cosine ${cosine}`);
   const label = "most similar pictures";
   return html`<h2>Most similar pictures</h2><p class="note">by the cosine of their embeddings</p>
-    <${Pictures} ...${{ list, dataset: run.dataset, pictures, side: 64, captions, notes, label }} />`;
+    <${Pictures} ...${{ list, pictures, side: 64, captions, notes, label }} />`;
 }
 
 /** The components that are strongest in a picture, with the name of the pole that it leans to. */
@@ -137,7 +137,7 @@ function Strongest({ overview, texts, components }) {
   const units = unitsOf(overview);
   const most = Math.max(...components.map(([, , score]) => Math.abs(score)), 1e-9);
   return html`<h2>Its strongest components</h2><p
-    class="note">by |score|: how far the head's contribution lies from its mean along the component; the name is what that pole ${overview.naming === "says" ? "says" : "fires on"}</p>
+    class="note">by |score|: how far the head's contribution lies from its mean along the component; the name is what that pole ${NAMING_WORDS[overview.naming]}</p>
     <${Table} label="Strongest components" columns=${["component", "score", "above … of the pictures", "pole"]}
       rows=${components.map(
       ([unit, component, score, rank, text]) => [

@@ -24,7 +24,6 @@ function Choice({ label, value, options, onChange, quiet = false }) {
 /** Choices of a run: model, dataset, seed and texts, each among those that go with the ones before. */
 function RunChoice({ run, onChange }) {
   const keys = ["model", "dataset", "seed", "texts"];
-  const labels = { model: "model", dataset: "dataset", seed: "seed", texts: "texts" };
   let candidates = index().runs;
   return keys.map((key) => {
     const options = [...new Set(candidates.map((other) => String(other[key])))];
@@ -35,21 +34,21 @@ function RunChoice({ run, onChange }) {
       const score = (other) => keys.filter((k) => other[k] === run[k]).length;
       onChange(fitting.reduce((best, other) => (score(other) > score(best) ? other : best)));
     };
-    return html`<${Choice} key=${key} label=${labels[key]} value=${String(run[key])}
+    return html`<${Choice} key=${key} label=${key} value=${String(run[key])}
       options=${options.map((name) => [name, name])} onChange=${choose} />`;
   });
 }
 
-/** Tabs as links: [[label, changes, whether it is the current one], …]. */
-function Tabs({ label, tabs }) {
+/** Tabs as links: [[label, changes, whether it is the current one, title], …]; href: of changes, of this address. */
+function Tabs({ label, tabs, href = link }) {
   return html`<nav class="tabs" aria-label=${label}>${tabs.map(
-    ([name, changes, current]) => html`
-    <a key=${name} href=${link(changes)} aria-current=${current ? "true" : undefined}>${name}</a>`,
+    ([name, changes, current, title]) => html`
+    <a key=${name} href=${href(changes)} title=${title} aria-current=${current ? "true" : undefined}>${name}</a>`,
   )}</nav>`;
 }
 
 /** Arrow keys in a row of links, which is one stop of the tab key. */
-function Roving({ as = "div", children, of = null, ...rest }) {
+function Roving({ children, of = null, ...rest }) {
   const own = ui.useRef(null);
   const ref = of || own;
   ui.useLayoutEffect(() => {
@@ -69,7 +68,7 @@ function Roving({ as = "div", children, of = null, ...rest }) {
     for (const item of items) item.tabIndex = item === next ? 0 : -1;
     next.focus();
   };
-  return html`<${as} ref=${ref} onKeyDown=${onKeyDown} ...${rest}>${children}<//>`;
+  return html`<div ref=${ref} onKeyDown=${onKeyDown} ...${rest}>${children}</div>`;
 }
 
 /** What a picture is: its name, class and factor values. */
@@ -80,12 +79,12 @@ function pictureWords(list, picture) {
   return `${list.names[picture]}${values.length ? ": " : ""}${values.join(", ")}`;
 }
 
-/** The style that shows a picture of a dataset out of its sheet, `side` pixels wide. */
-function pictureStyle(list, dataset, picture, side) {
+/** The style that shows a picture of a list out of its sheet, `side` pixels wide. */
+function pictureStyle(list, picture, side) {
   const place = picture % list.across ** 2;
   const column = place % list.across;
   const row = Math.floor(place / list.across);
-  const sheet = pathOf(`${list.folder || `pictures/${dataset}`}/sheet-${Math.floor(picture / list.across ** 2)}`, ".webp");
+  const sheet = pathOf(`${list.folder}/sheet-${Math.floor(picture / list.across ** 2)}`, ".webp");
   return {
     width: `${side}px`,
     height: `${side}px`,
@@ -120,13 +119,14 @@ function useSeen() {
 }
 
 /** A row of pictures, links to their screens. notes: of each, what its label adds; captions: shown below each. */
-function Pictures({ list, dataset, pictures, side = 48, notes = [], captions = null, label }) {
+function Pictures({ list, pictures, side = 48, notes = [], captions = null, label }) {
   const [ref, seen] = useSeen();
+  const unseen = { width: `${side}px`, height: `${side}px` };
   return html`<${Roving} of=${ref} class="pictures" role="group" aria-label=${label}>${pictures.map((picture, place) => {
     const words = `${pictureWords(list, picture)}${notes[place] ? ` (${notes[place]})` : ""}`;
     return html`<a key=${place} class="picture" href=${link({ v: "picture", p: list.names[picture] })}
       aria-label=${words} title=${words}>
-      <span class="thumb" style=${seen ? pictureStyle(list, dataset, picture, side) : { width: `${side}px`, height: `${side}px` }}></span>
+      <span class="thumb" style=${seen ? pictureStyle(list, picture, side) : unseen}></span>
       ${captions ? html`<span class="caption" aria-hidden="true">${captions[place]}</span>` : null}</a>`;
   })}<//>`;
 }

@@ -8,7 +8,7 @@ function ProofScreen({ run }) {
   const key = `${run.model}/${run.dataset}/${run.seed}`;
   const rows = exactness.rows[key] || [];
   const skipped = exactness.skipped[key] || [];
-  const source = (exactness.source.rows[key] || [[]])[0];
+  const source = (exactness.source[key] || [[]])[0];
   const model = index().models[run.model] || {};
   const largest = Math.max(...rows.map((row) => row[3] || 0));
   return html`<h1 tabindex="-1">Proof<span class="of">: ${run.model} on ${run.dataset}, seed ${run.seed}</span></h1>
@@ -102,9 +102,8 @@ function RecoveryChart({ curves, score, label, name }) {
       marks: curves
         .flatMap((curve) => {
           const own = rows.filter((row) => row.method === curve.label && row.value !== null);
-          const band = own.filter((row) => row.low !== null);
           return [
-            Plot.areaY(band, { x: "budget", y1: "low", y2: "high", fill: themed(curve.colour), fillOpacity: 0.15 }),
+            band(own, "budget", "low", "high", { fill: themed(curve.colour) }),
             Plot.lineY(own, {
               x: "budget",
               y: "value",

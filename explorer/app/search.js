@@ -10,22 +10,14 @@ function SearchScreen({ state, run }) {
   const [typed, type] = ui.useState(query);
   const wait = ui.useRef(null);
   ui.useEffect(() => type(query), [query]);
+  ui.useEffect(() => () => clearTimeout(wait.current), [address(state)]); // what was opened meanwhile stays
   const lowered = ui.useMemo(() => (values ? values[1].map((text) => text.toLowerCase()) : []), [values && values[1]]);
   if (!values) return html`<${Waiting} error=${error} />`;
   const [overview, texts, list, counts, factors] = values;
   const words = typed.toLowerCase().split(/\s+/).filter(Boolean);
   const fits = (text) => words.every((word) => text.includes(word));
-  const found = [];
-  let total = 0;
-  if (words.length) {
-    for (let number = 0; number < lowered.length; number++) {
-      if (fits(lowered[number])) {
-        total++;
-        if (found.length < 400) found.push(number);
-      }
-    }
-    found.sort((a, b) => counts.counts[b] - counts.counts[a]);
-  }
+  const found = words.length ? lowered.flatMap((text, number) => (fits(text) ? [number] : [])) : [];
+  found.sort((a, b) => counts.counts[b] - counts.counts[a]);
   const valuesFound = factors.flatMap((factor) =>
     factor.values
       .filter(({ value }) => words.length && fits(`${factor.name} ${value}`.toLowerCase()))
@@ -39,7 +31,7 @@ function SearchScreen({ state, run }) {
   };
   const valueCount = `${valuesFound.length} ${valuesFound.length === 1 ? "value" : "values"}`;
   const status = words.length
-    ? `${total} of ${texts.length} texts, ${valueCount}`
+    ? `${found.length} of ${texts.length} texts, ${valueCount}`
     : `${texts.length} texts, ${factors.map((factor) => factor.name).join(", ") || "no factors"}`;
   return html`<h1 tabindex="-1">Search<span class="of"> in ${run.model} on ${run.dataset}</span></h1>
     <p class="searching"><label>a text, a class or a factor's value <input id="search" type="search" dir="auto"
@@ -71,7 +63,7 @@ function SearchScreen({ state, run }) {
           ${texts[number]}<//></a> <span class="score">
           ${counts.counts[number] ? `at ${counts.counts[number]} ${counts.counts[number] === 1 ? "pole" : "poles"}` : "at no pole"}</span></li>`,
             )}</ul>
-        ${total > MOST ? html`<p class="note">… and ${total - MOST} more; type more of the text.</p>` : null}</section>`
+        ${found.length > MOST ? html`<p class="note">… and ${found.length - MOST} more; type more of the text.</p>` : null}</section>`
           : null
       }
     </div>`;
@@ -86,11 +78,10 @@ function TextPlaces({ text, texts, counts, overview, run }) {
     return html`<p class="problem" role="alert">The text “<bdi>${text}</bdi>” is not in the pool ${run.texts}.</p>`;
   if (!values) return html`<${Waiting} error=${error} />`;
   const units = unitsOf(overview);
-  const namings = ["says", "fires_on"];
   const places = new Map(); // a pole may have the text by both namings
   for (const code of values[0][number - part * counts.size]) {
     const at = Math.floor(code / 2);
-    places.set(at, [...(places.get(at) || []), namings[code & 1]]);
+    places.set(at, [...(places.get(at) || []), NAMINGS[code & 1]]);
   }
   const rows = [...places].slice(0, ROWS).map(([at, by]) => {
     const [pole, place] = [at & 1 ? "−" : "+", Math.floor(at / 2)];
@@ -99,7 +90,7 @@ function TextPlaces({ text, texts, counts, overview, run }) {
     return [
       html`<${PlaceLink} unit=${unit} component=${component} naming=${by[0]} />`,
       pole,
-      by.map((naming) => (naming === "says" ? "says" : "fires on")).join(", "),
+      by.map((naming) => NAMING_WORDS[naming]).join(", "),
     ];
   });
   const columns = ["component", "pole", "by"];
@@ -139,6 +130,6 @@ function ValuePlaces({ factor, value, factors, list, overview, run }) {
     <p class="note">
       ${shown.length < pictures.length ? `${shown.length} of ${pictures.length} pictures` : "Pictures"} with this value;
       ${" "}<a href=${link({ v: "picture", f: factor, w: value })}>all of them</a></p>
-    <${Pictures} ...${{ list, dataset: run.dataset, pictures: shown, label: `pictures with ${factor} ${value}` }} />
+    <${Pictures} ...${{ list, pictures: shown, label: `pictures with ${factor} ${value}` }} />
   </section>`;
 }

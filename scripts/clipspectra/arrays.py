@@ -118,6 +118,12 @@ def load_arrays(path, *names):
         return {name: file.get_tensor(name) for name in names or file.keys()}, file.metadata() or {}
 
 
+def load_metadata(path):
+    """The metadata of a file of arrays, a dict of strings, without reading the arrays."""
+    with safe_open(path, "np") as file:
+        return file.metadata() or {}
+
+
 def save_table(path, table):
     """Write a pandas table without its index, as CSV or Parquet by the path's ending. Floats in CSV keep 6 digits."""
     with atomic_write(path) as part:

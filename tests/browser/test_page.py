@@ -115,6 +115,12 @@ def test_from_a_search_to_components_that_have_the_text(visit):
     page.wait_for_function("location.hash.includes('STARS')")
     page.locator(".results .texts a").click()
     page.wait_for_selector(".places tbody tr")
+    page.locator("#search").fill("grass")  # and open a text before the keys have rested
+    page.locator(".results .texts a", has_text="a photo of grass").click()
+    page.wait_for_timeout(400)
+    assert "i=a+photo+of+grass" in opened.hash()
+    page.go_back()
+    expect(page.locator(".places h2")).to_have_text("“a photo of stars”")
     shown = [row.inner_text().split("\t") for row in page.locator(".places tbody tr").all()]
     page.locator(".places tbody a").first.click()
     page.wait_for_selector(".card.current")

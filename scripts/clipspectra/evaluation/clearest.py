@@ -33,16 +33,25 @@ def factor_features(table, factors):
     return np.concatenate([column[:, None] == np.unique(column) for column in columns], axis=1) / len(factors) ** 0.5
 
 
+def sureness_of(names):
+    """Of first texts of poles (see naming.name_components), how sure the names are: a Series like them.
+
+    Their score in units of what the best of as many random texts reaches in 95 % of the cases.
+    """
+    return names["score"].abs() / names["score_by_chance_95"].clip(lower=np.finfo(float).tiny)
+
+
 def candidates(names, factors, *, count=200, least_share=0.05):
     """The heads' components with the surest names, best first: rows of the table of factors, with column `sureness`.
 
-    names: first texts of both poles by one naming (see naming.name_components); sureness: their score in units of what
-    the best of as many random texts reaches in 95 % of the cases, mean of both poles. Components with less than
+    names: first texts of both poles by one naming (see naming.name_components); sureness: mean of both poles, see
+    sureness_of. Components with less than
     `least_share` of their head's variance are left out, unless all have less; then those without a name above chance,
     unless none has one.
     """
-    sureness = names["score"].abs() / names["score_by_chance_95"].clip(lower=np.finfo(float).tiny)
-    by_unit = pd.DataFrame({"sureness": sureness, "named": names["named"]}).groupby([names[key] for key in UNIT])
+    by_unit = pd.DataFrame({"sureness": sureness_of(names), "named": names["named"]}).groupby(
+        [names[key] for key in UNIT]
+    )
     table = factors.merge(by_unit.agg({"sureness": "mean", "named": "any"}), on=UNIT)
     table = table[table["layer"] >= 0]
     for kept in (table["share"] >= least_share, table["named"].astype(bool)):

@@ -48,11 +48,24 @@ def component_scores(q, basis, components, mean):
     return q @ directions.T - components @ mean
 
 
+def falling(scores):
+    """Numbers of the images by falling score, ties in order [image, component]: a stable sort, but faster.
+
+    scores: [image, component]
+    """
+    negative = np.ascontiguousarray(-scores.T)
+    order = np.argsort(negative, axis=1)
+    ordered = np.take_along_axis(negative, order, axis=1)
+    tied = (ordered[:, 1:] == ordered[:, :-1]).any(1)
+    order[tied] = np.argsort(negative[tied], axis=1, kind="stable")
+    return order.T
+
+
 def pole_rows(scores, order, count):
     """(component, pole, rows) of the images with a head's most extreme scores: at most `count` for each pole.
 
     Only of those above 0 at the top and below 0 at the bottom: a few images may all lie on one side.
-    scores: [image, component]; order: of the images by falling score [image, component]
+    scores: [image, component]; order: as `falling` gives it [image, component]
     """
     for component in range(scores.shape[1]):
         for pole, sign, rows in (("top", 1, order[:count]), ("bottom", -1, order[::-1][:count])):

@@ -2,8 +2,6 @@
 
 import json
 
-import numpy as np
-
 from clipspectra.arrays import load_arrays, load_table
 from clipspectra.explorer.maps import save_strip, signed_layer
 from clipspectra.explorer.parts import rounded, unit_name
@@ -89,7 +87,6 @@ def spatial(path, strip, description):
 def picture(path, strip):
     """Write the picture of a query or of neighbours, as the model sees it; whether there is one."""
     arrays, _ = load_arrays(path)
-    if "picture" not in arrays:
-        return False
-    save_strip(strip, np.asarray(arrays["picture"]), [])
-    return True
+    if "picture" in arrays:
+        save_strip(strip, arrays["picture"], [])
+    return "picture" in arrays

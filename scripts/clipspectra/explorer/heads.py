@@ -3,26 +3,34 @@
 import numpy as np
 
 from clipspectra.explanations.naming import NAMED_BY
-from clipspectra.explanations.spectral import pole_rows
-from clipspectra.explorer.parts import require_columns, rounded
+from clipspectra.explanations.spectral import falling, pole_rows
+from clipspectra.explorer.parts import rounded
 
 POLES = ("top", "bottom")
 POLE_PICTURES = 12
 BINS = 24  # of a histogram of scores
 DECILES = np.arange(1, 10) / 10
 POLED_METHODS = ("components", "weights")  # whose components have names at two poles
-SUMS = ("sparse", "sparse_coherent")
 SPANS = ("textspan", "textspan_paper")
 
 
-def names_of(table, path):
+def columns_of(method):
+    """Columns that the page needs of a method's table of texts."""
+    if method in SPANS:
+        return ["text", "variance"]
+    return [
+        "naming",
+        *(["projection", "named", "score_by_chance_95"] if method in POLED_METHODS else ["weight", "cosine"]),
+    ]
+
+
+def names_of(table):
     """The names of a head's components at both poles, by naming, flat over [component, pole, place].
 
     table: the head's rows, `text` as numbers in the pool. Of each naming: the texts, their scores, their projections on
     the component where these are not the scores; for each [component, pole] the number of texts, whether the first is
     above chance, and the score that the best of as many random texts reaches in 95 % of the cases.
     """
-    require_columns(table, ["naming", "projection", "named", "score_by_chance_95"], path)
     namings = {}
     for naming in NAMED_BY:
         rows = table[table["naming"] == naming].sort_values(
@@ -48,14 +56,13 @@ def spectrum(table):
     return {"singular": rounded(first["singular_value"]), "strength": rounded(100 * first["strength"])}
 
 
-def method_part(method, table, path):
+def method_part(method, table):
     """A method's explanation of a head for the page. table: the head's rows, `text` as numbers in the pool."""
     if method in SPANS:
         return {"text": table["text"].to_numpy(), "variance": rounded(table["variance"])}
     part = spectrum(table)
     if method in POLED_METHODS:
-        return part | {"names": names_of(table, path)}
-    require_columns(table, ["naming", "weight", "cosine"], path)
+        return part | {"names": names_of(table)}
     said = table[table["naming"] == "says"]
     poles = said.groupby("component", sort=False)
     return part | {
@@ -65,16 +72,6 @@ def method_part(method, table, path):
         "text": said["text"].to_numpy(),
         "weight": rounded(said["weight"]),
     }
-
-
-def falling(scores):
-    """Numbers of the pictures by falling score, ties in order [picture, component]: a stable sort, but faster."""
-    negative = np.ascontiguousarray(-scores.T)
-    order = np.argsort(negative, axis=1)
-    ordered = np.take_along_axis(negative, order, axis=1)
-    tied = (ordered[:, 1:] == ordered[:, :-1]).any(1)
-    order[tied] = np.argsort(negative[tied], axis=1, kind="stable")
-    return order.T
 
 
 def scores_part(scores, shown):
@@ -95,9 +92,8 @@ def scores_part(scores, shown):
         pictures[pole].append([rows, rounded(of_pictures[rows, component])])
     at = np.rint((1 - DECILES) * max(len(shown) - 1, 0)).astype(int)
     low, high = (scores.min(0), scores.max(0)) if len(scores) else (np.zeros(count), np.zeros(count))
-    bins = np.clip(np.floor(BINS * (scores - low) / np.maximum(high - low, np.finfo(float).tiny)), 0, BINS - 1).astype(
-        int
-    )
+    places = BINS * (scores - low) / np.maximum(high - low, np.finfo(float).tiny)
+    bins = np.clip(places.astype(int), 0, BINS - 1)
     counts = np.bincount((bins + BINS * np.arange(count)).ravel(), minlength=BINS * count).reshape(count, BINS)
     part = pictures | {
         "deciles": order[at].T if len(shown) else np.empty((count, 0), int),

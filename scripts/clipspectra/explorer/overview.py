@@ -6,15 +6,15 @@ import numpy as np
 import pandas as pd
 
 from clipspectra.contributions.stored import EMBEDDING
+from clipspectra.evaluation.clearest import sureness_of
 from clipspectra.explanations.naming import NAMED_BY, shown_names
 from clipspectra.explorer.heads import POLES
-from clipspectra.explorer.parts import require_columns, rounded, unit_name
+from clipspectra.explorer.parts import rounded, unit_name
 
 UNIT = ["layer", "head"]
 SEARCH_PARTS = 64
 VALUE_COMPONENTS = 50  # listed for a factor's value
 LEAST_ETA2 = 0.05  # of a component that is listed for one
-PLACE = {"top": "high", "bottom": "low"}  # poles in the columns of the table of factors
 
 
 def units_of(layers, heads):
@@ -60,11 +60,10 @@ def quantities(units, tables, factor_names, names):
     first = factors[factors["component"] == 0].set_index(UNIT)
     result.add("first", "variance in its first component", "% of the head's", 100 * first["share"])
     result.add("components", "components kept", "components", by_head.size().astype(float))
-    weighted = factors[[f"eta2_{name}" for name in factor_names]].mul(factors["share"], axis=0)
-    weighted = weighted.groupby([factors[key] for key in UNIT]).sum()
+    explained = explained_by(factors, factor_names)
     for name in factor_names:
         label = f"variance explained by {name}" + (", beyond chance" if name == "class" else "")
-        result.add(f"factor-{name}", label, "% of the head's", 100 * weighted[f"eta2_{name}"])
+        result.add(f"factor-{name}", label, "% of the head's", 100 * explained[name])
     if "monosemanticity_top" in factors:
         columns = factors[["monosemanticity_top", "monosemanticity_bottom"]]
         above = columns.max(axis=1) - factors["monosemanticity_by_chance"]
@@ -76,10 +75,9 @@ def quantities(units, tables, factor_names, names):
             above.groupby([factors[key] for key in UNIT]).max(),
         )
     if len(names):
-        sureness = names["score"].abs() / names["score_by_chance_95"].clip(lower=np.finfo(float).tiny)
         heads = [names[key] for key in UNIT]
         result.add("named", "poles named above chance", "%", 100 * names["named"].astype(float).groupby(heads).mean())
-        result.add("surest", "surest name", "× random texts", sureness.groupby(heads).max())
+        result.add("surest", "surest name", "× random texts", sureness_of(names).groupby(heads).max())
     if stability is not None:
         stability = stability.set_index(UNIT)
         compared = stability["compared"].iloc[0] + " " + stability["which"].iloc[0]
@@ -91,12 +89,20 @@ def quantities(units, tables, factor_names, names):
     return result.quantities
 
 
+def explained_by(factors, factor_names):
+    """Share of each head's variance that each factor explains, a table by (layer, head) with a column for each factor.
+
+    The components are orthogonal, so it is the mean of their η² weighted by their share of the variance.
+    """
+    eta2 = factors[[f"eta2_{name}" for name in factor_names]].set_axis(factor_names, axis=1)
+    return eta2.mul(factors["share"], axis=0).groupby([factors[key] for key in UNIT]).sum()
+
+
 def strongest_factors(units, factors, factor_names):
     """The factor that explains most of each head: its number [unit] and its share of the head's variance in %."""
     if not factor_names:
         return None
-    shares = factors[[f"eta2_{name}" for name in factor_names]].mul(factors["share"], axis=0)
-    shares = shares.groupby([factors[key] for key in UNIT]).sum().reindex(units, fill_value=0).to_numpy()
+    shares = explained_by(factors, factor_names).reindex(units, fill_value=0).to_numpy()
     return {"names": list(factor_names), "number": shares.argmax(1), "share": rounded(100 * shares.max(1))}
 
 
@@ -157,7 +163,6 @@ def value_components(units, factors, factor_names):
 
     Those that the factor explains most of, among the `total` of which it explains LEAST_ETA2 or more.
     """
-    require_columns(factors, [f"{PLACE[pole]}_{name}" for name in factor_names for pole in POLES], "factors.csv")
     numbers = {unit: number for number, unit in enumerate(units)}
     result = []
     for name in factor_names:

@@ -9,7 +9,9 @@ import pandas as pd
 from PIL import Image, ImageOps
 
 from clipspectra.data.pictures import BadPicture, open_rgb
+from clipspectra.explanations.spectral import highest
 from clipspectra.explorer.parts import rounded
+from clipspectra.jobs import progress
 
 SIDE = 96  # pixels of a thumbnail
 ACROSS = 10  # thumbnails of a sheet, in a row and in a column
@@ -19,16 +21,17 @@ NEIGHBOURS = 12
 
 
 def shown_pictures(tables, protocol, count):
-    """Rows of the pictures that are shown, by their row in the manifest, at most `count`, evenly spread over all.
+    """(rows of the pictures that are shown, by their row in the manifest, at most `count`, evenly spread; how many of).
 
     tables: of the images of each seed; of them the scored ones, and with protocol "same" the fit images too
     """
     table = pd.concat(tables)
     table = table[table["role"].isin(["eval", "fit"] if protocol == "same" else ["eval"])]
     table = table.drop_duplicates("row").sort_values("row", ignore_index=True)
-    if len(table) > count:
-        table = table.iloc[np.arange(count) * len(table) // count].reset_index(drop=True)
-    return table
+    total = len(table)
+    if total > count:
+        table = table.iloc[np.arange(count) * total // count].reset_index(drop=True)
+    return table, total
 
 
 def common_folder(tables):
@@ -53,28 +56,32 @@ def thumbnail(path, side=SIDE):
         return None
 
 
-def sheets(paths, threads=1, side=SIDE):
-    """(sheet of thumbnails, whether each of its pictures could be read) for every hundred paths, in order."""
-    with ThreadPoolExecutor(threads) as pool:
-        for start in range(0, len(paths), ON_A_SHEET):
-            batch = list(pool.map(partial(thumbnail, side=side), paths[start : start + ON_A_SHEET]))
-            rows = -(-len(batch) // ACROSS)
-            sheet = Image.new("RGB", (ACROSS * side, rows * side), "#888888")
-            for number, picture in enumerate(batch):
-                if picture is not None:
-                    sheet.paste(picture, (side * (number % ACROSS), side * (number // ACROSS)))
-            yield sheet, [picture is not None for picture in batch]
-
-
 def save_webp(path, picture, quality=80):
     """Write a picture as WebP; the same picture gives the same bytes."""
     picture.save(path, "WEBP", quality=quality, method=4)
 
 
-def picture_list(table, factors, readable, total, folder):
-    """The list of a dataset's pictures for the page: names, and the values of class, group and factors by number.
+def save_sheets(folder, paths, threads=1, side=SIDE):
+    """Write thumbnails, a hundred on a sheet, into a new folder; whether each could be read, bool [picture]."""
+    folder.mkdir(parents=True)
+    readable, starts = [], range(0, len(paths), ON_A_SHEET)
+    with ThreadPoolExecutor(threads) as pool:
+        for number, start in enumerate(progress(starts, "thumbnails", unit="sheet")):
+            batch = list(pool.map(partial(thumbnail, side=side), paths[start : start + ON_A_SHEET]))
+            sheet = Image.new("RGB", (ACROSS * side, -(-len(batch) // ACROSS) * side), "#888888")
+            for place, picture in enumerate(batch):
+                if picture is not None:
+                    sheet.paste(picture, (side * (place % ACROSS), side * (place // ACROSS)))
+            save_webp(folder / f"sheet-{number}.webp", sheet)
+            readable += [picture is not None for picture in batch]
+    return np.array(readable, bool)
 
-    readable: bool [picture]; total: number of all scored images, of which these may be a part; folder: common_folder
+
+def picture_list(table, factors, readable, total, *, sheets, common):
+    """The list of pictures for the page: names, and the values of class, group and factors by number.
+
+    readable: bool [picture]; total: number of all scored images, of which these may be a part
+    sheets: folder of their thumbnails, as the page finds it; common: common_folder, left out of the names
     """
     columns = {}
     for column in dict.fromkeys(["class", "group", *factors]):
@@ -83,27 +90,29 @@ def picture_list(table, factors, readable, total, folder):
             names, codes = np.unique(values, return_inverse=True)
             columns[column] = {"values": names, "codes": codes}
     return {
-        "names": [short_name(name, folder) for name in table["image"]],
+        "names": [short_name(name, common) for name in table["image"]],
+        "folder": sheets,
         "total": total,
         "side": SIDE,
         "across": ACROSS,
         "factors": columns,
-        "unreadable": np.flatnonzero(~np.asarray(readable)),
+        "unreadable": np.flatnonzero(~readable),
     }
 
 
 class Strongest:
     """The components with the largest |score| of each picture, kept while heads stream by.
 
-    units, components, scores, ranks: [picture, place], the strongest first; ranks are in per cent of the pictures
+    numbers (unit × LARGEST + component), scores, ranks: [picture, place], in no order; ranks are in per cent of the
+    pictures
     """
+
+    LARGEST = 1 << 20  # more than any head's components
 
     def __init__(self, pictures, count=12):
         self.count = count
-        self.numbers = np.empty((pictures, 0), int)  # unit × LARGEST + component
+        self.numbers = np.empty((pictures, 0), int)
         self.scores = self.ranks = np.empty((pictures, 0))
-
-    LARGEST = 1 << 20  # more than any head's components
 
     def add(self, unit, scores, ranks):
         """A head's scores and ranks [picture, component]."""
@@ -144,6 +153,6 @@ def neighbours(embeddings, others, numbers, *, same, count=NEIGHBOURS):
         cosines = embeddings[start : start + 1000] @ others.T
         if same:
             cosines[np.arange(len(cosines)), start + np.arange(len(cosines))] = -np.inf
-        nearest = np.argsort(-cosines, axis=1, kind="stable")[:, : min(count, len(others) - same)]
+        nearest = highest(cosines, min(count, len(others) - same))
         lists += [[[int(numbers[n]), rounded(row[n])] for n in places] for row, places in zip(cosines, nearest)]
     return lists

@@ -19,7 +19,7 @@ def recovery_curves(table):
             "colour": colour,
             "dash": {"-": "", "--": "5 3", ":": "1.5 2.5"}[style],
         }
-        curve |= {"given": rows["given"].iloc[0], "budget": rows["budget"].to_numpy()}
+        curve["budget"] = rows["budget"].to_numpy()
         for score in RECOVERY_SCORES:
             bounds = f"{score}_draws" if rows["draws"].max() > 1 else score
             curve[score] = [rounded(rows[column], 4) for column in (score, f"{bounds}_low", f"{bounds}_high")]
@@ -43,7 +43,7 @@ def intervention_curves(tables):
         for (split, group), rows in table.groupby(["split", "group"], sort=False):
             rows = rows.sort_values("units")
             curve = {"seed": str(seed), "split": split, "group": group, "role": rows["role"].iloc[0]}
-            curve |= {"images": rounded(rows["images"].iloc[0]), "units": rows["units"].to_numpy()}
+            curve["units"] = rows["units"].to_numpy()
             for name, columns in {
                 "accuracy": ("accuracy", "accuracy_low", "accuracy_high"),
                 "random": ("random", "random_draws_low", "random_draws_high"),

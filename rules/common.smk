@@ -36,25 +36,51 @@ def code(script):
 # --- Outputs
 
 
+# Chapters of the report and of the paper, in their order, with the names of the captions that each has.
+CHAPTERS = {
+    "Data and models": ["contact-sheet", "loaded-models", "shared-images", "texts"],
+    "Accuracy": ["ablation", "accuracy"],
+    "Heads": ["cards", "effects", "effects-map", "factors-map", "heads-map", "spectra"],
+    "Recovery": ["recovery"],
+    "Names": ["labels", "names"],
+    "Segmentation": ["segmentation", "segmentation-examples", "segmentation-parts", "spatial"],
+    "Queries and neighbours": ["neighbours", "query"],
+    "Interventions": ["intervention", "intervention-values", "interventions"],
+    "Stability": ["stability", "stability-over-seeds"],
+    "Exactness": ["exactness"],
+}
+
+
+def category(caption):
+    """The chapter of a caption as a category of the report, which sorts them by name."""
+    number, name = next((number, name) for number, name in enumerate(CHAPTERS, 1) if caption in CHAPTERS[name])
+    return f"{number:02d} {name}"
+
+
+ENDINGS = ["pdf", "png", "json"]  # of a figure's files
+
+
 def figure(path, caption, title, subcategory="{dataset}"):
-    """The two files of a figure, a PDF for print and a PNG for the report, labelled with the path's wildcards."""
+    """The files of a figure: a PDF for print, a PNG for the report, and a JSON file with the words of its caption.
+
+    The report labels it with the path's wildcards.
+    """
     names = [name for name in re.findall(r"{(\w+)}", path) if f"{{{name}}}" != subcategory]
     labels = {"figure": title} | {name: f"{{{name}}}" for name in names}
-    about = {"category": "Figures", "subcategory": subcategory, "labels": labels}
+    about = {"category": category(caption), "subcategory": subcategory, "labels": labels}
     png = report(f"{path}.png", caption=f"captions/{caption}.rst", **about)
-    return [f"{path}.pdf", png]
+    return [f"{path}.pdf", png, f"{path}.json"]
 
 
 def table(name, title):
     """A table for the report, as the output `csv`."""
-    caption, labels = f"captions/{name}.rst", {"table": title}
-    path = f"results/tables/{name}.csv"
-    return {"csv": report(path, caption=caption, category="Tables", labels=labels)}
+    about = {"category": category(name), "subcategory": "Tables", "labels": {"table": title}}
+    return {"csv": report(f"results/tables/{name}.csv", caption=f"captions/{name}.rst", **about)}
 
 
-def both_formats(pattern, **wildcards):
-    """Files of a figure's pattern as PDF and PNG, for all values of its wildcards."""
-    return expand(f"{pattern}.{{ending}}", ending=["pdf", "png"], **wildcards)
+def figure_files(pattern, **wildcards):
+    """Files of a figure's pattern in all formats, for all values of its wildcards."""
+    return expand(f"{pattern}.{{ending}}", ending=ENDINGS, **wildcards)
 
 
 # --- The user's files

@@ -8,8 +8,8 @@ COUNTED = [
 
 rule figures:
     input:
-        both_formats("results/figures/{dataset}/contact-sheet-seed-{seed}", dataset=DATASETS, seed=FIGURE_SEED),
-        both_formats(
+        figure_files("results/figures/{dataset}/contact-sheet-seed-{seed}", dataset=DATASETS, seed=FIGURE_SEED),
+        figure_files(
             "results/figures/{model}/{dataset}/seed-{seed}/{texts}/{figure}",
             model=MODELS,
             dataset=EXPLAINED_DATASETS,
@@ -17,7 +17,7 @@ rule figures:
             texts=TEXTS,
             figure=["heads-map", "cards"],
         ),
-        both_formats(
+        figure_files(
             "results/figures/{model}/{dataset}/seed-{seed}/{figure}",
             model=MODELS,
             dataset=MASKED_DATASETS,
@@ -25,20 +25,16 @@ rule figures:
             figure=["segmentation", "segmentation-parts"],
         ),
         expand(PICTURES_FOLDER, model=MODELS, dataset=MASKED_DATASETS),
-        both_formats("results/figures/spatial/{spatial}", spatial=config["spatial"]),
-        both_formats("results/figures/queries/{queries}", queries=QUERIES),
-        both_formats("results/figures/neighbours/{neighbours}", neighbours=config["neighbours"]),
-        interventions_by_model(
-            "results/figures/interventions/{intervention}/{model}.{ending}", COUNTED, ending=["pdf", "png"]
-        ),
-        interventions_by_model(
-            "results/figures/interventions/{intervention}/{model}-values.{ending}", ending=["pdf", "png"]
-        ),
-        both_formats("results/figures/{model}/{dataset}/effects", model=MODELS, dataset=CLASSED_DATASETS),
-        both_formats(
+        figure_files("results/figures/spatial/{spatial}", spatial=config["spatial"]),
+        figure_files("results/figures/queries/{queries}", queries=QUERIES),
+        figure_files("results/figures/neighbours/{neighbours}", neighbours=config["neighbours"]),
+        interventions_by_model("results/figures/interventions/{intervention}/{model}.{ending}", COUNTED, ending=ENDINGS),
+        interventions_by_model("results/figures/interventions/{intervention}/{model}-values.{ending}", ending=ENDINGS),
+        figure_files("results/figures/{model}/{dataset}/effects", model=MODELS, dataset=CLASSED_DATASETS),
+        figure_files(
             "results/figures/{model}/{dataset}/{texts}/recovery", model=MODELS, dataset=CLASSED_DATASETS, texts=TEXTS
         ),
-        both_formats(
+        figure_files(
             "results/figures/{model}/{dataset}/{texts}/names", model=MODELS, dataset=EXPLAINED_DATASETS, texts=TEXTS
         ),
     localrule: True

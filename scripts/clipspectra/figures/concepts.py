@@ -53,8 +53,7 @@ def query(table, images, *, picture=None, bars=12, title, footer):
     """
     shown = table.head(bars)
     heights = 0.9 + 0.2 * max(len(shown), 6), 0.75 * len(images)
-    figure = new_figure(0.7 + sum(heights), footer)
-    figure.suptitle(title, fontsize=10)
+    figure = new_figure(0.7 + sum(heights), title=title, footer=footer)
     upper, lower = figure.subfigures(2, 1, height_ratios=heights)
     left, right = upper.subplots(1, 2, width_ratios=[1, 1.2])
     place = np.arange(len(shown))
@@ -105,8 +104,7 @@ def neighbours(images, texts, *, picture=None, heading="the picture", title, foo
     rows = _split_rows(images)
     column_count = max(len(pictures) for _, pictures, _ in rows) + (picture is not None)
     heights = (0.2 + 6.4 / max(column_count, 8)) * len(rows), 0.35 + 0.14 * lines
-    figure = new_figure(0.6 + sum(heights), footer)
-    figure.suptitle(title, fontsize=10)
+    figure = new_figure(0.6 + sum(heights), title=title, footer=footer)
     upper, lower = figure.subfigures(2, 1, height_ratios=heights)
     _draw_rows(upper, images, picture, heading)
     for axes, (end, (names, scores)) in zip(lower.subplots(1, len(columns), squeeze=False)[0], columns.items()):
@@ -124,8 +122,7 @@ def intervention(table, chosen, *, units, edited, title, footer):
     units, edited: labels of `edit_labels`
     """
     groups = [group for group in ("worst", "all") if (table["group"] == group).any()]
-    figure = new_figure(3.3, footer)
-    figure.suptitle(title, fontsize=10)
+    figure = new_figure(3.3, title=title, footer=footer)
     names = {"worst": "accuracy of the worst group (%)", "all": "accuracy (%)"}
     places = figure.subplot_mosaic([["legend"] * len(groups), groups], height_ratios=[1, 6])
     for group in groups:
@@ -166,8 +163,7 @@ def intervention_values(table, *, most=30, title, footer):
     if len(table) < total:
         footer += f"\n{len(table)} of {total} rows: the {most} values that change most, and the sums"
     footer += "\nfilled: exact McNemar test, p < 0.05 after correction for the number of values (Holm)"
-    figure = new_figure(1.2 + 0.17 * len(table), footer)
-    figure.suptitle(title, fontsize=10)
+    figure = new_figure(1.2 + 0.17 * len(table), title=title, footer=footer)
     axes, place = figure.subplots(), np.arange(len(table))
     for y, row in enumerate(table.itertuples()):
         colour = ORANGE if row.meant == "yes" else "black" if row.value in ("all", "all others") else GREY

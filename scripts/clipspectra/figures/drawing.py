@@ -1,8 +1,11 @@
 """What all figures share: sizes, colours, the small print on their sources, and how they are written.
 
-Sizes are for print, 7 inches wide. Colours are Okabe and Ito's and cividis, safe for colour-blind readers. Files carry
+Sizes are for print. Colours are Okabe and Ito's and cividis, safe for colour-blind readers. Files carry
 no date, so the same inputs give the same bytes.
 """
+
+import json
+from contextlib import contextmanager
 
 import matplotlib
 
@@ -23,23 +26,60 @@ plt.rcParams.update(
     }
 )
 
-WIDTH = 7.0
+PAGE, COLUMN = 178 / 25.4, 85 / 25.4  # inches: the widths of a page and of a column in print
 OKABE_ITO = ["#E69F00", "#56B4E9", "#009E73", "#F0E442", "#CC79A7", "#D55E00", "#0072B2"]
 
 
+def new_figure(height, *, title, footer, width=PAGE, **options):
+    """A figure with a title above, and below it, in small print, what it was computed from. Sizes in inches."""
+    figure = plt.figure(figsize=(width, height), layout="constrained", **options)
+    figure.suptitle(title, fontsize=10)
+    figure.supxlabel(footer, fontsize=7, color="#555555")
+    return figure
+
+
 def save(figure, *paths):
-    """Write a figure to each path, in the format of its ending, without dates."""
-    _fix_layout(figure)
+    """Write a figure without dates: as .png with its title and small print, as .pdf for print without them.
+
+    A .json holds these two, for the caption there: {"title": …, "source": …}.
+    """
+    words = {"title": figure.get_suptitle(), "source": figure.get_supxlabel()}
     for path in paths:
-        ending = str(path).rsplit(".", 1)[1]
-        metadata = {"CreationDate": None} if ending == "pdf" else {"Software": None}
         with atomic_write(path) as part:
-            figure.savefig(part, format=ending, metadata=metadata)
+            match str(path).rsplit(".", 1)[1]:
+                case "json":
+                    part.write_text(json.dumps(words, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+                case "pdf":
+                    metadata = {"CreationDate": None, "Title": words["title"], "Subject": words["source"]}
+                    with _without_words(figure):
+                        figure.savefig(part, format="pdf", metadata=metadata)
+                case "png":
+                    _fix_layout(figure)
+                    figure.savefig(part, format="png", metadata={"Software": None})
     plt.close(figure)
 
 
+@contextmanager
+def _without_words(figure):
+    """The figure without its title and small print, and as much lower."""
+    width, height = figure.get_size_inches()
+    words, renderer = (figure._suptitle, figure._supxlabel), figure.canvas.get_renderer()
+    used = sum(text.get_window_extent(renderer).height for text in words if text.get_text()) / figure.dpi
+    for text in words:
+        text.set_visible(False)
+    figure.set_size_inches(width, height - used)
+    _fix_layout(figure)
+    yield
+    for text in words:
+        text.set_visible(True)
+    figure.set_size_inches(width, height)
+
+
 def _fix_layout(figure):
-    """Fix the layout, rounded: the layout solver's last digits vary from run to run, the file's bytes must not."""
+    """Lay the figure out, rounded: the layout solver's last digits vary from run to run, the file's bytes must not."""
+    for axes in figure.axes:
+        axes.set_in_layout(True)
+    figure.set_layout_engine("constrained")
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     for axes in figure.axes:
@@ -66,13 +106,6 @@ def provenance(wildcards, images, protocol="held_out"):
 def rows_of(table, wildcards, keys):
     """The rows of a table that have a figure's wildcards in the columns `keys`."""
     return table[np.logical_and.reduce([table[key] == wildcards[key] for key in keys])]
-
-
-def new_figure(height, footer, **options):
-    """A figure with its provenance in small print below."""
-    figure = plt.figure(figsize=(WIDTH, height), layout="constrained", **options)
-    figure.supxlabel(footer, fontsize=6, color="#555555")
-    return figure
 
 
 def show_picture(axes, picture, frame="#888888", **options):

@@ -15,8 +15,7 @@ def picture_caption(row, factors):
 def contact_sheet(pictures, captions, *, title, footer, columns=8):
     """Pictures in a grid with a short caption below each."""
     rows = -(-len(pictures) // columns)
-    figure = new_figure(0.5 + 1.25 * rows, footer)
-    figure.suptitle(title, fontsize=10)
+    figure = new_figure(0.5 + 1.25 * rows, title=title, footer=footer)
     for axes, picture, caption in zip(figure.subplots(rows, columns).flat, pictures, captions):
         show_picture(axes, picture)
         axes.set_xlabel(caption, fontsize=6.5, labelpad=2)
@@ -48,8 +47,7 @@ def heads_map(table, factors, *, first=3, title, footer):
     table = table[table["layer"] >= 0]
     variance = by_head(table, lambda rows: 100 * rows.loc[rows["component"] < first, "share"].sum())
     grid, start = variance.shape, table["layer"].min()
-    figure = new_figure(heads_height(grid), footer)
-    figure.suptitle(title, fontsize=10)
+    figure = new_figure(heads_height(grid), title=title, footer=footer)
     left, right = figure.subplots(1, 2) if factors else (figure.subplots(), None)
     options = {"cmap": "cividis", "vmin": 0, "vmax": 100}
     draw_heads(left, variance, start, is_dark=variance <= 55, label="% of the head's variance", **options)
@@ -90,8 +88,7 @@ def effects_map(table, *, title, footer):
     }
     names = [f"{name}{end}" for name in panels for end in ("", "_low", "_high")]
     grids = {name: by_head(table, lambda rows, name=name: rows[name].iloc[0]) for name in names}
-    figure = new_figure(heads_height(grids["margin_share"].shape), footer)
-    figure.suptitle(title, fontsize=10)
+    figure = new_figure(heads_height(grids["margin_share"].shape), title=title, footer=footer)
     for axes, (name, (heading, unit)) in zip(figure.subplots(1, 2), panels.items()):
         limit = np.nanmax(np.abs(grids[name]), initial=0) or 1
         options = {"digits": 1, "cmap": "PuOr_r", "vmin": -limit, "vmax": limit}
@@ -145,8 +142,7 @@ def cards(entries, *, title, footer):
     entries: dicts with "heading", and for "top" and "bottom" a dict of "pictures" (four are shown) and "names", a list
     of (what they are, lines), each line a text and whether it is to be dimmed.
     """
-    figure = new_figure(0.5 + 1.95 * len(entries), footer)
-    figure.suptitle(title, fontsize=10)
+    figure = new_figure(0.5 + 1.95 * len(entries), title=title, footer=footer)
     for panel, entry in zip(np.atleast_1d(figure.subfigures(len(entries), 1)), entries):
         panel.suptitle(entry["heading"], fontsize=7.5, fontweight="bold", x=0.01, ha="left")
         grid = panel.add_gridspec(1, 2)
@@ -193,8 +189,7 @@ def recovery(table, *, title, footer):
 
     Bars are 95 % intervals over the images; bands hold 95 % of the draws of a random control.
     """
-    figure = new_figure(4.6, footer)
-    figure.suptitle(title, fontsize=10)
+    figure = new_figure(4.6, title=title, footer=footer)
     panels = {"top1": "zero-shot top-1 accuracy (%)", "explained_variance": "explained variance of the heads (%)"}
     places = figure.subplot_mosaic([["legend", "legend"], list(panels)], height_ratios=[1.9, 7])
     shown = [method for method in RECOVERY_LINES if (table["method"] == method).any()]

@@ -29,8 +29,7 @@ def segmentation_examples(pictures, masks, maps, predictions, kinds, table, *, t
     """
     methods = list(dict.fromkeys(table["method"]))
     height = 1.0 + 0.2 * len(methods)
-    figure = new_figure(3.7 + height, footer)
-    figure.suptitle(title, fontsize=10)
+    figure = new_figure(3.7 + height, title=title, footer=footer)
     upper, lower = figure.subfigures(2, 1, height_ratios=[3.4, height])
     axes = upper.subplots(4, len(pictures), squeeze=False)
     grey, heat = ({"cmap": name, "vmin": 0, "vmax": 1} for name in ("gray", "cividis"))
@@ -69,8 +68,7 @@ def spatial(picture, evidence, texts, *, layers=4, heads=4, title, footer):
     evidence: [text, layer, head, row, column]; the heads shown are those with the largest evidence on any patch. Red is
     evidence for the text, blue against it; each panel has its own colour scale, symmetric around 0.
     """
-    figure = new_figure(0.6 + 0.8 * len(texts), footer)
-    figure.suptitle(title, fontsize=10)
+    figure = new_figure(0.6 + 0.8 * len(texts), title=title, footer=footer)
     total, layers = evidence.shape[1], min(layers, evidence.shape[1])
     rows = figure.subplots(len(texts), 2 + layers + heads, squeeze=False)
     height, width = picture.shape[:2]
@@ -100,8 +98,7 @@ def _wrapped(text, width):
 def segmentation_parts(heads, together, *, title, footer):
     """Layers by heads: foreground AP of each head alone; and the scores of the best units together."""
     values = by_head(heads, lambda rows: rows["foreground_ap"].iloc[0])
-    figure = new_figure(heads_height(values.shape, least=2.8), footer)
-    figure.suptitle(title, fontsize=10)
+    figure = new_figure(heads_height(values.shape, least=2.8), title=title, footer=footer)
     left, right = figure.subplots(1, 2)
     options = {"label": "foreground AP of the head alone (%)", "cmap": "cividis"}
     draw_heads(left, values, heads["layer"].min(), is_dark=~(values > (values.min() + values.max()) / 2), **options)

@@ -39,8 +39,7 @@ def names(table, *, title, footer):
     columns = min(len(shown), 3)
     panels = -(-len(shown) // columns)
     height = 0.75 + 0.21 * len(rows)
-    figure = new_figure(1 + panels * height, footer)
-    figure.suptitle(title, fontsize=10)
+    figure = new_figure(1 + panels * height, title=title, footer=footer)
     spec = figure.add_gridspec(panels + 1, columns, height_ratios=[0.25, *[height] * panels])
     grid = np.array([[figure.add_subplot(spec[1 + row, column]) for column in range(columns)] for row in range(panels)])
     used = [naming for naming in NAMINGS if (table["naming"] == naming).any()]

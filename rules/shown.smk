@@ -80,6 +80,9 @@ STUDY = {
 }
 
 
+WITHOUT_LATEX = ("loaded-models", "shared-images", "exactness", "texts", "effects")
+
+
 def paper_files():
     """The source of the paper: the folder paper/ in the working directory if there is one, else the one that comes with this."""
     return visible_files(Path(locate("paper/paper.typ")).parent)

@@ -89,9 +89,9 @@ def names_sentence(table):
         return None
     fires_on, says, first = rows.loc["fires_on"], rows.loc["says"], rows.iloc[0]
     return (
-        f"In {first['model']} on {first['dataset']}, the text that a component fires on names the very value that moves "
-        f"it at {fires_on['score']:.1f} % of the poles (by chance {fires_on['by_chance']:.1f} %), the text that lies "
-        f"closest to it at {says['score']:.1f} %."
+        f"In {first['model']} on {first['dataset']}, the text that a component fires on names the very value that "
+        f"moves it at {fires_on['score']:.1f} % of the poles (by chance {fires_on['by_chance']:.1f} %), the text that "
+        f"lies closest to it at {says['score']:.1f} %."
     )
 
 

@@ -15,7 +15,14 @@ rule figures:
             dataset=EXPLAINED_DATASETS,
             seed=FIGURE_SEED,
             texts=TEXTS,
-            figure=["heads-map", "cards"],
+            figure=["heads-map", "cards", "spectra"],
+        ),
+        figure_files(
+            "results/figures/{model}/{dataset}/seed-{seed}/{texts}/factors-map",
+            model=MODELS,
+            dataset=FACTORED_DATASETS,
+            seed=FIGURE_SEED,
+            texts=TEXTS,
         ),
         figure_files(
             "results/figures/{model}/{dataset}/seed-{seed}/{figure}",
@@ -30,12 +37,21 @@ rule figures:
         figure_files("results/figures/neighbours/{neighbours}", neighbours=config["neighbours"]),
         interventions_by_model("results/figures/interventions/{intervention}/{model}.{ending}", COUNTED, ending=ENDINGS),
         interventions_by_model("results/figures/interventions/{intervention}/{model}-values.{ending}", ending=ENDINGS),
-        figure_files("results/figures/{model}/{dataset}/effects", model=MODELS, dataset=CLASSED_DATASETS),
+        figure_files(
+            "results/figures/{model}/{dataset}/{figure}",
+            model=MODELS,
+            dataset=CLASSED_DATASETS,
+            figure=["ablation", "effects"],
+        ),
         figure_files(
             "results/figures/{model}/{dataset}/{texts}/recovery", model=MODELS, dataset=CLASSED_DATASETS, texts=TEXTS
         ),
         figure_files(
-            "results/figures/{model}/{dataset}/{texts}/names", model=MODELS, dataset=EXPLAINED_DATASETS, texts=TEXTS
+            "results/figures/{model}/{dataset}/{texts}/{figure}",
+            model=MODELS,
+            dataset=EXPLAINED_DATASETS,
+            texts=TEXTS,
+            figure=["names", "stability"],
         ),
     localrule: True
     message:
@@ -79,6 +95,51 @@ rule plot_heads_map:
         "Figure: heads map of {wildcards.model} on {wildcards.dataset}"
     script:
         "../scripts/plot_heads_map.py"
+
+
+rule plot_spectra:
+    input:
+        factors="results/evaluation/{model}/{dataset}/seed-{seed}/{texts}/factors.csv",
+        images="results/data/{dataset}/seed-{seed}/images.csv",
+    output:
+        *figure("results/figures/{model}/{dataset}/seed-{seed}/{texts}/spectra", "spectra", "Spectra of the heads"),
+    log:
+        "results/logs/figures/{model}/{dataset}/seed-{seed}/{texts}/spectra.log",
+    conda:
+        ENVIRONMENT
+    params:
+        protocol=config["protocol"],
+        code=code("plot_spectra"),
+    message:
+        "Figure: spectra of {wildcards.model} on {wildcards.dataset}"
+    script:
+        "../scripts/plot_spectra.py"
+
+
+rule plot_factors_map:
+    input:
+        factors="results/evaluation/{model}/{dataset}/seed-{seed}/{texts}/factors.csv",
+        images="results/data/{dataset}/seed-{seed}/images.csv",
+    output:
+        *figure(
+            "results/figures/{model}/{dataset}/seed-{seed}/{texts}/factors-map",
+            "factors-map",
+            "What moves components",
+        ),
+    log:
+        "results/logs/figures/{model}/{dataset}/seed-{seed}/{texts}/factors-map.log",
+    wildcard_constraints:
+        dataset=any_of(FACTORED_DATASETS),
+    conda:
+        ENVIRONMENT
+    params:
+        factors=factor_names,
+        protocol=config["protocol"],
+        code=code("plot_factors_map"),
+    message:
+        "Figure: what moves components of {wildcards.model} on {wildcards.dataset}"
+    script:
+        "../scripts/plot_factors_map.py"
 
 
 rule plot_cards:
@@ -155,6 +216,40 @@ rule plot_names:
         "Figure: which names are right, {wildcards.model} on {wildcards.dataset}"
     script:
         "../scripts/plot_names.py"
+
+
+rule plot_ablation:
+    input:
+        table="results/tables/accuracy.csv",
+    output:
+        *figure("results/figures/{model}/{dataset}/ablation", "ablation", "Accuracy with heads at their mean"),
+    log:
+        "results/logs/figures/{model}/{dataset}/ablation.log",
+    conda:
+        ENVIRONMENT
+    params:
+        code=code("plot_ablation"),
+    message:
+        "Figure: accuracy of {wildcards.model} on {wildcards.dataset} with heads at their mean"
+    script:
+        "../scripts/plot_ablation.py"
+
+
+rule plot_stability:
+    input:
+        table="results/tables/stability.csv",
+    output:
+        *figure("results/figures/{model}/{dataset}/{texts}/stability", "stability-over-seeds", "What stays"),
+    log:
+        "results/logs/figures/{model}/{dataset}/{texts}/stability.log",
+    conda:
+        ENVIRONMENT
+    params:
+        code=code("plot_stability"),
+    message:
+        "Figure: what stays of the components of {wildcards.model} on {wildcards.dataset}"
+    script:
+        "../scripts/plot_stability.py"
 
 
 rule plot_effects:

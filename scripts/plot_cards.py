@@ -7,15 +7,11 @@ import pandas as pd
 from clipspectra.arrays import load_table
 from clipspectra.data.pictures import open_rgb
 from clipspectra.figures import drawing, heads
+from clipspectra.figures.lettering import shorten
 from clipspectra.jobs import job
 
 LABELS = {"fires_on": "fires on", "says": "says"}
 LINES = 3  # texts of a naming
-
-
-def shorten(text, length):
-    """A text that is at most so many characters long."""
-    return text if len(text) <= length else text[: length - 2] + " …"
 
 
 def name_lines(texts, naming):

@@ -110,7 +110,7 @@ def neighbours(images, texts, *, picture=None, heading="picture", title, footer)
     for axes, (end, (names, scores)) in zip(lower.subplots(1, len(columns), squeeze=False)[0], columns.items()):
         axes.set_axis_off()
         axes.set_title(end, fontsize=8, loc="left")
-        listed = [f"{signed(score)}  {shorten(name, 120 // len(columns))}" for name, score in zip(names, scores)]
+        listed = [f"{signed(score)}  {shorten(name, 112 // len(columns))}" for name, score in zip(names, scores)]
         axes.text(0, 1, "\n".join(listed), va="top", fontsize=7, linespacing=1.3, transform=axes.transAxes)
     return figure
 

@@ -198,7 +198,8 @@ def cards(entries, *, title, footer):
     """
     figure = new_figure(0.5 + 1.95 * len(entries), title=title, footer=footer)
     for panel, entry in zip(np.atleast_1d(figure.subfigures(len(entries), 1)), entries):
-        panel.suptitle(entry["heading"], fontsize=7.5, fontweight="bold", x=0.01, ha="left")
+        heading = "\n".join(wrapped(entry["heading"], 104))
+        panel.suptitle(heading, fontsize=7.5, fontweight="bold", x=0.01, ha="left")
         grid = panel.add_gridspec(1, 2)
         for side, (pole, sign, colour) in enumerate((("top", "+", "#0072B2"), ("bottom", "−", "#D55E00"))):
             inner = grid[side].subgridspec(2, 4, height_ratios=[1, 0.95])
@@ -210,7 +211,7 @@ def cards(entries, *, title, footer):
             for place, head, text, is_dim in lines:
                 style = {"va": "top", "fontsize": 7, "color": "#777777" if is_dim else colour}
                 y = 1 - place / max(len(lines), 6)
-                for x, words, colour_of in ((0.0, head, "black"), (0.2, text, style["color"])):
+                for x, words, colour_of in ((0.0, head, "black"), (0.16, text, style["color"])):
                     line = axes.text(x, y, words, ha="left", transform=axes.transAxes, **style | {"color": colour_of})
                     line.set_in_layout(False)  # a long text must not make its pole's pictures smaller
     return figure

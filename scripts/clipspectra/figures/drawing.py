@@ -35,11 +35,16 @@ OKABE_ITO = ["#E69F00", "#56B4E9", "#009E73", "#F0E442", "#CC79A7", "#D55E00", "
 
 
 def new_figure(height, *, title, footer, width=PAGE, **options):
-    """A figure with a title above, and below it, in small print, what it was computed from. Sizes in inches."""
+    """A figure with a title above, and below it, in small print, what it was computed from. Sizes in inches.
+
+    height: with a line of each; further lines make the figure higher, so that they take nothing from its panels.
+    """
+    heading, small_print = _lines(title, width, 10), _lines(footer, width, 7)
+    height += (10 * heading.count("\n") + 7 * small_print.count("\n")) * 1.25 / 72
     figure = plt.figure(figsize=(width, height), layout="constrained", **options)
     figure.words = {"title": plain(title), "source": plain(footer)}
-    figure.suptitle(_lines(title, width, 10), fontsize=10)
-    figure.supxlabel(_lines(footer, width, 7), fontsize=7, color="#555555")
+    figure.suptitle(heading, fontsize=10)
+    figure.supxlabel(small_print, fontsize=7, color="#555555")
     return figure
 
 

@@ -57,7 +57,7 @@ def accuracy_sentence(table):
     mlps = f", and {own['MLPs']:.1f} % with the MLPs held at their mean" if "MLPs" in own else ""
     return (
         f"On {best['dataset']}, {best['model']} classifies {best['accuracy']:.1f} % of {best['images']:.0f} "
-        f"{best['split']} images right ({rank}zero-shot){mlps}."
+        f"{best['split']}{' ' if best['split'] else ''}images right ({rank}zero-shot){mlps}."
     )
 
 

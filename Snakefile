@@ -23,6 +23,7 @@ include: "rules/concepts.smk"
 include: "rules/figures.smk"
 include: "rules/explored.smk"
 include: "rules/explorer.smk"
+include: "rules/notebooks.smk"
 
 
 report: "rules/captions/workflow.rst"
@@ -34,6 +35,7 @@ rule all:
         rules.tables.input,
         rules.figures.input,
         rules.explorer.output if RUNS else [],
+        rules.record_config.output,
     localrule: True
 
 

@@ -4,15 +4,19 @@ Sizes are for print. Colours are Okabe and Ito's and cividis, safe for colour-bl
 no date, so the same inputs give the same bytes.
 """
 
+import io
 import json
+import os
 from contextlib import contextmanager
 
 import matplotlib
 
-matplotlib.use("Agg")
+if "inline" not in os.environ.get("MPLBACKEND", ""):  # in a notebook, the reader's own figures are to appear
+    matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
+from PIL import Image
 
 from clipspectra.arrays import atomic_write
 
@@ -54,9 +58,21 @@ def save(figure, *paths):
                     with _without_words(figure):
                         figure.savefig(part, format="pdf", metadata=metadata)
                 case "png":
-                    _fix_layout(figure)
-                    figure.savefig(part, format="png", metadata={"Software": None})
+                    _save_png(figure, part)
     plt.close(figure)
+
+
+def as_picture(figure):
+    """A figure as the picture that `save` writes as .png, which a notebook shows."""
+    with io.BytesIO() as file:
+        _save_png(figure, file)
+        plt.close(figure)
+        return Image.open(file).copy()
+
+
+def _save_png(figure, file):
+    _fix_layout(figure)
+    figure.savefig(file, format="png", metadata={"Software": None})
 
 
 @contextmanager

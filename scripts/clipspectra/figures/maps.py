@@ -5,7 +5,7 @@ import textwrap
 import numpy as np
 from matplotlib.lines import Line2D
 
-from clipspectra.figures.drawing import new_figure, show_picture
+from clipspectra.figures.drawing import PAGE, new_figure, show_picture
 from clipspectra.figures.heads import by_head, draw_heads, heads_height
 
 SCORE_PANELS = {
@@ -71,7 +71,6 @@ def spatial(picture, evidence, texts, *, layers=4, heads=4, title, footer):
     figure = new_figure(0.6 + 0.8 * len(texts), title=title, footer=footer)
     total, layers = evidence.shape[1], min(layers, evidence.shape[1])
     rows = figure.subplots(len(texts), 2 + layers + heads, squeeze=False)
-    height, width = picture.shape[:2]
     for row_axes, text, text_evidence in zip(rows, texts, evidence):
         show_picture(row_axes[0], picture)
         row_axes[0].set_ylabel("\n".join(_wrapped(text, 16)), fontsize=7, rotation=0, ha="right", va="center")
@@ -81,13 +80,39 @@ def spatial(picture, evidence, texts, *, layers=4, heads=4, title, footer):
         panels |= {f"layer {layer}": text_evidence[layer].sum(0) for layer in range(total - layers, total)}
         panels |= {f"L{layer} head {head}": text_evidence[layer, head] for layer, head in places}
         for axes, (name, values) in zip(row_axes[1:], panels.items()):
-            limit = max(np.abs(values).max(), 1e-12)
-            axes.imshow(picture.mean(2), cmap="gray", extent=(0, width, height, 0), alpha=0.6)
-            show_picture(axes, values, cmap="RdBu_r", vmin=-limit, vmax=limit, extent=(0, width, height, 0), alpha=0.75)
+            _show_evidence(axes, picture, values, np.abs(values).max())
             axes.set_title(name, fontsize=6.5, pad=2)
         for axes in row_axes[1 + len(panels) :]:
             axes.set_axis_off()
     return figure
+
+
+def evidence_by_head(picture, evidence, *, layers=4, title, footer):
+    """The picture, and layers by heads: where each head of the last layers has its evidence for a text, on one scale.
+
+    evidence: [layer, head, row, column]. Red is evidence for the text, blue against it.
+    """
+    first = max(len(evidence) - layers, 0)
+    shown = evidence[first:]
+    limit, columns = np.abs(shown).max(), max(1 + shown.shape[1], 6)
+    figure = new_figure(0.6 + PAGE / columns * len(shown), title=title, footer=footer)
+    grid = figure.subplots(len(shown), columns, squeeze=False)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for (layer, head), axes in np.ndenumerate(grid[:, 1 : 1 + shown.shape[1]]):
+        axes.set_axis_on()
+        _show_evidence(axes, picture, shown[layer, head], limit)
+        axes.set_title(f"L{first + layer} head {head}", fontsize=6.5, pad=2)
+    grid[0, 0].set_axis_on()
+    show_picture(grid[0, 0], picture)
+    return figure
+
+
+def _show_evidence(axes, picture, values, limit):
+    """Evidence by patch [row, column] on a grey picture, red for the text, blue against it, full at `limit`."""
+    limit, (height, width) = max(limit, 1e-12), picture.shape[:2]
+    axes.imshow(picture.mean(2), cmap="gray", extent=(0, width, height, 0), alpha=0.6)
+    show_picture(axes, values, cmap="RdBu_r", vmin=-limit, vmax=limit, extent=(0, width, height, 0), alpha=0.75)
 
 
 def _wrapped(text, width):

@@ -8,6 +8,7 @@ METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
+FORMAT = {"nbformat": 4, "nbformat_minor": 5}
 PREAMBLE = "snakemake-job-properties"  # tag of the cell that Snakemake puts in front
 
 
@@ -15,7 +16,7 @@ def stripped(text):
     """The text of a notebook with its cells' sources alone."""
     cells = [cell for cell in json.loads(text)["cells"] if PREAMBLE not in cell["metadata"].get("tags", [])]
     notebook = {"cells": [_stripped_cell(cell) for cell in cells], "metadata": METADATA}
-    return json.dumps(notebook | {"nbformat": 4, "nbformat_minor": 5}, indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(notebook | FORMAT, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
 
 
 def _stripped_cell(cell):

@@ -11,6 +11,7 @@ segmentation   where in the image the evidence is
 concepts       from texts to components, and edits
 figures        the figures, from small tables
 explorer       stored results as the files of a page to look around in
+results        stored results opened by names, for notebooks
 demo           synthetic images with known factors, and models trained on them
 
 Each folder offers its entry points, and imports them when they are first used.

@@ -235,6 +235,17 @@ class Results:
         images = self.images.rename(columns={"image": "name"})
         return images, name_table(self.pool), self.pool_features - self.pool_features.mean(0)
 
+    def evidence(self, picture, texts, minus=None):
+        """Where in a picture the evidence for texts is: ([text, layer, head, row, column], what the model sees of it).
+
+        picture: as in `picture_path`; texts, minus: as in segmentation.text_evidence
+        """
+        from clipspectra.data.geometry import model_view
+        from clipspectra.segmentation.maps import text_evidence
+
+        path = self.picture_path(picture)
+        return text_evidence(self.loaded, path, texts, minus), model_view(path, self.loaded.preprocess)
+
     def carriers(self, texts, *, share=0.9):
         """The components that carry a concept given by texts, with their names; together they hold `share` of it."""
         mean = self.pool_features.mean(0)

@@ -29,6 +29,7 @@ MAY_IMPORT = {
     "concepts": {"towers", "data", "contributions", "explanations", "evaluation"},
     "figures": {"data"},
     "explorer": {"data", "contributions", "explanations", "evaluation", "figures"},
+    "results": {"towers", "data", "contributions", "explanations", "segmentation", "concepts"},
 }
 WITH_TORCH = {"towers", "data", "contributions", "segmentation"}
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "config" / "README.md"]

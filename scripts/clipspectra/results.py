@@ -9,9 +9,9 @@ import numpy as np
 
 from clipspectra import InputError
 from clipspectra.arrays import load_arrays, load_metadata, load_table
-from clipspectra.concepts.carriers import concept_carriers
+from clipspectra.concepts.carriers import component_table, concept_carriers, units_of
 from clipspectra.concepts.neighbours import component_ends, name_table, picture_neighbours, picture_row, select_view
-from clipspectra.concepts.outcomes import group_changes
+from clipspectra.concepts.outcomes import group_changes, matched_units
 from clipspectra.concepts.retrieval import (
     Components,
     View,
@@ -251,6 +251,12 @@ class Results:
         mean = self.pool_features.mean(0)
         table = concept_carriers(self.embed(texts), mean, self.stored, self.explanations, self.classifier, share=share)
         return table.join(self.names[["top", "bottom"]], on=["layer", "head", "component"])
+
+    def random_units(self, units, draw=0):
+        """As many random components as `units`, each of about the variance of its counterpart: a control of an edit."""
+        table = component_table(self.stored, self.explanations)
+        variance = {unit: share for unit, share in zip(units_of(table), table["variance"]) if share > 0}
+        return matched_units(units, variance, np.random.default_rng(draw))
 
     def changes(self, intervention, columns=("class",), meant=()):
         """Accuracy before and after an Intervention, of all scored images and of those with each value of some columns.

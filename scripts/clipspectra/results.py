@@ -171,28 +171,38 @@ class Results:
     @cached_property
     def loaded(self):
         from clipspectra.towers import load
+        from clipspectra.towers.model_files import weights_in
 
         arguments = self.config["models"][self.model] | {key: self.config[key] for key in ("cache", "device")}
         arguments |= {key: self._located(arguments[key]) for key in ("architecture", "pretrained")}
+        if arguments["pretrained"] and Path(arguments["pretrained"]).is_dir():
+            arguments["pretrained"] = str(weights_in(arguments["pretrained"]))
         return load(**arguments | {"sha256": self.stored.sha256 or None})
 
     def _located(self, name):
-        """A file that the config names, where the workflow finds it; names of open_clip stay as they are."""
-        from clipspectra.towers.model_files import weights_in
-
-        for root in (self.folder.parent, CLONE):
-            path = root / Path(name or "").expanduser()
-            if name and path.exists():
-                return str(weights_in(path) if path.is_dir() else path)
-        return name
+        """A file or folder that the config names, where the workflow finds it; names of open_clip stay as they are."""
+        places = [root / Path(name or "").expanduser() for root in (self.folder.parent, CLONE)]
+        return next((str(path) for path in places if name and path.exists()), name)
 
     # --- Questions
 
     def embed(self, texts):
-        """Embeddings of texts of one's own, [text, d_embed]."""
+        """Embeddings of texts of one's own, [text, d_embed]. Warns of words that the model has never learnt."""
         from clipspectra.data.texts import embed_texts
 
+        self._warn_of_words(texts)
         return embed_texts(self.loaded, texts, bar=False).numpy()
+
+    def _warn_of_words(self, texts):
+        from clipspectra.data.texts import too_long, unknown_words
+
+        for text in too_long(self.loaded, texts):
+            warnings.warn(f"'{text[:60]} …' is longer than the model's context; its end is cut off.", stacklevel=3)
+        if unknown := unknown_words(self.loaded, texts):
+            words = ", ".join(map(repr, unknown))
+            warnings.warn(
+                f"The model has never learnt {words}; texts with these words mean little to it.", stacklevel=3
+            )
 
     def trace(self, text):
         """What carries a text: (table of components as results/queries has it, table of the images along their sum)."""
@@ -244,6 +254,7 @@ class Results:
         from clipspectra.segmentation.maps import text_evidence
 
         path = self.picture_path(picture)
+        self._warn_of_words(texts)
         return text_evidence(self.loaded, path, texts, minus), model_view(path, self.loaded.preprocess)
 
     def carriers(self, texts, *, share=0.9):

@@ -20,10 +20,12 @@ include: "rules/explanations.smk"
 include: "rules/evaluation.smk"
 include: "rules/segmentation.smk"
 include: "rules/concepts.smk"
+include: "rules/shown.smk"
 include: "rules/figures.smk"
 include: "rules/explored.smk"
 include: "rules/explorer.smk"
 include: "rules/notebooks.smk"
+include: "rules/paper.smk"
 
 
 report: "rules/captions/workflow.rst"
@@ -36,6 +38,7 @@ rule all:
         rules.figures.input,
         rules.explorer.output if RUNS else [],
         rules.record_config.output,
+        rules.paper.output,
     localrule: True
 
 

@@ -1,0 +1,71 @@
+# What was run in one file, the typeset paper, and the archive of a submission.
+rule describe_study:
+    input:
+        tables=[path for path in rules.tables.input if path.startswith("results/tables/")],
+        images=expand("results/data/{dataset}/seed-{seed}/images.csv", dataset=DATASETS, seed=SEEDS),
+        published=locate("paper/published.csv"),
+    output:
+        "results/study.json",
+    log:
+        "results/logs/study.log",
+    conda:
+        ENVIRONMENT
+    params:
+        **STUDY,
+        code=code("describe_study"),
+    message:
+        "Describing what was run"
+    script:
+        "../scripts/describe_study.py"
+
+
+rule paper:
+    input:
+        study="results/study.json",
+        tables=rules.describe_study.input.tables,
+        topics=expand("results/queries/{queries}.csv", queries=TOPICS),
+        figures=[f"results/figures/{figure['file']}.{ending}" for figure in FIGURES for ending in ("pdf", "json")],
+        source=paper_files(),
+    output:
+        report("results/paper.pdf", caption="captions/paper.rst", category="00 Paper", labels={"paper": "Paper"}),
+    log:
+        "results/logs/paper.log",
+    conda:
+        ENVIRONMENT
+    params:
+        source=locate("paper/paper.typ"),
+        code=code("make_paper"),
+    message:
+        "The paper"
+    script:
+        "../scripts/make_paper.py"
+
+
+# Tables have a version for LaTeX beside the CSV, but for those that are about files rather than results.
+rule archive:
+    input:
+        paper=rules.paper.output[0],
+        study="results/study.json",
+        results=[
+            *rules.tables.input,
+            *(path.replace(".csv", ".tex") for path in rules.tables.input if Path(path).stem not in WITHOUT_LATEX),
+            *(f"results/figures/{figure['file']}.{ending}" for figure in FIGURES for ending in ENDINGS),
+        ],
+        source=paper_files(),
+        configs=workflow.configfiles,
+        lock=str(REPOSITORY / "envs" / "requirements.txt"),
+    output:
+        "results/archive.zip",
+    log:
+        "results/logs/archive.log",
+    localrule: True
+    conda:
+        ENVIRONMENT
+    params:
+        source=str(Path(locate("paper/paper.typ")).parent),
+        overrides=workflow.config_settings.config,
+        code=code("pack_archive"),
+    message:
+        "The archive of tables, figures and paper"
+    script:
+        "../scripts/pack_archive.py"

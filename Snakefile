@@ -24,6 +24,7 @@ include: "rules/shown.smk"
 include: "rules/figures.smk"
 include: "rules/explored.smk"
 include: "rules/explorer.smk"
+include: "rules/notebooks.smk"
 include: "rules/paper.smk"
 
 
@@ -36,6 +37,7 @@ rule all:
         rules.tables.input,
         rules.figures.input,
         rules.explorer.output if RUNS else [],
+        rules.record_config.output,
         rules.paper.output,
     localrule: True
 

@@ -150,8 +150,12 @@ def is_path(value):
 
 
 def model_files(wildcards):
+    """The files that a job's model is made of, see files_of_model."""
+    return files_of_model(model_name(wildcards))
+
+
+def files_of_model(name):
     """The files that a model is made of, as far as they are the user's own; open_clip resolves tags."""
-    name = model_name(wildcards)
     model = ALL_MODELS[name]
     digests = {"pretrained": model.get("sha256")}
     files = {
@@ -173,8 +177,13 @@ PREPROCESSING_KEYS = ("mean", "std", "interpolation", "resize_mode")
 
 
 def model_params(wildcards):
+    """What identifies a job's model, see arguments_of_model."""
+    return arguments_of_model(model_name(wildcards))
+
+
+def arguments_of_model(name):
     """What identifies a model, whatever machine its files lie on: arguments of models.load."""
-    model = ALL_MODELS[model_name(wildcards)]
+    model = ALL_MODELS[name]
     return {
         **{key: model.get(key) for key in MODEL_KEYS},
         "preprocessing": {key: model[key] for key in PREPROCESSING_KEYS if key in model},

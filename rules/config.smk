@@ -27,6 +27,9 @@ if shlex.quote(sys.executable) != sys.executable:
         "Snakemake cannot run jobs with it; move the clone, or its .venv, to a plain path."
     )
 
+# Snakemake runs notebooks with the jupyter beside Python, which is not on the path if Snakemake was started by its own.
+os.environ.update(PATH=os.pathsep.join([os.path.dirname(sys.executable), *os.get_exec_path()]))
+
 if not workflow.modifier.skip_configfile:
     # Read again: Snakemake takes the second of two equal keys, 007 for 7, and shares what an anchor stands for.
     strict_config = {}

@@ -232,3 +232,37 @@ def interventions_by_model(pattern, names=INTERVENTIONS, **wildcards):
         for name in names
         for path in expand(pattern, intervention=name, model=INTERVENTIONS[name]["models"], **wildcards)
     ]
+
+
+# --- Notebooks
+
+
+# The dataset that each notebook opens: the first one with components; where accuracy is measured, with classes too.
+NOTEBOOK_DATASETS = {"look": EXPLAINED_DATASETS, "where": EXPLAINED_DATASETS, "change": CLASSED_DATASETS}
+NOTEBOOK_DATASETS = {name: datasets[0] for name, datasets in NOTEBOOK_DATASETS.items() if datasets}
+NOTEBOOK_MODEL = next(iter(MODELS))
+
+
+def notebook_outputs(wildcards):
+    """What all notebooks save, as far as the config has a dataset for them."""
+    if not NOTEBOOK_DATASETS:
+        raise WorkflowError(
+            "There is nothing to open in notebooks: no dataset has images with the role fit, which components come "
+            "from. Give one a role fit in the config."
+        )
+    return expand("results/notebooks/{notebook}.png", notebook=NOTEBOOK_DATASETS)
+
+
+def notebook_files(wildcards):
+    """What a notebook reads, itself included: it opens results by the names of the model and the dataset."""
+    name, dataset, texts = wildcards.notebook, NOTEBOOK_DATASETS[wildcards.notebook], next(iter(TEXTS))
+    run = f"{NOTEBOOK_MODEL}/{dataset}/seed-{SEEDS[0]}"
+    files = component_files({"dataset": dataset, "texts": texts}, NOTEBOOK_MODEL, SEEDS[0])
+    files |= files_of_model(NOTEBOOK_MODEL) | {"manifest": f"results/data/{dataset}/manifest.csv"}
+    files |= {"notebook": str(REPOSITORY / "notebooks" / f"{name}.ipynb"), "config": "results/config.json"}
+    if name == "look":
+        files |= {"loaded": "results/tables/loaded-models.csv", "cards": f"results/figures/{run}/{texts}/cards.png"}
+        files |= {"factors": f"results/evaluation/{run}/{texts}/factors.csv"}
+    if name == "change":
+        files["classes"] = f"results/text/{NOTEBOOK_MODEL}/classes-{dataset}.safetensors"
+    return files

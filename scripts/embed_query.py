@@ -40,19 +40,9 @@ def embedded_texts(loaded, pool, log):
     return {"features": embed_texts(loaded, pool).numpy()}, {"texts": pool, "unknown": unknown}
 
 
-def embedded_picture(loaded, path):
-    """Arrays of one picture as an extraction stores them, and the picture as the model sees it [height, width, 3]."""
-    from clipspectra.contributions.exact import activations
-    from clipspectra.data.geometry import model_view
-    from clipspectra.data.pictures import open_rgb
-
-    stored = activations(loaded.model, loaded.preprocess(open_rgb(path))[None].to(loaded.device))
-    arrays = {name: getattr(stored, name).float().cpu().numpy() for name in ("z", "scalars", "embedding")}
-    return arrays | {"picture": model_view(path, loaded.preprocess)}
-
-
 if __name__ == "__main__":
     with job(snakemake.log[0], entry_name(snakemake.wildcards)) as log:
+        from clipspectra.contributions.extraction import extract_picture
         from clipspectra.data.pools import read_pool
         from clipspectra.towers import models
 
@@ -61,7 +51,7 @@ if __name__ == "__main__":
         loaded = models.load(**model_arguments(snakemake), device=snakemake.resources.device, towers=towers)
         if params.image:
             path = picture_path(params.image, inputs)
-            arrays, metadata = embedded_picture(loaded, path), {"path": str(path.resolve())}
+            arrays, metadata = extract_picture(loaded, path), {"path": str(path.resolve())}
         else:
             pool = read_pool(inputs.topics)[0] if "topics" in inputs.keys() else params.texts
             arrays, metadata = embedded_texts(loaded, pool, log)

@@ -1,30 +1,21 @@
 """The components that carry a text or a picture, and the images along what they rebuild of it."""
 
 import numpy as np
-import pandas as pd
 
 from clipspectra.arrays import load_arrays, save_table
-from clipspectra.concepts.retrieval import Components, View, best_texts, centred_queries, ends, trace
+from clipspectra.concepts.retrieval import (
+    Components,
+    View,
+    best_texts,
+    centred_queries,
+    images_along,
+    trace,
+    trace_table,
+)
 from clipspectra.contributions.stored import EMBEDDING, StoredActivations
 from clipspectra.explanations.head import load_explanations
 from clipspectra.explanations.spectral import component_scores
 from clipspectra.jobs import job
-
-IMAGES = 8  # at each end
-
-
-def trace_table(traced, components, texts):
-    """One row for each component of a Trace: its place and score, and the texts at the query's end and at the other.
-
-    traced: Trace; components: its Components; texts: table of best_texts
-    """
-    texts = texts.loc[list(map(tuple, components.units))].reset_index()
-    positive = traced.score > 0
-    named, opposite = (np.where(positive == top, texts["top"], texts["bottom"]) for top in (True, False))
-    columns = {"place": np.arange(len(texts)), "score": traced.score, "strength": texts["strength"]}
-    columns |= {"text": named, "opposite": opposite, "cosine": traced.cosine, "reachable": traced.reachable}
-    columns |= {"random_cosine": traced.control.mean(0), "random_cosine_sd": traced.control.std(0, ddof=1)}
-    return pd.concat([texts[["layer", "head", "component"]], pd.DataFrame(columns)], axis=1)
 
 
 def own_scores(query, components, explanations, basis):
@@ -34,16 +25,6 @@ def own_scores(query, components, explanations, basis):
         component_scores(np.r_[z[head], scalars], basis[head], direction[None], explanations[head].mean)[0]
         for head, direction in zip(map(tuple, components.units[:, :2]), components.directions)
     ]
-
-
-def images_along(view, direction, images):
-    """The scored images at both ends of a direction, and spread between: one row each."""
-    scores = view.scores(direction / np.linalg.norm(direction))[view.stored.scored]
-    tables = [
-        images.iloc[rows].assign(end=end, place=np.arange(len(rows)), score=scores[rows])
-        for end, rows in ends(scores, IMAGES).items()
-    ]
-    return pd.concat(tables)[["end", "place", "image", "class", "group", "score"]]
 
 
 if __name__ == "__main__":
@@ -64,6 +45,5 @@ if __name__ == "__main__":
             table.insert(table.columns.get_loc("score") + 1, "own_score", scores)
         save_table(snakemake.output.table, table)
         stored = StoredActivations(inputs.shards, inputs.basis, inputs.images, params.protocol)
-        images = stored.images[stored.scored]
         view = View(stored, EMBEDDING, EMBEDDING, mean)
-        save_table(snakemake.output.images, images_along(view, traced.score @ components.directions, images))
+        save_table(snakemake.output.images, images_along(view, traced.score @ components.directions))

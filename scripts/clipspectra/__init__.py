@@ -10,7 +10,9 @@ evaluation     whether the words are right, and enough
 segmentation   where in the image the evidence is
 concepts       from texts to components, and edits
 figures        the figures, from small tables
+paper          what was run, its findings, the typeset paper and its archive
 explorer       stored results as the files of a page to look around in
+results        stored results opened by names, for notebooks
 demo           synthetic images with known factors, and models trained on them
 
 Each folder offers its entry points, and imports them when they are first used.

@@ -3,6 +3,7 @@
 import ast
 import functools
 import hashlib
+import json
 from pathlib import Path
 
 CORE = Path(__file__).parent
@@ -24,12 +25,12 @@ def code_digest(script):
 
 @functools.cache
 def imported_modules(path):
-    """Files of the core's modules that a Python file imports, anywhere in it.
+    """Files of the core's modules that a Python file, or a notebook, imports anywhere in it.
 
     A name that a chapter offers (clipspectra.explanations.text_span) counts as all modules of the chapter.
     """
     modules = set()
-    for node in ast.walk(ast.parse(path.read_bytes())):
+    for node in ast.walk(ast.parse(_python_of(path))):
         if isinstance(node, ast.ImportFrom) and node.module:
             names = [f"{node.module}.{alias.name}" for alias in node.names]
         elif isinstance(node, ast.Import):
@@ -41,6 +42,14 @@ def imported_modules(path):
             if package == "clipspectra":
                 modules |= _module_files(parts)
     return frozenset(modules - IGNORED)
+
+
+def _python_of(path):
+    """The Python code of a file, or of a notebook's cells."""
+    if path.suffix != ".ipynb":
+        return path.read_bytes()
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
 
 
 def _module_files(parts):

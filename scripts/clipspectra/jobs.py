@@ -48,6 +48,18 @@ def job(log, entry=""):
         os._exit(0)  # taking modules down takes up to another second
 
 
+def log_errors(log):
+    """In a notebook, write the traceback of a cell that fails to a log too."""
+    from IPython import get_ipython
+
+    def write_and_show(shell, kind, error, trace, tb_offset=None):
+        with open(log, "w") as file:
+            traceback.print_exception(error, file=file)
+        shell.showtraceback((kind, error, trace), tb_offset=tb_offset)
+
+    get_ipython().set_custom_exc((Exception,), write_and_show)
+
+
 def _prepare_process():
     """Settings of the process of a rule script that must come before torch works."""
     # Of MKL, which torch multiplies with on CPUs: the same bits for an image wherever it stands in a batch. Without it,

@@ -28,7 +28,9 @@ MAY_IMPORT = {
     "segmentation": {"towers", "data", "contributions"},
     "concepts": {"towers", "data", "contributions", "explanations", "evaluation"},
     "figures": {"data"},
+    "paper": set(),
     "explorer": {"data", "contributions", "explanations", "evaluation", "figures"},
+    "results": {"towers", "data", "contributions", "explanations", "segmentation", "concepts"},
 }
 WITH_TORCH = {"towers", "data", "contributions", "segmentation"}
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "config" / "README.md"]
@@ -137,7 +139,7 @@ def test_the_environments_name_the_same_packages():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     pip = {line.replace("open_clip_torch", "open-clip-torch") for line in project["dependencies"]}
     conda = yaml.safe_load((ROOT / "envs" / "environment.yaml").read_text())["dependencies"]
-    names = {"pytorch": "torch", "matplotlib-base": "matplotlib"}
+    names = {"pytorch": "torch", "matplotlib-base": "matplotlib", "typst-py": "typst", "nbconvert-core": "nbconvert"}
     plain = {"".join(names.get(word, word) for word in line.split()) for line in conda}
     assert plain - {"python>=3.11"} == pip
 

@@ -23,6 +23,8 @@ INSTEAD = {
     " && python tools/benchmark_extraction.py --architectures ViT-B-32 --batches 1 --repeats 1 --memory 20"
     " && python tools/benchmark_explanations.py --images 200 --texts 100 --heads 2 --memory 2 100"
     " && python tools/benchmark_retrieval.py --heads 2 --components 4 --texts 9 --width 16 --images 999 --repeats 1'",
+    "jupyter notebook notebooks/look.ipynb": "jupyter nbconvert --execute --to notebook --stdout notebooks/look.ipynb",
+    "snakemake --cores 1 --edit-notebook results/notebooks/where.png": "snakemake -n results/notebooks/where.png",
     "snakemake --cores all --configfile config/paper.yaml": "snakemake --dry-run --cores all"
     " results/tables/texts.csv --configfile config/paper.yaml",  # all of it is planned by another command
     "snakemake --workflow-profile profiles/slurm": "snakemake --dry-run --workflow-profile profiles/slurm",

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import time
 
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
@@ -304,3 +305,31 @@ def test_what_the_config_names_must_be_in_the_manifest(clone):
     assert "The config has 'weather' under factors, but the manifest has no such column." in result.stdout
     assert "6 eval images of squares have no mask in the manifest" in result.stdout
     assert not list((clone.directory / "results").rglob("factors.csv"))
+
+
+NOTEBOOKS = ("look", "where", "change")
+
+
+def test_notebooks(finished):
+    """They run on the finished demo, keep their figures, and what fails in one is in its log."""
+    result = finished.snakemake("notebooks")
+    assert result.returncode == 0, result.stdout
+    made = finished.directory / "results" / "notebooks"
+    for name in NOTEBOOKS:
+        assert Image.open(made / f"{name}.png").width > 1000
+        cells = [cell for cell in nbformat.read(made / f"{name}.ipynb", 4)["cells"] if cell["cell_type"] == "code"]
+        assert all(cell["execution_count"] for cell in cells)
+        outputs = [output for cell in cells for output in cell["outputs"]]
+        assert {output["output_type"] for output in outputs} == {"execute_result"}  # no errors, no warnings
+        assert any("image/png" in output["data"] for output in outputs)
+    notebook = finished.directory / "notebooks" / "where.ipynb"
+    content = notebook.read_text()
+    try:
+        notebook.write_text(content.replace("config/demo/example.png", "nowhere.png"))
+        result = finished.snakemake("notebooks")
+    finally:
+        notebook.write_text(content)
+    assert result.returncode != 0
+    sentence = "The picture nowhere.png is not there, and digits has no image of that name."
+    assert sentence in (finished.directory / "results" / "logs" / "notebooks" / "where.log").read_text()
+    assert not (made / "where.png").exists()

@@ -11,7 +11,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "retrieval": ["Components", "Trace", "trace"],
-        "carriers": ["component_table", "concept_directions", "concept_shares"],
+        "carriers": ["component_table", "concept_carriers", "concept_directions", "concept_shares", "units_of"],
+        "outcomes": ["group_changes"],
         "interventions": ["Edits", "Intervention"],
     },
 )

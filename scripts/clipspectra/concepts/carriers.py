@@ -65,7 +65,7 @@ def concept_shares(table, stored, explanations, directions, classifier, ranking=
     squared_norm = max((covariance**2).sum(), np.finfo(float).tiny)
     spreads = [max((texts**2).sum(), np.finfo(float).tiny) for texts in (directions, classes)]
     columns = {"share": [], "concept": [], "classes": []}
-    for layer in progress(stored.layers, "concept shares", unit="layer"):
+    for layer in progress(stored.layers, "concept shares", unit="layer", delay=5):
         chunks = zip(stored.reduced(layer), fit_masks, evidence)
         sums = sum(np.einsum("ihk,it->hkt", q[is_fit], texts) for q, is_fit, texts in chunks)
         for head in range(stored.heads):
@@ -93,6 +93,23 @@ def concept_components(table, ratio=1.0):
     held, tiny = table["share"].cumsum(), np.finfo(float).tiny
     table = table.assign(held=held / max(table["share"].sum(), tiny))
     return table.assign(held_of_heads=held / of_heads, held_of_all=held)
+
+
+def concept_carriers(features, pool_mean, stored, explanations, classifier, *, share=0.9, ranking="evidence"):
+    """The components that carry a concept: the first of `concept_components` that together hold `share` of it.
+
+    features: of the concept's texts [text, d_embed]; pool_mean: of the text pool [d_embed]; the others as in
+    `concept_shares`. Raises InputError if no component carries it more than the classes.
+    """
+    directions = concept_directions(features, pool_mean)
+    table = component_table(stored, explanations)
+    table = concept_components(concept_shares(table, stored, explanations, directions, classifier, ranking))
+    return table.head(number_for_share(table, share))
+
+
+def units_of(table):
+    """The components in a table, in order: (layer, head, component) of each."""
+    return list(map(tuple, table[["layer", "head", "component"]].to_numpy().tolist()))
 
 
 def number_for_share(table, share, number=None):

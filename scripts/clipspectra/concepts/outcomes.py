@@ -11,8 +11,10 @@ from clipspectra.concepts.carriers import (
     concept_directions,
     concept_shares,
     number_for_share,
+    units_of,
 )
 from clipspectra.concepts.interventions import Edits, Intervention, check_units
+from clipspectra.evaluation import intervals
 from clipspectra.jobs import progress
 
 DRAWS = 100  # of random units
@@ -36,7 +38,7 @@ def select_units(edit, components, stored, explanations, shares):
     """
     if "concept" in edit:
         table = concept_components(shares)
-        return _units(table), number_for_share(table, edit["share"], edit["number"]), table
+        return units_of(table), number_for_share(table, edit["share"], edit["number"]), table
     if "mlps" in edit:
         return [], 0, pd.DataFrame({"mlps": ["all"]})
     if "all_but_last" in edit:
@@ -48,15 +50,10 @@ def select_units(edit, components, stored, explanations, shares):
     return units, len(units), table.merge(components, how="left") if "components" in edit else table
 
 
-def _units(table):
-    """The components in a table, in order: (layer, head, component) of each."""
-    return list(map(tuple, table[["layer", "head", "component"]].to_numpy().tolist()))
-
-
 def units_by_rule(edit, shares, ratio=1.0):
     """Units that the rule of an edit's concept chooses from a table of concept_shares; none if nothing passes."""
     table = concept_components(shares, ratio)
-    return _units(table)[: edit["number"] or number_for_share(table, edit["share"])] if len(table) else []
+    return units_of(table)[: edit["number"] or number_for_share(table, edit["share"])] if len(table) else []
 
 
 def variances(edit, before, components):
@@ -231,3 +228,28 @@ def predictions(interventions, stored, explanations, classifiers, labels):
             cosine = np.take_along_axis(logits, labels[factor][rows, None], axis=1)[:, 0]
             chunks[number][factor].append((logits.argmax(1), cosine))
     return [{factor: tuple(map(np.concatenate, zip(*pairs))) for factor, pairs in edited.items()} for edited in chunks]
+
+
+def group_changes(intervention, stored, explanations, classifier, labels, groups, meant=()):
+    """Accuracy before and after an intervention, one row for each group of images.
+
+    classifier: [d_embed, class]; labels: index of the correct class [image]; groups: {(factor, value): bool [image]}
+    meant: the values that the edit is about
+
+    Columns: factor, value, images, meant (yes, no), before, after and change, each with its interval, p and p_holm,
+    corrected for the number of groups. figures.concepts.intervention_values draws it.
+    """
+    for head, factors in intervention.heads.items():
+        check_units([head, *((*head, number) for number in factors.components)], explanations)
+    correct = np.zeros((2, len(labels)), bool)
+    for rows, number, logits in Edits(stored, explanations, classifier).run([Intervention(), intervention]):
+        correct[number, rows] = logits.argmax(1) == labels[rows]
+    table = []
+    for (factor, value), inside in groups.items():
+        row = {"factor": factor, "value": value, "images": int(inside.sum())}
+        row["meant"] = "yes" if value in meant else "no"
+        for when, answers in zip(("before", "after"), correct[:, inside]):
+            row |= {name.replace("accuracy", when): number for name, number in intervals.percent(answers).items()}
+        table.append(row | intervals.change(*correct[:, inside]))
+    table = pd.DataFrame(table)
+    return table.assign(p_holm=intervals.holm(table["p"]))

@@ -116,6 +116,20 @@ def trace(query, components, *, share=0.9, most=200, draws=20, rng):
     return Trace(order[:count], score[order[:count]], np.array(cosine[:count]), reachable, control)
 
 
+def trace_table(traced, components, texts):
+    """One row for each component of a Trace: its place and score, and the texts at the query's end and at the other.
+
+    traced: Trace; components: its Components; texts: table of best_texts
+    """
+    texts = texts.loc[list(map(tuple, components.units))].reset_index()
+    positive = traced.score > 0
+    named, opposite = (np.where(positive == top, texts["top"], texts["bottom"]) for top in (True, False))
+    columns = {"place": np.arange(len(texts)), "score": traced.score, "strength": texts["strength"]}
+    columns |= {"text": named, "opposite": opposite, "cosine": traced.cosine, "reachable": traced.reachable}
+    columns |= {"random_cosine": traced.control.mean(0), "random_cosine_sd": traced.control.std(0, ddof=1)}
+    return pd.concat([texts[["layer", "head", "component"]], pd.DataFrame(columns)], axis=1)
+
+
 def rebuilt_cosines(query, score, directions, before=0.0):
     """(cosines of a query with `before` plus its first 1, 2, … projections [k], the last such sum [d_embed])."""
     sums = before + np.cumsum(score[:, None] * directions.astype(np.float64), axis=0)
@@ -175,3 +189,17 @@ class View:
         """Projection of every image on a direction of the joint space [d_embed]: [image]."""
         coordinates = self.coordinates(direction)
         return np.concatenate([rows @ coordinates for rows in self.rows()])
+
+
+def images_along(view, direction, count=8):
+    """The scored images at both ends of a direction [d_embed] in a View, and spread between: one row each.
+
+    Columns: end (top, spread, bottom), place, image, class, group and score; count: of images at each end
+    """
+    images = view.stored.images[view.stored.scored]
+    scores = view.scores(direction / np.linalg.norm(direction))[view.stored.scored]
+    tables = [
+        images.iloc[rows].assign(end=end, place=np.arange(len(rows)), score=scores[rows])
+        for end, rows in ends(scores, count).items()
+    ]
+    return pd.concat(tables)[["end", "place", "image", "class", "group", "score"]]

@@ -8,7 +8,8 @@ from torch.nn.functional import normalize
 from clipspectra import InputError
 from clipspectra.arrays import ArrayStream
 from clipspectra.contributions.exact import activations, head_basis, heads_sum, sum_errors
-from clipspectra.data.pictures import ImageFiles, batches, filled, named_skipped
+from clipspectra.data.geometry import model_view
+from clipspectra.data.pictures import ImageFiles, batches, filled, named_skipped, open_rgb
 from clipspectra.jobs import progress
 from clipspectra.towers.devices import LARGEST_ERROR, explain_out_of_memory
 from clipspectra.towers.families import adapt
@@ -87,3 +88,10 @@ def _check_error(error, precision):
             f"The contributions miss the model's embedding by {error:.1e}, more than {LARGEST_ERROR[precision]:.0e} "
             f"(precision {precision}): this model is not decomposed exactly."
         )
+
+
+def extract_picture(loaded, path):
+    """Arrays of one picture as an extraction stores them, and `picture`, what the model sees [height, width, 3]."""
+    stored = activations(loaded.model, loaded.preprocess(open_rgb(path))[None].to(loaded.device))
+    arrays = {name: getattr(stored, name).float().cpu().numpy() for name in ("z", "scalars", "embedding")}
+    return arrays | {"picture": model_view(path, loaded.preprocess)}

@@ -4,17 +4,21 @@ Sizes are for print. Colours are Okabe and Ito's and cividis, safe for colour-bl
 no date, so the same inputs give the same bytes.
 """
 
+import io
 import json
+import os
 import warnings
 from contextlib import contextmanager
 
 import matplotlib
 
-matplotlib.use("Agg")
+if "inline" not in os.environ.get("MPLBACKEND", ""):  # in a notebook, the reader's own figures are to appear
+    matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.transforms import Bbox, ScaledTranslation
+from PIL import Image
 
 from clipspectra.arrays import atomic_write
 from clipspectra.figures.lettering import plain, use_fonts, wrapped
@@ -59,13 +63,27 @@ def save(figure, *paths):
 
     A .json holds these two, for the caption there: {"title": …, "source": …}.
     """
+    with _laid_out(figure):
+        for path in paths:
+            with atomic_write(path) as part:
+                _write(figure, part, str(path).rpartition(".")[2])
+
+
+def as_picture(figure):
+    """A figure as the picture that `save` writes as .png, which a notebook shows."""
+    with _laid_out(figure), io.BytesIO() as file:
+        _write(figure, file, "png")
+        return Image.open(file).copy()
+
+
+@contextmanager
+def _laid_out(figure):
+    """A figure with fonts for its words and a fixed layout; it is closed afterwards."""
     use_fonts(figure)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # use_fonts has said it in a sentence
         _fix_layout(figure)
-        for path in paths:
-            with atomic_write(path) as part:
-                _write(figure, part, str(path).rpartition(".")[2])
+        yield
     plt.close(figure)
 
 

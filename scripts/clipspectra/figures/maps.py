@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.colors import FuncNorm
 from matplotlib.lines import Line2D
 
-from clipspectra.figures.drawing import legend_below, new_figure, show_picture
+from clipspectra.figures.drawing import PAGE, legend_below, new_figure, show_picture
 from clipspectra.figures.heads import by_head, draw_heads, heads_height
 from clipspectra.figures.lettering import wrapped
 
@@ -72,8 +72,6 @@ def spatial(picture, evidence, texts, *, layers=4, heads=4, title, footer):
     figure = new_figure(0.6 + 0.8 * len(texts), title=title, footer=footer)
     total, layers = evidence.shape[1], min(layers, evidence.shape[1])
     rows = figure.subplots(len(texts), 2 + layers + heads, squeeze=False)
-    height, width = picture.shape[:2]
-    grey = picture.mean(2)
     for row_axes, text, text_evidence in zip(rows, texts, evidence):
         show_picture(row_axes[0], picture)
         label = "\n".join(wrapped(text, 16, most=4))
@@ -83,18 +81,57 @@ def spatial(picture, evidence, texts, *, layers=4, heads=4, title, footer):
         panels = {"all heads": text_evidence.sum((0, 1))}
         panels |= {f"layer {layer}": text_evidence[layer].sum(0) for layer in range(total - layers, total)}
         panels |= {f"L{layer} head {head}": text_evidence[layer, head] for layer, head in places}
-        limit = max(max(np.abs(values).max() for values in panels.values()), 1e-12)
-        norm = FuncNorm((_signed_root, _signed_square), -limit, limit)
+        norm = _evidence_scale(panels.values())
         for axes, (name, values) in zip(row_axes[1:], panels.items()):
-            axes.imshow(grey, cmap="gray", extent=(0, width, height, 0), alpha=0.6)
-            show_picture(axes, values, cmap="RdBu_r", norm=norm, extent=(0, width, height, 0), alpha=0.75)
+            _show_evidence(axes, picture, values, norm)
             axes.set_title(name, fontsize=7, pad=2)
         for axes in row_axes[1 + len(panels) :]:
             axes.set_axis_off()
-        bar = figure.colorbar(row_axes[1].images[-1], ax=row_axes, aspect=9, pad=0.01, ticks=[-limit, 0, limit])
-        bar.ax.set_yticks([-limit, 0, limit], [f"−{limit:.2g}", "0", f"{limit:.2g}"], fontsize=7)
-        bar.ax.minorticks_off()
+        _evidence_bar(row_axes, row_axes[1].images[-1])
     return figure
+
+
+def evidence_by_head(picture, evidence, *, layers=4, title, footer):
+    """The picture, and layers by heads: where each head of the last layers has its evidence for a text, on one scale.
+
+    evidence: [layer, head, row, column]. Red is evidence for the text, blue against it.
+    """
+    first = max(len(evidence) - layers, 0)
+    shown = evidence[first:]
+    norm, columns = _evidence_scale([shown]), max(1 + shown.shape[1], 6)
+    figure = new_figure(0.6 + PAGE / columns * len(shown), title=title, footer=footer)
+    grid = figure.subplots(len(shown), columns, squeeze=False)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for (layer, head), axes in np.ndenumerate(grid[:, 1 : 1 + shown.shape[1]]):
+        axes.set_axis_on()
+        _show_evidence(axes, picture, shown[layer, head], norm)
+        axes.set_title(f"L{first + layer} head {head}", fontsize=7, pad=2)
+    grid[0, 0].set_axis_on()
+    show_picture(grid[0, 0], picture)
+    _evidence_bar(grid, axes.images[-1])
+    return figure
+
+
+def _evidence_scale(panels):
+    """One scale of colours for all panels, symmetric around 0. It grows with the square root, so that small ones show."""
+    limit = max(max(np.abs(values).max() for values in panels), 1e-12)
+    return FuncNorm((_signed_root, _signed_square), -limit, limit)
+
+
+def _evidence_bar(all_axes, image):
+    """A colour bar beside the axes, for an image that one of them has."""
+    limit = image.norm.vmax
+    bar = image.axes.figure.colorbar(image, ax=all_axes, aspect=9, pad=0.01, ticks=[-limit, 0, limit])
+    bar.ax.set_yticks([-limit, 0, limit], [f"−{limit:.2g}", "0", f"{limit:.2g}"], fontsize=7)
+    bar.ax.minorticks_off()
+
+
+def _show_evidence(axes, picture, values, norm):
+    """Evidence by patch [row, column] on a grey picture, red for the text, blue against it."""
+    height, width = picture.shape[:2]
+    axes.imshow(picture.mean(2), cmap="gray", extent=(0, width, height, 0), alpha=0.6)
+    show_picture(axes, values, cmap="RdBu_r", norm=norm, extent=(0, width, height, 0), alpha=0.75)
 
 
 def _signed_root(values):

@@ -29,7 +29,7 @@ def typeset(source, results, output):
         os.symlink(os.path.abspath(results), Path(root, "results"), target_is_directory=True)
         try:
             pages, warnings = typst.compile_with_warnings(
-                str(folder / Path(source).name), root=root, font_paths=[str(FONTS)], format="pdf"
+                str(folder / Path(source).name), root=root, font_paths=[str(FONTS)], format="pdf", pdf_tags=False
             )
         except typst.TypstError as error:
             raise InputError(error_sentence(error).replace(f"{root}/", "")) from error

@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 
 from clipspectra.contributions.exact import check_images, source_parts
+from clipspectra.data.pictures import open_rgb
+from clipspectra.data.texts import embed_texts
 from clipspectra.towers.families import adapt
 from clipspectra.towers.hooks import observe
 
@@ -19,6 +21,24 @@ def patch_maps(model, images, classifier, *, tower=None):
     tower = tower or adapt(model.visual)
     evidence, _ = patch_evidence(model, images, classifier, tower=tower)
     return upsample(evidence, tower.grid, images.shape[-2:])
+
+
+@torch.no_grad()
+def text_evidence(loaded, path, texts, minus=None):
+    """Evidence for each of some texts in one picture, by head and patch, float32 [text, layer, head, row, column].
+
+    loaded: LoadedModel; path: of the picture; minus: a text that all are compared with, by default their mean. A single
+    text is taken as it is. The constants, which are equal for all patches, are left out.
+    """
+    tower = adapt(loaded.model.visual)
+    features = embed_texts(loaded, [*texts, *([minus] if minus else [])], bar=False).to(loaded.device)
+    reference = features[-1] if minus else features.mean(0) if len(texts) > 1 else 0
+    directions = features[: len(texts)] - reference
+    images = loaded.preprocess(open_rgb(path))[None].to(loaded.device).expand(len(directions), -1, -1, -1)
+    classes = torch.arange(len(directions), device=loaded.device)
+    options = {"classes": classes, "minus_mean": False, "by_head": True, "tower": tower}
+    evidence, _ = patch_evidence(loaded.model, images, directions.T.contiguous(), **options)
+    return evidence.unflatten(-1, tower.grid).float().cpu().numpy()
 
 
 def class_direction(classifier, classes, minus_mean=True):

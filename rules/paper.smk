@@ -25,6 +25,7 @@ rule paper:
         tables=rules.describe_study.input.tables,
         topics=expand("results/queries/{queries}.csv", queries=TOPICS),
         figures=[f"results/figures/{figure['file']}.{ending}" for figure in FIGURES for ending in ("pdf", "json")],
+        main=locate("paper/paper.typ"),
         source=paper_files(),
     output:
         report("results/paper.pdf", caption="captions/paper.rst", category="00 Paper", labels={"paper": "Paper"}),
@@ -33,7 +34,6 @@ rule paper:
     conda:
         ENVIRONMENT
     params:
-        source=locate("paper/paper.typ"),
         code=code("make_paper"),
     message:
         "The paper"
@@ -51,6 +51,7 @@ rule archive:
             *(path.replace(".csv", ".tex") for path in rules.tables.input if Path(path).stem not in WITHOUT_LATEX),
             *(f"results/figures/{figure['file']}.{ending}" for figure in FIGURES for ending in ENDINGS),
         ],
+        main=locate("paper/paper.typ"),
         source=paper_files(),
         configs=workflow.configfiles,
         lock=str(REPOSITORY / "envs" / "requirements.txt"),
@@ -62,7 +63,6 @@ rule archive:
     conda:
         ENVIRONMENT
     params:
-        source=str(Path(locate("paper/paper.typ")).parent),
         overrides=workflow.config_settings.config,
         code=code("pack_archive"),
     message:

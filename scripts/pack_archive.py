@@ -19,7 +19,7 @@ if __name__ == "__main__":
     with job(snakemake.log[0]), tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".yaml") as overrides:
         inputs, params = snakemake.input, snakemake.params
         files = {name_in_archive(path): path for path in [inputs.paper, inputs.study, *inputs.results]}
-        files |= {f"paper/{Path(path).relative_to(params.source)}": path for path in inputs.source}
+        files |= {f"paper/{Path(path).relative_to(Path(inputs.main).parent)}": path for path in inputs.source}
         files["requirements.txt"] = inputs.lock
         configs = {f"config/{number}-{Path(path).name}": path for number, path in enumerate(inputs.configs, 1)}
         if params.overrides:

@@ -76,26 +76,36 @@ def use_fonts(figure):
     texts = figure.findobj(Text)
     for text in texts:
         text.set_text(plain(text.get_text()))
-    needed = {character for text in texts for character in text.get_text() if not character.isspace()}
-    lacking = _lacking(needed)
+    lacking = _lacking({character for text in texts for character in text.get_text()})
     if not lacking:
         return
     families, unknown = _fonts_with(lacking)
     for text in texts:
         if lacking & set(text.get_text()):
             text.set_fontfamily([OWN_FONT, *families])
-    if unknown:
+    _warn_of(unknown)
+
+
+def check_fonts(text):
+    """Say which characters of a text no installed font has."""
+    lacking = _lacking(set(plain(text)))
+    if lacking:
+        _warn_of(_fonts_with(lacking)[1])
+
+
+def _warn_of(characters):
+    if characters:
         warnings.warn(
-            f"no installed font has the characters {' '.join(sorted(unknown)[:40])}, which figures show as boxes. "
+            f"no installed font has the characters {' '.join(sorted(characters)[:40])}, which are shown as boxes. "
             "Install fonts of their scripts, for instance Noto Sans, and draw them again.",
-            stacklevel=2,
+            stacklevel=3,
         )
 
 
 def _lacking(characters):
     """Those that the usual font lacks. Joiners and the like are no glyphs."""
-    codes = _codes(font_manager.findfont(OWN_FONT))
-    return {character for character in characters if ord(character) not in codes and display_width(character)}
+    codes, glyphs = _codes(font_manager.findfont(OWN_FONT)), (one for one in characters if not one.isspace())
+    return {character for character in glyphs if ord(character) not in codes and display_width(character)}
 
 
 def _fonts_with(characters):

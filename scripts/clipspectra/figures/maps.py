@@ -114,7 +114,7 @@ def evidence_by_head(picture, evidence, *, layers=4, title, footer):
 
 
 def _evidence_scale(panels):
-    """One scale of colours for all panels, symmetric around 0. It grows with the square root, so that small ones show."""
+    """One scale of colours for all panels, symmetric around 0; its steps are square roots, so that small ones show."""
     limit = max(max(np.abs(values).max() for values in panels), 1e-12)
     return FuncNorm((_signed_root, _signed_square), -limit, limit)
 

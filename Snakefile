@@ -23,6 +23,7 @@ include: "rules/concepts.smk"
 include: "rules/figures.smk"
 include: "rules/explored.smk"
 include: "rules/explorer.smk"
+include: "rules/reporting.smk"
 
 
 report: "rules/captions/workflow.rst"
@@ -37,5 +38,8 @@ rule all:
     localrule: True
 
 
+include: "rules/report.smk"
+
+
 onsuccess:
-    print(figures_to_open())
+    print(results_to_open())

@@ -47,7 +47,9 @@ rule plot_contact_sheet:
         images="results/data/{dataset}/seed-{seed}/images.csv",
         manifest="results/data/{dataset}/manifest.csv",
     output:
-        *figure("results/figures/{dataset}/contact-sheet-seed-{seed}", "contact-sheet", "Contact sheet"),
+        *figure(
+            "results/figures/{dataset}/contact-sheet-seed-{seed}", "contact-sheet", "Contact sheet", "Contact sheets"
+        ),
     log:
         "results/logs/figures/{dataset}/contact-sheet-seed-{seed}.log",
     conda:
@@ -200,7 +202,7 @@ rule plot_spatial:
     input:
         "results/spatial/{spatial}.safetensors",
     output:
-        *figure("results/figures/spatial/{spatial}", "spatial", "Where texts are", "spatial"),
+        *figure("results/figures/spatial/{spatial}", "spatial", "Where texts are", "Maps of texts"),
     log:
         "results/logs/figures/spatial/{spatial}.log",
     conda:
@@ -220,7 +222,7 @@ rule plot_query:
         images="results/queries/{queries}/images.csv",
         query=embedded_query,
     output:
-        *figure("results/figures/queries/{queries}", "query", "What carries a query", "queries"),
+        *figure("results/figures/queries/{queries}", "query", "What carries a query", "Queries"),
     log:
         "results/logs/figures/queries/{queries}.log",
     wildcard_constraints:
@@ -244,7 +246,7 @@ rule plot_neighbours:
         table="results/neighbours/{neighbours}.csv",
         query=embedded_query,
     output:
-        *figure("results/figures/neighbours/{neighbours}", "neighbours", "Neighbours", "neighbours"),
+        *figure("results/figures/neighbours/{neighbours}", "neighbours", "Neighbours", "Neighbours"),
     log:
         "results/logs/figures/neighbours/{neighbours}.log",
     conda:
@@ -269,7 +271,7 @@ rule plot_intervention:
             "results/figures/interventions/{intervention}/{model}",
             "intervention",
             "Accuracy by number of units",
-            "interventions",
+            "{model}",
         ),
     log:
         "results/logs/figures/interventions/{intervention}/{model}.log",
@@ -295,7 +297,7 @@ rule plot_intervention_values:
             "results/figures/interventions/{intervention}/{model}-values",
             "intervention-values",
             "What moves",
-            "interventions",
+            "{model}",
         ),
     log:
         "results/logs/figures/interventions/{intervention}/{model}-values.log",

@@ -1,4 +1,4 @@
-"""The report: Snakemake's own, with a first page that says what was run and found, and captions that name each other."""
+"""The report: Snakemake's own, with a first page of what was run and found, and captions that name each other."""
 
 import html
 import json
@@ -152,14 +152,16 @@ def how_to_read(results):
         for path, result in results.items()
         if result["mime_type"] in first
     ]
-    start = f"<li>Read first: {'; '.join(opened)}.</li>" if opened else ""
-    return (
-        f"<ul>{start}<li>The folders on the left are the chapters. The eye opens a figure or saves a table; the i says "
-        "what it shows, and what belongs with it.</li><li>Where two figures differ in one thing, such as the model, a "
-        "switch above the list changes between them.</li><li>Components and means come from the fit images, every score "
-        "from the eval images. Figures of one seed are of the first; tables are over all seeds.</li><li>Workflow shows "
-        "how the results were made, and Statistics how long it took.</li></ul>"
-    )
+    sentences = [
+        *([f"Read first: {'; '.join(opened)}."] if opened else []),
+        "The folders on the left are the chapters. The eye opens a figure or saves a table; the i says what it shows, "
+        "and what belongs with it.",
+        "Where the figures of a folder differ in one thing, such as the model, a switch above them changes it.",
+        "Components and means come from the fit images, every score from the eval images. A figure of one seed is of "
+        "the first; tables are over all seeds.",
+        "Workflow shows how the results were made, and Statistics how long it took.",
+    ]
+    return f"<ul>{''.join(f'<li>{sentence}</li>' for sentence in sentences)}</ul>"
 
 
 def first_page(study, data, folders):
@@ -169,7 +171,9 @@ def first_page(study, data, folders):
         "What was run": what_was_run(study),
         "How to read this report": how_to_read(data["results"]),
     }
-    return {heading: f'<div class="prose prose-sm max-w-lg">{part}</div>' for heading, part in parts.items() if part}
+    return {
+        heading: f'<div class="page prose prose-sm max-w-lg">{part}</div>' for heading, part in parts.items() if part
+    }
 
 
 def completed(page, study, folders, groups):
@@ -198,7 +202,7 @@ def make_report(bare, target, complete):
         made.replace(target)
 
 
-def main(snakemake):
+if __name__ == "__main__":
     with job(snakemake.log[0]) as log:
         study = json.loads(Path(snakemake.input.study).read_text())
         log(f"{len(study['findings'])} findings, {len(study['models'])} models, {len(study['datasets'])} datasets")
@@ -207,7 +211,3 @@ def main(snakemake):
             Path(snakemake.output[0]),
             lambda page: completed(page, study, snakemake.params.categories, snakemake.params.see_also),
         )
-
-
-if "snakemake" in globals():
-    main(snakemake)  # noqa: F821

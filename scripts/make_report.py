@@ -171,9 +171,8 @@ def first_page(study, data, folders):
         "What was run": what_was_run(study),
         "How to read this report": how_to_read(data["results"]),
     }
-    return {
-        heading: f'<div class="page prose prose-sm max-w-lg">{part}</div>' for heading, part in parts.items() if part
-    }
+    shown = {heading: part for heading, part in parts.items() if part}
+    return {heading: f'<div class="page prose prose-sm max-w-lg">{part}</div>' for heading, part in shown.items()}
 
 
 def completed(page, study, folders, groups):
@@ -184,9 +183,8 @@ def completed(page, study, folders, groups):
     data = read_data(page)
     results = data["results"]
     data["metadata"] = first_page(study, data, folders)
-    links = {path: see_also(path, results, groups) for path in results}
     for path, result in results.items():
-        result["caption"] += links[path]
+        result["caption"] += see_also(path, results, groups)
     page = page.replace("<title>Snakemake Report</title>", "<title>clipspectra</title>")
     return write_data(page, data)
 

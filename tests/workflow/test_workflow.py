@@ -58,7 +58,8 @@ def test_the_demo_gives_tables_and_figures(finished):
     assert {f"figures/demo/digits/demo-vocabulary/names.{ending}" for ending in ("png", "pdf")} <= names_of_files
     for figure in ("demo-vocabulary/heads-map", "demo-vocabulary/cards", "segmentation", "segmentation-parts"):
         assert {f"figures/demo/digits/seed-0/{figure}.{ending}" for ending in ("png", "pdf")} <= names_of_files
-    assert HEADS_MAP in finished.output
+    for place in ("results/explorer/index.html", "results/report.zip", "results/figures/", "results/tables/"):
+        assert f"\n  {place}" in finished.output
     exactness = pd.read_csv(results / "tables" / "exactness.csv")
     chosen = [len(pd.read_csv(path)) for path in results.glob("data/digits/seed-*/images.csv")]
     assert exactness["images"].sum() == sum(chosen) > 200

@@ -78,30 +78,41 @@ def wildcards(result):
 
 
 def related(path, results, groups):
-    """{title: {path: what tells it from others of this title}} of the results that belong with one of them."""
+    """{rule: {path: wildcards}} of the results that belong with one of them, in the groups' order."""
     own = results[path]
     rule, values = own["job_properties"]["rule"], wildcards(own)
-    rules = list(dict.fromkeys(name for group in groups if rule in group for name in group if name != rule))
+    rules = dict.fromkeys(name for group in groups if rule in group for name in group if name != rule)
     found = defaultdict(dict)
     for name in rules:
         for other, result in results.items():
             others = wildcards(result)
             agree = all(values.get(key, value) == value for key, value in others.items())
             if result["job_properties"]["rule"] == name and agree:
-                title = next(iter(result["labels"].values()))
-                found[title][other] = ", ".join(value for key, value in others.items() if key not in values)
+                found[name][other] = others
     return found
+
+
+def differences(named):
+    """{path: the values of those wildcards that are not the same for all, in words}."""
+    keys = [key for key in next(iter(named.values())) if len({values[key] for values in named.values()}) > 1]
+    return {path: ", ".join(values[key] for key in keys) for path, values in named.items()}
+
+
+def title(result):
+    """The first of a result's labels, which says what it is; of a table with this word."""
+    kind, words = next(iter(result["labels"].items()))
+    return f"{words} (table)" if kind == "table" else words
 
 
 def see_also(path, results, groups):
     """HTML of the links to the results that belong with a result; empty if there are none."""
     items = []
-    for title, paths in related(path, results, groups).items():
-        if len(paths) == 1:
-            items += [result_link(other, results[other], title) for other in paths]
+    for named in related(path, results, groups).values():
+        if len(named) == 1:
+            items += [result_link(other, results[other], title(results[other])) for other in named]
         else:
-            links = " · ".join(result_link(other, results[other], words) for other, words in paths.items())
-            items.append(f"{text(title)}: {links}")
+            links = (result_link(other, results[other], words) for other, words in differences(named).items())
+            items.append(f"{text(title(results[next(iter(named))]))}: {' · '.join(links)}")
     return f"<p>See also</p><ul>{''.join(f'<li>{item}</li>' for item in items)}</ul>" if items else ""
 
 
@@ -175,11 +186,12 @@ def first_page(study, data, folders):
     return {heading: f'<div class="page prose prose-sm max-w-lg">{part}</div>' for heading, part in shown.items()}
 
 
-def completed(page, study, folders, groups):
-    """The report's page, completed: a first page, and captions that name each other.
+def completed(page, study, folders, groups, repository):
+    """The report's page, completed: a first page, and captions that name each other; without the repository's place.
 
     Not by --report-metadata: Snakemake 9 shows its values as docutils' pseudo-XML, between encodings and versions.
     """
+    page = page.replace(json.dumps(f"{repository}/")[1:-1], "")
     data = read_data(page)
     results = data["results"]
     data["metadata"] = first_page(study, data, folders)
@@ -203,9 +215,6 @@ def make_report(bare, target, complete):
 if __name__ == "__main__":
     with job(snakemake.log[0]) as log:
         study = json.loads(Path(snakemake.input.study).read_text())
+        about = [study, snakemake.params.categories, snakemake.params.see_also, Path(snakemake.scriptdir).parent]
         log(f"{len(study['findings'])} findings, {len(study['models'])} models, {len(study['datasets'])} datasets")
-        make_report(
-            Path(snakemake.input.bare),
-            Path(snakemake.output[0]),
-            lambda page: completed(page, study, snakemake.params.categories, snakemake.params.see_also),
-        )
+        make_report(Path(snakemake.input.bare), Path(snakemake.output[0]), lambda page: completed(page, *about))

@@ -126,9 +126,9 @@ def test_a_caption_leads_to_what_belongs_with_it(visit):
     opened.row("Accuracy that explanations recover", "information-circle")
     caption = opened.page.locator("nav .prose")
     assert "Zero-shot accuracy in %" in caption.inner_text()
-    caption.get_by_role("link", name="demo-biased, digits, hostile").click()
+    caption.get_by_role("link", name="demo-biased", exact=True).click()
     assert opened.shown().endswith("recovery.png")
-    caption.get_by_role("link", name="Accuracy that explanations recover").click()
+    caption.get_by_role("link", name="Accuracy that explanations recover (table)").click()
     opened.page.get_by_text("results/tables/recovery.csv").first.wait_for()
 
 
@@ -148,6 +148,10 @@ def test_the_explorer_opens_inside(visit):
     assert heading.inner_text() == "Every head of demo on digits"
 
 
+def test_it_does_not_say_where_it_was_made(study, report):
+    assert str(study.directory) not in (report / "report.html").read_text(encoding="utf-8")
+
+
 def test_the_paper_is_inside_if_there_is_one(made, report):
     results = [path.name for path in report.rglob("*.pdf")]
     assert ("paper.pdf" in results) == (made / "paper.pdf").exists()
@@ -162,7 +166,7 @@ def test_names_are_data(visit, made, tmp_path):
 
     def complete(page):
         page = page.replace("naming=fires_on", "naming=</script><script>alert(1)</script><!--<script>")
-        return functions["completed"](page, hostile, {}, [])
+        return functions["completed"](page, hostile, {}, [], ROOT)
 
     functions["make_report"](made / "report-parts" / "report.zip", tmp_path / "report.zip", complete)
     opened = visit(unpacked(tmp_path / "report.zip", tmp_path))
@@ -180,8 +184,10 @@ def test_a_report_in_another_form_is_refused(tmp_path):
     functions = runpy.run_path(str(ROOT / "scripts" / "make_report.py"))
     with zipfile.ZipFile(tmp_path / "bare.zip", "w") as bare:
         bare.writestr("report/report.html", "<html></html>")
+
+    def complete(page):
+        return functions["completed"](page, STUDY, {}, [], ROOT)
+
     with pytest.raises(Exception, match="another form"):
-        functions["make_report"](
-            tmp_path / "bare.zip", tmp_path / "report.zip", lambda page: functions["completed"](page, STUDY, {}, [])
-        )
+        functions["make_report"](tmp_path / "bare.zip", tmp_path / "report.zip", complete)
     assert [path.name for path in tmp_path.iterdir()] == ["bare.zip"]

@@ -2,6 +2,7 @@
 
 import html
 import json
+import os
 import re
 import tempfile
 import zipfile
@@ -215,6 +216,7 @@ def make_report(bare, target, complete):
 if __name__ == "__main__":
     with job(snakemake.log[0]) as log:
         study = json.loads(Path(snakemake.input.study).read_text())
-        about = [study, snakemake.params.categories, snakemake.params.see_also, Path(snakemake.scriptdir).parent]
+        repository = os.path.dirname(os.path.abspath(snakemake.scriptdir))
+        about = [study, snakemake.params.categories, snakemake.params.see_also, repository]
         log(f"{len(study['findings'])} findings, {len(study['models'])} models, {len(study['datasets'])} datasets")
         make_report(Path(snakemake.input.bare), Path(snakemake.output[0]), lambda page: completed(page, *about))

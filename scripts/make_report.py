@@ -156,14 +156,15 @@ def what_was_run(study):
     )
 
 
+FIRST = {
+    "results/paper.pdf": "the paper, which tells it in order",
+    "results/explorer/index.html": "the explorer, to look around in",
+}
+
+
 def how_to_read(results):
     """HTML of how to find one's way, with links to the paper and the explorer where they are there."""
-    first = {"application/pdf": "the paper, which tells it in order", "text/html": "the explorer, to look around in"}
-    opened = [
-        result_link(path, result, first[result["mime_type"]])
-        for path, result in results.items()
-        if result["mime_type"] in first
-    ]
+    opened = [result_link(path, results[path], words) for path, words in FIRST.items() if path in results]
     sentences = [
         *([f"Read first: {'; '.join(opened)}."] if opened else []),
         "The folders on the left are the chapters. The eye opens a figure or saves a table; the i says what it shows, "

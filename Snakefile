@@ -20,9 +20,11 @@ include: "rules/explanations.smk"
 include: "rules/evaluation.smk"
 include: "rules/segmentation.smk"
 include: "rules/concepts.smk"
+include: "rules/shown.smk"
 include: "rules/figures.smk"
 include: "rules/explored.smk"
 include: "rules/explorer.smk"
+include: "rules/paper.smk"
 include: "rules/reporting.smk"
 
 
@@ -35,6 +37,7 @@ rule all:
         rules.tables.input,
         rules.figures.input,
         rules.explorer.output if RUNS else [],
+        rules.paper.output,
     localrule: True
 
 

@@ -86,11 +86,6 @@ def table(name, title):
     return {"csv": report(f"results/tables/{name}.csv", caption=f"captions/{name}.rst", **about)}
 
 
-def figure_files(pattern, **wildcards):
-    """Files of a figure's pattern in all formats, for all values of its wildcards."""
-    return expand(f"{pattern}.{{ending}}", ending=ENDINGS, **wildcards)
-
-
 # --- The user's files
 
 

@@ -1,42 +1,8 @@
 # Figures, each from its own small table.
-FIGURE_SEED = SEEDS[0]
-# Interventions that have units to count, in their last edit.
-COUNTED = [
-    name for name, entry in INTERVENTIONS.items() if {"heads", "components", "concept"} & set(entry["edits"][-1])
-]
-
-
 rule figures:
     input:
-        figure_files("results/figures/{dataset}/contact-sheet-seed-{seed}", dataset=DATASETS, seed=FIGURE_SEED),
-        figure_files(
-            "results/figures/{model}/{dataset}/seed-{seed}/{texts}/{figure}",
-            model=MODELS,
-            dataset=EXPLAINED_DATASETS,
-            seed=FIGURE_SEED,
-            texts=TEXTS,
-            figure=["heads-map", "cards"],
-        ),
-        figure_files(
-            "results/figures/{model}/{dataset}/seed-{seed}/{figure}",
-            model=MODELS,
-            dataset=MASKED_DATASETS,
-            seed=FIGURE_SEED,
-            figure=["segmentation", "segmentation-parts"],
-        ),
+        [f"results/figures/{figure['file']}.{ending}" for figure in FIGURES for ending in ENDINGS],
         expand(PICTURES_FOLDER, model=MODELS, dataset=MASKED_DATASETS),
-        figure_files("results/figures/spatial/{spatial}", spatial=config["spatial"]),
-        figure_files("results/figures/queries/{queries}", queries=QUERIES),
-        figure_files("results/figures/neighbours/{neighbours}", neighbours=config["neighbours"]),
-        interventions_by_model("results/figures/interventions/{intervention}/{model}.{ending}", COUNTED, ending=ENDINGS),
-        interventions_by_model("results/figures/interventions/{intervention}/{model}-values.{ending}", ending=ENDINGS),
-        figure_files("results/figures/{model}/{dataset}/effects", model=MODELS, dataset=CLASSED_DATASETS),
-        figure_files(
-            "results/figures/{model}/{dataset}/{texts}/recovery", model=MODELS, dataset=CLASSED_DATASETS, texts=TEXTS
-        ),
-        figure_files(
-            "results/figures/{model}/{dataset}/{texts}/names", model=MODELS, dataset=EXPLAINED_DATASETS, texts=TEXTS
-        ),
     localrule: True
     message:
         "All figures made"

@@ -135,9 +135,12 @@ def findings(study, folders, categories):
 
 
 def images(dataset):
-    """How many images of a dataset have each role, in words."""
-    roles = dataset["roles"].items()
-    return ", ".join(f"{role}: {about['images']} (split {about['split']})" for role, about in roles)
+    """How many images of a dataset have each role, and from which split, in words."""
+    parts = []
+    for role, about in dataset["roles"].items():
+        split = f" (split {about['split']})" if about["split"] else ""
+        parts.append(f"{role}: {about['images']}{split}")
+    return ", ".join(parts)
 
 
 def what_was_run(study):

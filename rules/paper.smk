@@ -1,0 +1,41 @@
+# What was run in one file, the typeset paper, and the archive of a submission.
+rule describe_study:
+    input:
+        tables=[path for path in rules.tables.input if path.startswith("results/tables/")],
+        images=expand("results/data/{dataset}/seed-{seed}/images.csv", dataset=DATASETS, seed=SEEDS),
+        published=locate("paper/published.csv"),
+    output:
+        "results/study.json",
+    log:
+        "results/logs/study.log",
+    conda:
+        ENVIRONMENT
+    params:
+        **STUDY,
+        code=code("describe_study"),
+    message:
+        "Describing what was run"
+    script:
+        "../scripts/describe_study.py"
+
+
+rule paper:
+    input:
+        study="results/study.json",
+        tables=rules.describe_study.input.tables,
+        topics=expand("results/queries/{queries}.csv", queries=TOPICS),
+        figures=[f"results/figures/{figure['file']}.{ending}" for figure in FIGURES for ending in ("pdf", "json")],
+        source=paper_files(),
+    output:
+        report("results/paper.pdf", caption="captions/paper.rst", category=OVERVIEW, labels={"page": "Paper"}),
+    log:
+        "results/logs/paper.log",
+    conda:
+        ENVIRONMENT
+    params:
+        source=locate("paper/paper.typ"),
+        code=code("make_paper"),
+    message:
+        "The paper"
+    script:
+        "../scripts/make_paper.py"

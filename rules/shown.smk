@@ -1,0 +1,85 @@
+# The figures that a run makes, and the paper that shows them; no rules here.
+import tomllib
+
+from clipspectra.explanations.catalogue import METHODS as METHOD_NAMES
+from clipspectra.explanations.catalogue import NAMES as NAMING_NAMES
+from clipspectra.paper.study import commit_of
+
+FIGURE_SEED = SEEDS[0]
+# Interventions that have units to count, in their last edit.
+COUNTED = [
+    name for name, entry in INTERVENTIONS.items() if {"heads", "components", "concept"} & set(entry["edits"][-1])
+]
+
+
+def shown(kind, file, **wildcards):
+    """Figures of a kind, one for each combination of the wildcards' values: their kind, values and file without ending."""
+    combinations = (dict(zip(wildcards, values)) for values in itertools.product(*wildcards.values()))
+    return [{"kind": kind, **values, "file": file.format(**values)} for values in combinations]
+
+
+def shown_interventions(kind, file, names=INTERVENTIONS):
+    """Figures of a kind, one for each intervention and each of its models."""
+    return [
+        figure
+        for name in names
+        for figure in shown(kind, file, intervention=[name], model=INTERVENTIONS[name]["models"])
+    ]
+
+
+RUN = {"model": MODELS, "dataset": EXPLAINED_DATASETS, "seed": [FIGURE_SEED], "texts": TEXTS}
+SEGMENTED = {"model": MODELS, "dataset": MASKED_DATASETS, "seed": [FIGURE_SEED]}
+CLASSED = {"model": MODELS, "dataset": CLASSED_DATASETS}
+OF_RUN, OF_SEGMENTED = "{model}/{dataset}/seed-{seed}/{texts}", "{model}/{dataset}/seed-{seed}"
+# Files are below results/figures, without ending.
+FIGURES = [
+    *shown("contact-sheet", "{dataset}/contact-sheet-seed-{seed}", dataset=DATASETS, seed=[FIGURE_SEED]),
+    *shown("effects", "{model}/{dataset}/effects", **CLASSED),
+    *shown("heads-map", OF_RUN + "/heads-map", **RUN),
+    *shown("cards", OF_RUN + "/cards", **RUN),
+    *shown("recovery", "{model}/{dataset}/{texts}/recovery", **CLASSED, texts=TEXTS),
+    *shown("names", "{model}/{dataset}/{texts}/names", model=MODELS, dataset=EXPLAINED_DATASETS, texts=TEXTS),
+    *shown("segmentation", OF_SEGMENTED + "/segmentation", **SEGMENTED),
+    *shown("segmentation-parts", OF_SEGMENTED + "/segmentation-parts", **SEGMENTED),
+    *shown("spatial", "spatial/{spatial}", spatial=config["spatial"]),
+    *shown("query", "queries/{queries}", queries=QUERIES),
+    *shown("neighbours", "neighbours/{neighbours}", neighbours=config["neighbours"]),
+    *shown_interventions("intervention", "interventions/{intervention}/{model}", COUNTED),
+    *shown_interventions("intervention-values", "interventions/{intervention}/{model}-values"),
+]
+
+
+SOURCE_KINDS = ("demo", "folder", "manifest", *ARCHIVE_KINDS)
+# What the description of a study says of it, beside what its tables hold.
+STUDY = {
+    "version": tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"],
+    "commit": commit_of(REPOSITORY),
+    "seeds": SEEDS,
+    "protocol": config["protocol"],
+    "models": {
+        name: {key: Path(value).name if is_path(value) else value for key, value in source.items()}
+        for name, model in MODELS.items()
+        for source in [{"tag": model["architecture"], "pretrained": model.get("pretrained") or ""}]
+    },
+    "datasets": [
+        {
+            "name": name,
+            "kind": next(kind for kind in SOURCE_KINDS if kind in dataset),
+            "factors": list(dataset["factors"]),
+            "masks": dataset["masks"],
+        }
+        for name, dataset in DATASETS.items()
+    ],
+    "methods": {name: METHOD_NAMES[name] for name in EXPLAINING_METHODS},
+    "naming": config["explanations"]["naming"],
+    "namings": NAMING_NAMES,
+    "interventions": {
+        name: {key: entry[key] for key in ("models", "dataset", "texts")} for name, entry in INTERVENTIONS.items()
+    },
+    "figures": FIGURES,
+}
+
+
+def paper_files():
+    """The source of the paper: the folder paper/ in the working directory if there is one, else the one that comes with this."""
+    return visible_files(Path(locate("paper/paper.typ")).parent)

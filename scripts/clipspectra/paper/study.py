@@ -1,0 +1,93 @@
+"""A study in one small dict: what was run, on what and with what. The paper and the report read it."""
+
+import hashlib
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+
+import pandas as pd
+
+from clipspectra import InputError
+from clipspectra.arrays import load_table
+
+# What results depend on, beside the code. Versions of torch and open_clip are those that the extractions used.
+PACKAGES = ("numpy", "scipy", "pandas", "scikit-learn", "matplotlib", "snakemake", "typst")
+EXTRACTED_WITH = ("torch", "open_clip_torch")
+
+
+def read_table(path, columns, numbers=()):
+    """A table of results. Raises InputError if it lacks one of the columns, or of the numbers, which may be blank."""
+    table = load_table(path, numbers)
+    missing = [column for column in (*columns, *numbers) if column not in table]
+    if missing:
+        raise InputError(
+            f"{path} has no column '{missing[0]}', which the paper needs. Was it edited by hand? Delete the file, and "
+            "run again to make it anew."
+        )
+    return table
+
+
+def role_counts(tables):
+    """{role: number of its images and their split}, from the tables of images of a dataset's seeds."""
+    roles = {}
+    for table in tables:
+        for role, rows in table.groupby("role", sort=False):
+            count = max(len(rows), roles.get(role, {"images": 0})["images"])
+            roles[role] = {"images": count, "split": "+".join(sorted(set(rows["split"]) - {""}))}
+    return {role: roles[role] for role in ("fit", "eval", "validation", "pair") if role in roles}
+
+
+def describe_dataset(source, paths):
+    """What a dataset is. source: its name, kind, factors and masks; paths: the tables of images of its seeds."""
+    tables = [load_table(path) for path in paths]
+    images = pd.concat(tables).drop_duplicates("row")
+    digest = hashlib.sha256("".join(sorted(images["image_sha256"])).encode()).hexdigest()
+    classes = sorted(set(images["class"]) - {""})
+    groups = sorted(set(images["group"]) - {""})
+    sizes = {"images": len(images), "classes": len(classes), "groups": len(groups)}
+    return source | sizes | {"roles": role_counts(tables), "sha256": digest}
+
+
+def describe_models(loaded, sources):
+    """What each model is: its row of the table of loaded models, and where its weights come from."""
+    rows = loaded.astype(str).set_index("model").to_dict("index")
+    return [{"name": name, **rows[name], **source} for name, source in sources.items()]
+
+
+def describe_texts(table):
+    """Name and size of each text pool; the sizes are the same for all models."""
+    return table.drop_duplicates("texts")[["texts", "count"]].rename(columns={"texts": "name"}).to_dict("records")
+
+
+def package_versions(exactness):
+    """{package: version}; of the packages that an extraction used, those that are in its files."""
+    versions = {name: ", ".join(sorted(set(exactness[name].astype(str)))) for name in EXTRACTED_WITH if len(exactness)}
+    return versions | {name: version(name) for name in PACKAGES}
+
+
+def commit_of(folder):
+    """The commit of a clone, with "-dirty" if tracked files differ from it; "" where that cannot be told."""
+    if not Path(folder, ".git").exists():
+        return ""
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def published_beside(published, models, datasets):
+    """The published figures that may stand beside ours: the same model, data and split. Rows with our names for these.
+
+    published: table of published figures; models: {name: its tag and pretrained in the config}; datasets: described
+    """
+    rows = []
+    for row in published.to_dict("records"):
+        for name, model in models.items():
+            if (model["tag"], model["pretrained"]) != (row["architecture"], row["pretrained"]):
+                continue
+            for dataset in datasets:
+                split = dataset["roles"].get("eval", {}).get("split")
+                if (dataset["kind"], split) == (row["dataset"], row["split"]):
+                    rows.append(row | {"model": name, "dataset": dataset["name"]})
+    return rows

@@ -47,9 +47,6 @@ class ReportVisit(Visit):
 @pytest.fixture(scope="session")
 def made(study):
     """The study with its report, and Snakemake's own beside it."""
-    description = study.directory / "results" / "study.json"
-    if not description.exists():
-        description.write_text(json.dumps(STUDY))
     result = study.snakemake("--notemp", "--", "report")
     assert result.returncode == 0, result.stdout
     return study.directory / "results"
@@ -152,9 +149,11 @@ def test_it_does_not_say_where_it_was_made(study, report):
     assert str(study.directory) not in (report / "report.html").read_text(encoding="utf-8")
 
 
-def test_the_paper_is_inside_if_there_is_one(made, report):
-    results = [path.name for path in report.rglob("*.pdf")]
-    assert ("paper.pdf" in results) == (made / "paper.pdf").exists()
+def test_the_paper_opens_inside(visit, made, report):
+    opened = visit()
+    opened.page.locator(".page").get_by_role("link", name="the paper").click()
+    inside = report / opened.page.locator("iframe").get_attribute("src")
+    assert inside.read_bytes() == (made / "paper.pdf").read_bytes()
 
 
 def test_names_are_data(visit, made, tmp_path):

@@ -49,6 +49,51 @@ rule plot_heads_map:
         "../scripts/plot_heads_map.py"
 
 
+rule plot_spectra:
+    input:
+        factors="results/evaluation/{model}/{dataset}/seed-{seed}/{texts}/factors.csv",
+        images="results/data/{dataset}/seed-{seed}/images.csv",
+    output:
+        *figure("results/figures/{model}/{dataset}/seed-{seed}/{texts}/spectra", "spectra", "Spectra of the heads"),
+    log:
+        "results/logs/figures/{model}/{dataset}/seed-{seed}/{texts}/spectra.log",
+    conda:
+        ENVIRONMENT
+    params:
+        protocol=config["protocol"],
+        code=code("plot_spectra"),
+    message:
+        "Figure: spectra of {wildcards.model} on {wildcards.dataset}"
+    script:
+        "../scripts/plot_spectra.py"
+
+
+rule plot_factors_map:
+    input:
+        factors="results/evaluation/{model}/{dataset}/seed-{seed}/{texts}/factors.csv",
+        images="results/data/{dataset}/seed-{seed}/images.csv",
+    output:
+        *figure(
+            "results/figures/{model}/{dataset}/seed-{seed}/{texts}/factors-map",
+            "factors-map",
+            "What moves components",
+        ),
+    log:
+        "results/logs/figures/{model}/{dataset}/seed-{seed}/{texts}/factors-map.log",
+    wildcard_constraints:
+        dataset=any_of(FACTORED_DATASETS),
+    conda:
+        ENVIRONMENT
+    params:
+        factors=factor_names,
+        protocol=config["protocol"],
+        code=code("plot_factors_map"),
+    message:
+        "Figure: what moves components of {wildcards.model} on {wildcards.dataset}"
+    script:
+        "../scripts/plot_factors_map.py"
+
+
 rule plot_cards:
     input:
         texts="results/explanations/{model}/{dataset}/seed-{seed}/{texts}/components.parquet",
@@ -123,6 +168,40 @@ rule plot_names:
         "Figure: which names are right, {wildcards.model} on {wildcards.dataset}"
     script:
         "../scripts/plot_names.py"
+
+
+rule plot_ablation:
+    input:
+        table="results/tables/accuracy.csv",
+    output:
+        *figure("results/figures/{model}/{dataset}/ablation", "ablation", "Accuracy with heads at their mean"),
+    log:
+        "results/logs/figures/{model}/{dataset}/ablation.log",
+    conda:
+        ENVIRONMENT
+    params:
+        code=code("plot_ablation"),
+    message:
+        "Figure: accuracy of {wildcards.model} on {wildcards.dataset} with heads at their mean"
+    script:
+        "../scripts/plot_ablation.py"
+
+
+rule plot_stability:
+    input:
+        table="results/tables/stability.csv",
+    output:
+        *figure("results/figures/{model}/{dataset}/{texts}/stability", "stability-over-seeds", "What stays"),
+    log:
+        "results/logs/figures/{model}/{dataset}/{texts}/stability.log",
+    conda:
+        ENVIRONMENT
+    params:
+        code=code("plot_stability"),
+    message:
+        "Figure: what stays of the components of {wildcards.model} on {wildcards.dataset}"
+    script:
+        "../scripts/plot_stability.py"
 
 
 rule plot_effects:

@@ -39,3 +39,33 @@ rule paper:
         "The paper"
     script:
         "../scripts/make_paper.py"
+
+
+# Tables have a version for LaTeX beside the CSV, but for those that are about files rather than results.
+rule archive:
+    input:
+        paper=rules.paper.output[0],
+        study="results/study.json",
+        results=[
+            *rules.tables.input,
+            *(path.replace(".csv", ".tex") for path in rules.tables.input if Path(path).stem not in WITHOUT_LATEX),
+            *(f"results/figures/{figure['file']}.{ending}" for figure in FIGURES for ending in ENDINGS),
+        ],
+        source=paper_files(),
+        configs=workflow.configfiles,
+        lock=str(REPOSITORY / "envs" / "requirements.txt"),
+    output:
+        "results/archive.zip",
+    log:
+        "results/logs/archive.log",
+    localrule: True
+    conda:
+        ENVIRONMENT
+    params:
+        source=str(Path(locate("paper/paper.typ")).parent),
+        overrides=workflow.config_settings.config,
+        code=code("pack_archive"),
+    message:
+        "The archive of tables, figures and paper"
+    script:
+        "../scripts/pack_archive.py"

@@ -28,17 +28,22 @@ def shown_interventions(kind, file, names=INTERVENTIONS):
 
 
 RUN = {"model": MODELS, "dataset": EXPLAINED_DATASETS, "seed": [FIGURE_SEED], "texts": TEXTS}
+EXPLAINED = {key: RUN[key] for key in ("model", "dataset", "texts")}
 SEGMENTED = {"model": MODELS, "dataset": MASKED_DATASETS, "seed": [FIGURE_SEED]}
 CLASSED = {"model": MODELS, "dataset": CLASSED_DATASETS}
 OF_RUN, OF_SEGMENTED = "{model}/{dataset}/seed-{seed}/{texts}", "{model}/{dataset}/seed-{seed}"
 # Files are below results/figures, without ending.
 FIGURES = [
     *shown("contact-sheet", "{dataset}/contact-sheet-seed-{seed}", dataset=DATASETS, seed=[FIGURE_SEED]),
+    *shown("ablation", "{model}/{dataset}/ablation", **CLASSED),
     *shown("effects", "{model}/{dataset}/effects", **CLASSED),
     *shown("heads-map", OF_RUN + "/heads-map", **RUN),
+    *shown("spectra", OF_RUN + "/spectra", **RUN),
+    *shown("factors-map", OF_RUN + "/factors-map", **{**RUN, "dataset": FACTORED_DATASETS}),
     *shown("cards", OF_RUN + "/cards", **RUN),
     *shown("recovery", "{model}/{dataset}/{texts}/recovery", **CLASSED, texts=TEXTS),
-    *shown("names", "{model}/{dataset}/{texts}/names", model=MODELS, dataset=EXPLAINED_DATASETS, texts=TEXTS),
+    *shown("names", "{model}/{dataset}/{texts}/names", **EXPLAINED),
+    *shown("stability", "{model}/{dataset}/{texts}/stability", **EXPLAINED),
     *shown("segmentation", OF_SEGMENTED + "/segmentation", **SEGMENTED),
     *shown("segmentation-parts", OF_SEGMENTED + "/segmentation-parts", **SEGMENTED),
     *shown("spatial", "spatial/{spatial}", spatial=config["spatial"]),
@@ -78,6 +83,9 @@ STUDY = {
     },
     "figures": FIGURES,
 }
+
+
+WITHOUT_LATEX = ("loaded-models", "shared-images", "exactness", "texts", "effects")
 
 
 def paper_files():

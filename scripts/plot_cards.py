@@ -7,15 +7,13 @@ import pandas as pd
 from clipspectra.arrays import load_table
 from clipspectra.data.pictures import open_rgb
 from clipspectra.figures import drawing, heads
+from clipspectra.figures.lettering import shorten
 from clipspectra.jobs import job
 
 LABELS = {"fires_on": "fires on", "says": "says"}
 LINES = 3  # texts of a naming
-
-
-def shorten(text, length):
-    """A text that is at most so many characters long."""
-    return text if len(text) <= length else text[: length - 2] + " …"
+ROOM = 46  # letters beside a label
+AGAINST = " – writes against it"
 
 
 def name_lines(texts, naming):
@@ -24,9 +22,9 @@ def name_lines(texts, naming):
     rows = rows[(rows["projection"] > 0) | (naming != "says")]  # what lies on the other side, the pole does not say
     named, lines = rows["named"].astype(bool).all(), []
     for place, row in enumerate(rows.itertuples()):
-        text = shorten(row.text, 60 if row.projection >= 0 else 40)
-        text = text if named or place else f"unnamed ({text})"
-        lines.append((text + (" – writes against it" if row.projection < 0 else ""), not named))
+        before, after = ("", "") if named or place else ("unnamed (", ")")
+        after += AGAINST if row.projection < 0 else ""
+        lines.append((before + shorten(row.text, ROOM - len(before + after)) + after, not named))
     return lines
 
 

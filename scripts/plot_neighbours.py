@@ -5,6 +5,7 @@ from pathlib import Path
 from clipspectra.arrays import load_arrays, load_table
 from clipspectra.data.pictures import open_rgb
 from clipspectra.figures import concepts, drawing
+from clipspectra.figures.lettering import signed
 from clipspectra.jobs import job
 
 if __name__ == "__main__":
@@ -20,7 +21,7 @@ if __name__ == "__main__":
             shown["image"],
             shown["text"],
             picture=load_arrays(snakemake.input.query)[0]["picture"] if "image" in entry else None,
-            heading=f"{itself.iloc[0]:+.3f}" if len(itself) else "the picture",
+            heading=signed(itself.iloc[0]) if len(itself) else "picture",
             title=concepts.neighbours_title(entry),
             footer=drawing.provenance(entry | {"seed": seed}, load_table(snakemake.input.chosen), protocol)
             + f"\n{concepts.scores_note(entry)}",

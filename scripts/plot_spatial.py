@@ -19,6 +19,6 @@ if __name__ == "__main__":
             texts,
             title=f"Where {model} sees each text in '{snakemake.wildcards.spatial}'",
             footer=f"{model}, weights {metadata['sha256'][:12]} · each text {contrast} · red: for the text, blue: "
-            "against it, each panel on its own scale",
+            "against it; colour bars: parts of the cosine of picture and text, colours grow with the square root",
         )
         drawing.save(figure, *snakemake.output)

@@ -26,9 +26,10 @@ def job(log, entry=""):
     if is_script:
         _prepare_process()
     file = open(log, "w", buffering=1)  # noqa: SIM115, closing it fails on a full disk
-    warnings.formatwarning = lambda message, *place: f"\nWarning: {message}\n"
+    log = partial(print, file=file)
+    shown, warnings.showwarning = warnings.showwarning, lambda message, *place, **options: warn(log, message)
     try:
-        yield partial(print, file=file)
+        yield log
     except BaseException as error:
         with suppress(OSError):
             traceback.print_exc(file=file)
@@ -38,6 +39,7 @@ def job(log, entry=""):
         print(f"\nError: {entry}{': ' if entry else ''}{sentence}", file=sys.stderr, flush=True)
         sys.exit(1)
     finally:
+        warnings.showwarning = shown
         with suppress(OSError):
             file.close()
     if is_script:

@@ -274,7 +274,7 @@ def test_the_steps_between_unit_counts_grow():
 def test_titles_and_labels_of_an_entry():
     entry = {"model": "demo", "image": "some/where/me.png"}
     assert query_title(entry) == "What carries 'me.png' in demo"
-    assert query_title({"model": "demo", "text": "a" * 60}) == f"What carries '{'a' * 58} …' in demo"
+    assert query_title({"model": "demo", "text": "a" * 61}) == f"What carries '{'a' * 58} …' in demo"
     assert neighbours_title(entry) == "Nearest to 'me.png' by the whole embedding of demo"
     assert neighbours_title(entry | {"layer": 2, "head": 0}) == "Nearest to 'me.png' by head 0 of layer 2 of demo"
     unit = {"model": "demo", "layer": 2, "head": 0, "component": 1}

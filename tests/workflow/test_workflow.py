@@ -55,9 +55,10 @@ def test_the_demo_gives_tables_and_figures(finished):
         "figures/neighbours/like-the-example.pdf",
         "tables/interventions.tex",
     } <= names_of_files
-    assert {f"figures/demo/digits/demo-vocabulary/names.{ending}" for ending in ("png", "pdf")} <= names_of_files
-    for figure in ("demo-vocabulary/heads-map", "demo-vocabulary/cards", "segmentation", "segmentation-parts"):
-        assert {f"figures/demo/digits/seed-0/{figure}.{ending}" for ending in ("png", "pdf")} <= names_of_files
+    by_texts = [f"seed-0/demo-vocabulary/{figure}" for figure in ("heads-map", "cards", "spectra", "factors-map")]
+    by_texts += [f"demo-vocabulary/{figure}" for figure in ("names", "stability")]
+    for figure in (*by_texts, "seed-0/segmentation", "seed-0/segmentation-parts", "ablation", "effects"):
+        assert {f"figures/demo/digits/{figure}.{ending}" for ending in ("png", "pdf", "json")} <= names_of_files
     for place in ("results/explorer/index.html", "results/report.zip", "results/figures/", "results/tables/"):
         assert f"\n  {place}" in finished.output
     exactness = pd.read_csv(results / "tables" / "exactness.csv")
@@ -133,6 +134,7 @@ def test_one_figure_plans_nothing_above_its_data(finished):
 
 
 EXPLORER = {"explore_components", "explorer"}
+BY_COMPONENT = {"plot_cards", "plot_heads_map", "plot_spectra", "plot_factors_map"}
 
 
 @pytest.mark.parametrize(
@@ -146,21 +148,14 @@ EXPLORER = {"explore_components", "explorer"}
         (
             {"explanations": {"texts_per_component": 3}},
             {"explain_heads_by_sparse_sums", "evaluate_recovery", "table_recovery", "plot_recovery"}
-            | {"score_components_and_labels", "table_labels", "plot_cards", "plot_heads_map"}
+            | {"score_components_and_labels", "table_labels"}
+            | BY_COMPONENT
             | {"evaluate_names", "table_names", "plot_names"}
             | EXPLORER,
         ),
         (
             {"explanations": {"naming": "says"}},
-            {
-                "score_components_and_labels",
-                "table_labels",
-                "plot_cards",
-                "plot_heads_map",
-                "trace_query",
-                "plot_query",
-            }
-            | EXPLORER,
+            {"score_components_and_labels", "table_labels", "trace_query", "plot_query"} | BY_COMPONENT | EXPLORER,
         ),
         (
             {"interventions": {"more-four": {"about": {"class": ["five"]}}}},

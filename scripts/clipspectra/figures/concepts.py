@@ -1,12 +1,12 @@
 """Figures of queries, neighbours and interventions, and the words of their titles and notes."""
 
-import textwrap
 from pathlib import Path
 
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from clipspectra.figures.drawing import new_figure, show_picture
+from clipspectra.figures.lettering import shorten, signed
 
 BLUE, ORANGE, GREY, GREEN = "#0072B2", "#D55E00", "#777777", "#009E73"
 END_LABELS = {"nearest": "nearest", "top": "highest", "spread": "spread\nbetween", "bottom": "lowest"}
@@ -16,7 +16,7 @@ PAST_TENSE = {"keep": "kept", "remove": "removed", "amplify": "amplified", "inve
 def query_title(entry):
     """Title of a query's figure; entry: of the config."""
     query = entry["text"] if "text" in entry else Path(entry["image"]).name
-    return f"What carries '{query if len(query) < 60 else query[:58] + ' …'}' in {entry['model']}"
+    return f"What carries '{shorten(query, 60)}' in {entry['model']}"
 
 
 def neighbours_title(entry):
@@ -27,7 +27,7 @@ def neighbours_title(entry):
     if "image" not in entry:
         return f"The ends of {unit} of {entry['model']}"
     unit = unit if "layer" in entry else "the whole embedding"
-    return f"Nearest to '{Path(entry['image']).name}' by {unit} of {entry['model']}"
+    return f"Nearest to '{shorten(Path(entry['image']).name, 60)}' by {unit} of {entry['model']}"
 
 
 def scores_note(entry):
@@ -63,7 +63,7 @@ def query(table, images, *, picture=None, bars=12, title, footer):
         )
         left.legend(frameon=False, fontsize=7, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     left.barh(place, shown["score"], color=np.where(shown["score"] > 0, BLUE, ORANGE), height=0.7)
-    names = [f"L{row.layer} H{row.head} c{row.component}:  {_short(row.text, 40)}" for row in shown.itertuples()]
+    names = [f"L{row.layer} H{row.head} c{row.component}:  {shorten(row.text, 40)}" for row in shown.itertuples()]
     left.set_yticks(place, names, fontsize=7)
     left.set(ylim=(len(shown) - 0.4, -0.6), xlabel="projection of the query on it; text: at that end")
     left.xaxis.set_major_locator(MaxNLocator(5))
@@ -89,7 +89,7 @@ def query(table, images, *, picture=None, bars=12, title, footer):
     return figure
 
 
-def neighbours(images, texts, *, picture=None, heading="the picture", title, footer):
+def neighbours(images, texts, *, picture=None, heading="picture", title, footer):
     """Images and texts at each end: rows of pictures with their scores, and below columns of texts with theirs.
 
     images: {end: (pictures, scores)}; texts: {end: (texts, scores)}; picture: whose neighbours they are, or None
@@ -110,7 +110,7 @@ def neighbours(images, texts, *, picture=None, heading="the picture", title, foo
     for axes, (end, (names, scores)) in zip(lower.subplots(1, len(columns), squeeze=False)[0], columns.items()):
         axes.set_axis_off()
         axes.set_title(end, fontsize=8, loc="left")
-        listed = [f"{score:+.3f}  {_short(name, 120 // len(columns))}" for name, score in zip(names, scores)]
+        listed = [f"{signed(score)}  {shorten(name, 112 // len(columns))}" for name, score in zip(names, scores)]
         axes.text(0, 1, "\n".join(listed), va="top", fontsize=7, linespacing=1.3, transform=axes.transAxes)
     return figure
 
@@ -172,7 +172,8 @@ def intervention_values(table, *, most=30, title, footer):
         marker = "|" if row.value in ("all", "all others") else "o"
         axes.plot(row.change, y, marker, color=colour, markersize=4, markerfacecolor=colour if is_clear else "white")
     axes.axvline(0, color="black", linewidth=0.6)
-    names = [f"{row.factor}: {_short(row.value)}  ({row.before:.1f} → {row.after:.1f} %)" for row in table.itertuples()]
+    values = [f"{shorten(factor, 34)}: {shorten(value, 34)}" for factor, value in zip(table["factor"], table["value"])]
+    names = [f"{value}  ({row.before:.1f} → {row.after:.1f} %)" for value, row in zip(values, table.itertuples())]
     axes.set_yticks(place, names, fontsize=7)
     for label, meant in zip(axes.get_yticklabels(), table["meant"]):
         label.set_color(ORANGE if meant == "yes" else "black")
@@ -192,7 +193,7 @@ def _split_rows(images, most=12):
     return rows
 
 
-def _draw_rows(figure, images, picture, heading="the picture"):
+def _draw_rows(figure, images, picture, heading="picture"):
     """Rows of pictures with their scores for each end; in front of the first, the picture they are about."""
     rows = _split_rows(images)
     column_count = max(8, max(len(pictures) for _, pictures, _ in rows) + (picture is not None))
@@ -203,14 +204,9 @@ def _draw_rows(figure, images, picture, heading="the picture"):
         if picture is not None and row == 0:
             row_axes[0].set_axis_on()
             show_picture(row_axes[0], picture, frame="black")
-            row_axes[0].set_title(heading, fontsize=6.5, pad=2)
+            row_axes[0].set_title(heading, fontsize=7, pad=2)
         for axes, image, score in zip(row_axes[picture is not None :], pictures, scores):
             axes.set_axis_on()
             show_picture(axes, image)
-            axes.set_title(f"{score:+.3f}", fontsize=6.5, pad=2)
+            axes.set_title(signed(score), fontsize=7, pad=2)
         row_axes[int(picture is not None)].set_ylabel(label, fontsize=7.5)
-
-
-def _short(text, width=34):
-    """A text cut to a width at a word."""
-    return textwrap.shorten(str(text), width, placeholder=" …")

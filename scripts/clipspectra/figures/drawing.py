@@ -5,6 +5,7 @@ no date, so the same inputs give the same bytes.
 """
 
 import json
+import warnings
 from contextlib import contextmanager
 
 import matplotlib
@@ -13,8 +14,10 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.transforms import Bbox, ScaledTranslation
 
 from clipspectra.arrays import atomic_write
+from clipspectra.figures.lettering import plain, use_fonts, wrapped
 
 plt.rcParams.update(
     {
@@ -22,6 +25,7 @@ plt.rcParams.update(
         "axes.titlesize": 9,
         "figure.dpi": 200,
         "pdf.fonttype": 42,
+        "text.hinting": "none",  # texts are as wide in PNGs, where the layout is solved, as in PDFs
         "text.parse_math": False,  # texts are shown as they are, dollar signs too
     }
 )
@@ -31,11 +35,23 @@ OKABE_ITO = ["#E69F00", "#56B4E9", "#009E73", "#F0E442", "#CC79A7", "#D55E00", "
 
 
 def new_figure(height, *, title, footer, width=PAGE, **options):
-    """A figure with a title above, and below it, in small print, what it was computed from. Sizes in inches."""
+    """A figure with a title above, and below it, in small print, what it was computed from. Sizes in inches.
+
+    height: with a line of each; further lines make the figure higher, so that they take nothing from its panels.
+    """
+    heading, small_print = _lines(title, width, 10), _lines(footer, width, 7)
+    height += (10 * heading.count("\n") + 7 * small_print.count("\n")) * 1.25 / 72
     figure = plt.figure(figsize=(width, height), layout="constrained", **options)
-    figure.suptitle(title, fontsize=10)
-    figure.supxlabel(footer, fontsize=7, color="#555555")
+    figure.words = {"title": plain(title), "source": plain(footer)}
+    figure.suptitle(heading, fontsize=10)
+    figure.supxlabel(small_print, fontsize=7, color="#555555")
     return figure
+
+
+def _lines(words, width, size):
+    """Words wrapped to a width in inches. matplotlib's own wrapping takes dollar signs for formulas."""
+    letters = width * 72 / (0.6 * size)
+    return "\n".join(line for part in plain(words).split("\n") for line in wrapped(part, letters))
 
 
 def save(figure, *paths):
@@ -43,45 +59,46 @@ def save(figure, *paths):
 
     A .json holds these two, for the caption there: {"title": …, "source": …}.
     """
-    words = {"title": figure.get_suptitle(), "source": figure.get_supxlabel()}
-    for path in paths:
-        with atomic_write(path) as part:
-            match str(path).rsplit(".", 1)[1]:
-                case "json":
-                    part.write_text(json.dumps(words, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-                case "pdf":
-                    metadata = {"CreationDate": None, "Title": words["title"], "Subject": words["source"]}
-                    with _without_words(figure):
-                        figure.savefig(part, format="pdf", metadata=metadata)
-                case "png":
-                    _fix_layout(figure)
-                    figure.savefig(part, format="png", metadata={"Software": None})
+    use_fonts(figure)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # use_fonts has said it in a sentence
+        _fix_layout(figure)
+        for path in paths:
+            with atomic_write(path) as part:
+                _write(figure, part, str(path).rpartition(".")[2])
     plt.close(figure)
+
+
+def _write(figure, path, ending):
+    match ending:
+        case "json":
+            path.write_text(json.dumps(figure.words, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        case "png":
+            figure.savefig(path, format="png", metadata={"Software": None})
+        case "pdf":
+            metadata = {"CreationDate": None, "Title": figure.words["title"], "Subject": figure.words["source"]}
+            with _without_words(figure) as box:
+                figure.savefig(path, format="pdf", metadata=metadata, bbox_inches=box)
 
 
 @contextmanager
 def _without_words(figure):
-    """The figure without its title and small print, and as much lower."""
+    """A figure without its title and small print: the box that is left between them, in inches."""
+    title, footer, renderer = figure._suptitle, figure._supxlabel, figure.canvas.get_renderer()
     width, height = figure.get_size_inches()
-    words, renderer = (figure._suptitle, figure._supxlabel), figure.canvas.get_renderer()
-    used = sum(text.get_window_extent(renderer).height for text in words if text.get_text()) / figure.dpi
-    for text in words:
+    bottom = footer.get_window_extent(renderer).y1 / figure.dpi if footer.get_text() else 0
+    top = title.get_window_extent(renderer).y0 / figure.dpi if title.get_text() else height
+    for text in (title, footer):
         text.set_visible(False)
-    figure.set_size_inches(width, height - used)
-    _fix_layout(figure)
-    yield
-    for text in words:
+    yield Bbox(np.round([[0, bottom], [width, top]], 4))
+    for text in (title, footer):
         text.set_visible(True)
-    figure.set_size_inches(width, height)
 
 
 def _fix_layout(figure):
     """Lay the figure out, rounded: the layout solver's last digits vary from run to run, the file's bytes must not."""
-    for axes in figure.axes:
-        axes.set_in_layout(True)
-    figure.set_layout_engine("constrained")
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")
+    figure.set_layout_engine(None)  # "none" would have savefig draw one time more
     for axes in figure.axes:
         axes.set_position(np.round(axes.get_position(original=True).bounds, 5))
     for subfigure in figure.subfigs:
@@ -106,6 +123,13 @@ def provenance(wildcards, images, protocol="held_out"):
 def rows_of(table, wildcards, keys):
     """The rows of a table that have a figure's wildcards in the columns `keys`."""
     return table[np.logical_and.reduce([table[key] == wildcards[key] for key in keys])]
+
+
+def legend_below(axes, inches=0.38):
+    """Options of a legend below the label of the axes, however high these are."""
+    shift = ScaledTranslation(0, -inches, axes.figure.dpi_scale_trans)
+    place = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "bbox_transform": axes.transAxes + shift}
+    return {"frameon": False, "fontsize": 7, "borderaxespad": 0, **place}
 
 
 def show_picture(axes, picture, frame="#888888", **options):

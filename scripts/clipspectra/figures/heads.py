@@ -3,13 +3,14 @@
 import numpy as np
 from matplotlib.patches import Rectangle
 
-from clipspectra.figures.drawing import OKABE_ITO, new_figure, show_picture
+from clipspectra.figures.drawing import OKABE_ITO, legend_below, new_figure, show_picture
+from clipspectra.figures.lettering import shorten, wrapped
 
 
 def picture_caption(row, factors):
-    """A picture's factor values, two per line, or its class if the dataset has no factors."""
-    words = [str(row[factor]) for factor in factors] or [str(row["class"])]
-    return "\n".join(" ".join(words[start : start + 2]) for start in range(0, len(words), 2))
+    """A picture's factor values, or its class if the dataset has no factors, in lines as wide as a picture."""
+    words = " ".join(shorten(row[factor], 15) for factor in factors) or str(row["class"])
+    return "\n".join(wrapped(words, 15, most=3))
 
 
 def contact_sheet(pictures, captions, *, title, footer, columns=8):
@@ -18,7 +19,7 @@ def contact_sheet(pictures, captions, *, title, footer, columns=8):
     figure = new_figure(0.5 + 1.25 * rows, title=title, footer=footer)
     for axes, picture, caption in zip(figure.subplots(rows, columns).flat, pictures, captions):
         show_picture(axes, picture)
-        axes.set_xlabel(caption, fontsize=6.5, labelpad=2)
+        axes.set_xlabel(caption, fontsize=7, labelpad=2)
     for axes in figure.axes[len(pictures) :]:
         axes.set_axis_off()
     return figure
@@ -42,6 +43,9 @@ def by_head(table, value):
     return values
 
 
+OTHER = "#999999"
+
+
 def heads_map(table, factors, *, first=3, title, footer):
     """Layers by heads: a head's variance in its first components, and the factor that explains most of its variance."""
     table = table[table["layer"] >= 0]
@@ -53,26 +57,65 @@ def heads_map(table, factors, *, first=3, title, footer):
     draw_heads(left, variance, start, is_dark=variance <= 55, label="% of the head's variance", **options)
     left.set_title(f"Variance in the first {first} components")
     if factors:
-        shares = np.stack(list(head_factors(table, factors).values()))
-        strongest = shares.argmax(0)
-        right.set(xlim=(-0.5, grid[1] - 0.5), ylim=(grid[0] - 0.5, -0.5), title="Factor that explains most of it")
-        for (layer, head), index in np.ndenumerate(strongest):
-            share = shares[index, layer, head]
-            colour = OKABE_ITO[index % len(OKABE_ITO)]
-            right.add_patch(
-                Rectangle(
-                    (head - 0.5, layer - 0.5), 1, 1, facecolor=colour, alpha=0.15 + 0.85 * share, edgecolor="white"
-                )
-            )
-            if has_numbers(grid):
-                right.text(
-                    head, layer, f"{factors[index]}\n{100 * share:.0f} %", ha="center", va="center", fontsize=7.5
-                )
-        label_heads(right, grid, start)
-        if not has_numbers(grid):
-            colours = [OKABE_ITO[index % len(OKABE_ITO)] for index in range(len(factors))]
-            handles = [Rectangle((0, 0), 1, 1, facecolor=colour) for colour in colours]
-            right.legend(handles, factors, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3, frameon=False)
+        draw_strongest(right, head_factors(table, factors), start)
+    return figure
+
+
+def draw_strongest(axes, shares, start):
+    """The factor with the largest share of each head, deeper in colour the larger it is; start: the first layer.
+
+    shares: {factor: [layer, head]}. The factors that are largest in most heads have colours, all others are grey.
+    """
+    names, shares = list(shares), np.stack(list(shares.values()))
+    strongest, grid = shares.argmax(0), shares.shape[1:]
+    by_count = np.argsort(-np.bincount(strongest.ravel(), minlength=len(names)), kind="stable")[: len(OKABE_ITO)]
+    colours = {index: OKABE_ITO[place] for place, index in enumerate(sorted(by_count))}
+    axes.set(xlim=(-0.5, grid[1] - 0.5), ylim=(grid[0] - 0.5, -0.5), title="Factor that explains most of it")
+    for (layer, head), index in np.ndenumerate(strongest):
+        share, place = shares[index, layer, head], (head - 0.5, layer - 0.5)
+        fill = {"facecolor": colours.get(index, OTHER), "alpha": 0.15 + 0.85 * share}
+        axes.add_patch(Rectangle(place, 1, 1, edgecolor="white", linewidth=cell_edge(grid), **fill))
+        if has_numbers(grid):
+            number = f"{shorten(names[index], 12)}\n{100 * share:.0f} %"
+            axes.text(head, layer, number, ha="center", va="center", fontsize=7.5)
+    label_heads(axes, grid, start)
+    if not has_numbers(grid):
+        entries = {shorten(names[index], 20): colour for index, colour in colours.items()}
+        entries |= {"another factor": OTHER} if len(names) > len(colours) else {}
+        handles = [Rectangle((0, 0), 1, 1, facecolor=colour) for colour in entries.values()]
+        axes.legend(handles, entries, ncols=3, handlelength=1, **legend_below(axes))
+
+
+def factors_map(table, factors, *, first=10, title, footer):
+    """Layers by heads for each factor: the largest η² that one of a head's first components has, and which that is.
+
+    Of many factors, those with the largest η² anywhere are shown, as many as a page holds.
+    """
+    table = table[(table["layer"] >= 0) & (table["component"] < first)]
+    best = {factor: by_head(table, lambda rows, name=f"eta2_{factor}": rows[name].max()) for factor in factors}
+    grid, start = best[factors[0]].shape, table["layer"].min()
+    columns = min(len(factors), 3 if has_numbers(grid) else 4 if len(factors) > 4 else 2)
+    height = 0.75 + max(1.2, (0.38 if has_numbers(grid) else 0.085) * grid[0])
+    most = columns * max(1, int(8.5 / height))
+    shown = sorted(factors, key=lambda factor: -best[factor].max())[:most]
+    shown = [factor for factor in factors if factor in shown]
+    if len(shown) < len(factors):
+        footer += f"\n{len(shown)} of {len(factors)} factors: those that move a component most"
+    rows = -(-len(shown) // columns)
+    figure = new_figure(0.6 + rows * height, title=title, footer=footer)
+    panels = figure.subplots(rows, columns, squeeze=False)
+    for axes, factor in zip(panels.flat, shown):
+        image = axes.imshow(100 * best[factor], aspect="auto", cmap="cividis", vmin=0, vmax=100)
+        label_heads(axes, grid, start, most=24 // columns)
+        axes.set_title(shorten(factor, 60 // columns))
+        rows_of_best = table.loc[table.groupby(["layer", "head"])[f"eta2_{factor}"].idxmax()]
+        for row in rows_of_best.itertuples() if has_numbers(grid) else ():
+            share = 100 * best[factor][row.layer - start, row.head]
+            place, colour = (row.head, row.layer - start), "white" if share <= 55 else "black"
+            axes.text(*place, f"c{row.component}: {share:.0f}", ha="center", va="center", color=colour, fontsize=7.5)
+    for axes in panels.flat[len(shown) :]:
+        axes.set_axis_off()
+    figure.colorbar(image, ax=panels, label="η² of the component (%)", aspect=20 * rows, fraction=0.05)
     return figure
 
 
@@ -109,7 +152,12 @@ def hatch_heads(axes, chosen):
 
 def has_numbers(grid):
     """Whether the cells of heads, (layers, heads), have room for numbers."""
-    return grid[1] <= 6
+    return grid[0] <= 12 and grid[1] <= 6
+
+
+def cell_edge(grid):
+    """Width of the line between the cells of heads, (layers, heads)."""
+    return 1 if has_numbers(grid) else 0.4
 
 
 def heads_height(grid, least=1.8):
@@ -125,15 +173,21 @@ def draw_heads(axes, values, start, *, is_dark, label, digits=0, **options):
     for (layer, head), value in np.ndenumerate(values) if has_numbers(values.shape) else ():
         colour = "white" if is_dark[layer, head] else "black"
         background = {"facecolor": image.cmap(image.norm(value)), "edgecolor": "none", "pad": 1}  # over a hatch
-        number = "–" if np.isnan(value) else f"{value:.{digits}f}"
+        number = "–" if np.isnan(value) else f"{value:.{digits}f}".replace("-", "−")
         axes.text(head, layer, number, ha="center", va="center", color=colour, bbox=background, zorder=3)
 
 
-def label_heads(axes, grid, start):
+def label_heads(axes, grid, start, most=12):
+    """Numbers of heads, at most so many, and of layers, from the first one, start."""
     axes.set(xlabel="head", ylabel="layer")
-    axes.set_xticks(range(0, grid[1], 1 if grid[1] <= 16 else 4))
-    layers = range(0, grid[0], 1 if grid[0] <= 16 else 4)
+    axes.set_xticks(range(0, grid[1], _step(grid[1], most)))
+    layers = range(0, grid[0], _step(grid[0], 16))
     axes.set_yticks(layers, [start + layer for layer in layers])
+
+
+def _step(count, most):
+    """The power of two in whose steps at most so many of the count are named."""
+    return 2 ** max(0, int(np.ceil(np.log2(count / most))))
 
 
 def cards(entries, *, title, footer):
@@ -144,7 +198,8 @@ def cards(entries, *, title, footer):
     """
     figure = new_figure(0.5 + 1.95 * len(entries), title=title, footer=footer)
     for panel, entry in zip(np.atleast_1d(figure.subfigures(len(entries), 1)), entries):
-        panel.suptitle(entry["heading"], fontsize=7.5, fontweight="bold", x=0.01, ha="left")
+        heading = "\n".join(wrapped(entry["heading"], 104))
+        panel.suptitle(heading, fontsize=7.5, fontweight="bold", x=0.01, ha="left")
         grid = panel.add_gridspec(1, 2)
         for side, (pole, sign, colour) in enumerate((("top", "+", "#0072B2"), ("bottom", "−", "#D55E00"))):
             inner = grid[side].subgridspec(2, 4, height_ratios=[1, 0.95])
@@ -156,7 +211,7 @@ def cards(entries, *, title, footer):
             for place, head, text, is_dim in lines:
                 style = {"va": "top", "fontsize": 7, "color": "#777777" if is_dim else colour}
                 y = 1 - place / max(len(lines), 6)
-                for x, words, colour_of in ((0.0, head, "black"), (0.2, text, style["color"])):
+                for x, words, colour_of in ((0.0, head, "black"), (0.16, text, style["color"])):
                     line = axes.text(x, y, words, ha="left", transform=axes.transAxes, **style | {"color": colour_of})
                     line.set_in_layout(False)  # a long text must not make its pole's pictures smaller
     return figure

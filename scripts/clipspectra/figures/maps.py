@@ -1,12 +1,12 @@
 """Figures of the evidence in images: segmentation examples, maps of texts, heads that point at the object."""
 
-import textwrap
-
 import numpy as np
+from matplotlib.colors import FuncNorm
 from matplotlib.lines import Line2D
 
-from clipspectra.figures.drawing import new_figure, show_picture
+from clipspectra.figures.drawing import legend_below, new_figure, show_picture
 from clipspectra.figures.heads import by_head, draw_heads, heads_height
+from clipspectra.figures.lettering import wrapped
 
 SCORE_PANELS = {
     "mean_iou": "mean IoU, threshold:\neach map's mean",
@@ -65,34 +65,44 @@ def segmentation_examples(pictures, masks, maps, predictions, kinds, table, *, t
 def spatial(picture, evidence, texts, *, layers=4, heads=4, title, footer):
     """One row per text: the picture and maps of the evidence, of all heads, of the last layers and of single heads.
 
-    evidence: [text, layer, head, row, column]; the heads shown are those with the largest evidence on any patch. Red is
-    evidence for the text, blue against it; each panel has its own colour scale, symmetric around 0.
+    evidence: parts of the cosine with the text, [text, layer, head, row, column]; the heads shown are those with the
+    largest evidence on any patch. Red is evidence for the text, blue against it. All maps of a text have one scale,
+    symmetric around 0, whose colours grow with the square root: one head's evidence is seen beside that of all.
     """
     figure = new_figure(0.6 + 0.8 * len(texts), title=title, footer=footer)
     total, layers = evidence.shape[1], min(layers, evidence.shape[1])
     rows = figure.subplots(len(texts), 2 + layers + heads, squeeze=False)
     height, width = picture.shape[:2]
+    grey = picture.mean(2)
     for row_axes, text, text_evidence in zip(rows, texts, evidence):
         show_picture(row_axes[0], picture)
-        row_axes[0].set_ylabel("\n".join(_wrapped(text, 16)), fontsize=7, rotation=0, ha="right", va="center")
+        label = "\n".join(wrapped(text, 16, most=4))
+        row_axes[0].set_ylabel(label, fontsize=7, rotation=0, ha="right", va="center")
         strongest = np.argsort(-np.abs(text_evidence).max((2, 3)).ravel())[:heads]
         places = [np.unravel_index(place, text_evidence.shape[:2]) for place in strongest]
         panels = {"all heads": text_evidence.sum((0, 1))}
         panels |= {f"layer {layer}": text_evidence[layer].sum(0) for layer in range(total - layers, total)}
         panels |= {f"L{layer} head {head}": text_evidence[layer, head] for layer, head in places}
+        limit = max(max(np.abs(values).max() for values in panels.values()), 1e-12)
+        norm = FuncNorm((_signed_root, _signed_square), -limit, limit)
         for axes, (name, values) in zip(row_axes[1:], panels.items()):
-            limit = max(np.abs(values).max(), 1e-12)
-            axes.imshow(picture.mean(2), cmap="gray", extent=(0, width, height, 0), alpha=0.6)
-            show_picture(axes, values, cmap="RdBu_r", vmin=-limit, vmax=limit, extent=(0, width, height, 0), alpha=0.75)
-            axes.set_title(name, fontsize=6.5, pad=2)
+            axes.imshow(grey, cmap="gray", extent=(0, width, height, 0), alpha=0.6)
+            show_picture(axes, values, cmap="RdBu_r", norm=norm, extent=(0, width, height, 0), alpha=0.75)
+            axes.set_title(name, fontsize=7, pad=2)
         for axes in row_axes[1 + len(panels) :]:
             axes.set_axis_off()
+        bar = figure.colorbar(row_axes[1].images[-1], ax=row_axes, aspect=9, pad=0.01, ticks=[-limit, 0, limit])
+        bar.ax.set_yticks([-limit, 0, limit], [f"−{limit:.2g}", "0", f"{limit:.2g}"], fontsize=7)
+        bar.ax.minorticks_off()
     return figure
 
 
-def _wrapped(text, width):
-    """The lines of a text, wrapped at `width` characters."""
-    return textwrap.wrap(text, width) or [""]
+def _signed_root(values):
+    return np.sign(values) * np.sqrt(np.abs(values))
+
+
+def _signed_square(values):
+    return np.sign(values) * np.square(values)
 
 
 def segmentation_parts(heads, together, *, title, footer):
@@ -120,5 +130,5 @@ def segmentation_parts(heads, together, *, title, footer):
     right.minorticks_off()
     right.set(xlabel="number of best parts together", ylabel="score (%)", title="The best parts together")
     right.spines[["top", "right"]].set_visible(False)
-    right.legend(handles=handles, frameon=False, fontsize=7, loc="upper center", bbox_to_anchor=(0.45, -0.2), ncols=2)
+    right.legend(handles=handles, ncols=2, **legend_below(right))
     return figure

@@ -57,7 +57,7 @@ def accuracy_sentence(table):
     mlps = f", and {own['MLPs']:.1f} % with the MLPs held at their mean" if "MLPs" in own else ""
     return (
         f"On {best['dataset']}, {best['model']} classifies {best['accuracy']:.1f} % of {best['images']:.0f} "
-        f"{best['split']} images right ({rank}zero-shot){mlps}."
+        f"{best['split']}{' ' if best['split'] else ''}images right ({rank}zero-shot){mlps}."
     )
 
 
@@ -89,9 +89,9 @@ def names_sentence(table):
         return None
     fires_on, says, first = rows.loc["fires_on"], rows.loc["says"], rows.iloc[0]
     return (
-        f"In {first['model']} on {first['dataset']}, the text that a component fires on names the very value that moves "
-        f"it at {fires_on['score']:.1f} % of the poles (by chance {fires_on['by_chance']:.1f} %), the text that lies "
-        f"closest to it at {says['score']:.1f} %."
+        f"In {first['model']} on {first['dataset']}, the text that a component fires on names the very value that "
+        f"moves it at {fires_on['score']:.1f} % of the poles (by chance {fires_on['by_chance']:.1f} %), the text that "
+        f"lies closest to it at {says['score']:.1f} %."
     )
 
 
@@ -104,9 +104,7 @@ def segmentation_sentence(table):
     if own.empty:
         return None
     best = own.iloc[0]
-    beside = f"; the best other method, {others.iloc[0]['method']}, {others.iloc[0]['mean_iou']:.1f} %" * bool(
-        len(others)
-    )
+    beside = [f"; the best other method, {row.method}, {row.mean_iou:.1f} %" for row in others.head(1).itertuples()]
     return (
         f"On {best['dataset']}, maps of the evidence in {best['model']} ({best['method']}) reach a mean IoU of "
         f"{best['mean_iou']:.1f} %{''.join(beside)}."

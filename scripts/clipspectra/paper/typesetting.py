@@ -15,6 +15,8 @@ from clipspectra.arrays import atomic_write
 # The figures' font, which Typst does not bring; others come from the system, for texts in other scripts.
 FONTS = Path(matplotlib.get_data_path(), "fonts", "ttf")
 
+LIBRARY = ("paper/look.typ", "paper/results.typ")  # an error in them comes from where they are used
+
 
 def typeset(source, results, output):
     """Compile a Typst file to a PDF, the same bytes each time. Returns Typst's warnings.
@@ -39,6 +41,6 @@ def typeset(source, results, output):
 def error_sentence(error):
     """What Typst says of an error in one sentence, with the file and line where the source has it."""
     message = error.message.removeprefix("panicked with: ")
-    places = re.findall(r"(paper/[^\s:]+):(\d+)", error.diagnostic)
-    line = f"{places[-1][0]}, line {places[-1][1]}: " if places else ""  # the last one is what the user wrote
-    return f"The paper cannot be typeset. {line}{message}"
+    places = re.findall(r"(paper/[^\s:]+):(\d+)", error.diagnostic)  # the place itself, then what led there
+    own = [place for place in places if place[0] not in LIBRARY] or places
+    return f"The paper cannot be typeset. {f'{own[0][0]}, line {own[0][1]}: ' if own else ''}{message}"

@@ -11,7 +11,7 @@ endif
 .PHONY: demo test lint benchmark lock clean
 
 demo: .venv/ready
-	$(BIN)/snakemake --cores $(CORES)
+	$(BIN)/snakemake --cores $(CORES) report
 
 test: .venv/ready
 	$(BIN)/python -m pytest

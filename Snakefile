@@ -26,6 +26,7 @@ include: "rules/explored.smk"
 include: "rules/explorer.smk"
 include: "rules/notebooks.smk"
 include: "rules/paper.smk"
+include: "rules/reporting.smk"
 
 
 report: "rules/captions/workflow.rst"
@@ -42,5 +43,8 @@ rule all:
     localrule: True
 
 
+include: "rules/report.smk"
+
+
 onsuccess:
-    print(figures_to_open())
+    print(results_to_open())

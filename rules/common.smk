@@ -51,22 +51,30 @@ CHAPTERS = {
 }
 
 
+# Categories of the report, which sorts them by name; the paper and the explorer are of all chapters.
+OVERVIEW = "00 Overview"
+CATEGORIES = {name: f"{number:02d} {name}" for number, name in enumerate(CHAPTERS, 1)}
+
+
 def category(caption):
-    """The chapter of a caption as a category of the report, which sorts them by name."""
-    number, name = next((number, name) for number, name in enumerate(CHAPTERS, 1) if caption in CHAPTERS[name])
-    return f"{number:02d} {name}"
+    """The chapter of a caption as a category of the report."""
+    return next(CATEGORIES[name] for name, captions in CHAPTERS.items() if caption in captions)
 
 
 ENDINGS = ["pdf", "png", "json"]  # of a figure's files
 
 
+LABELS = {"queries": "query", "spatial": "map"}  # of wildcards, where they have another name
+
+
 def figure(path, caption, title, subcategory="{dataset}"):
     """The files of a figure: a PDF for print, a PNG for the report, and a JSON file with the words of its caption.
 
-    The report labels it with the path's wildcards.
+    The report labels it with the path's wildcards. It shows a switch in place of a label that has two values, each on
+    half of the subcategory's figures, if there is one such label; so subcategories are chosen that leave one.
     """
     names = [name for name in re.findall(r"{(\w+)}", path) if f"{{{name}}}" != subcategory]
-    labels = {"figure": title} | {name: f"{{{name}}}" for name in names}
+    labels = {"figure": title} | {LABELS.get(name, name): f"{{{name}}}" for name in names}
     about = {"category": category(caption), "subcategory": subcategory, "labels": labels}
     png = report(f"{path}.png", caption=f"captions/{caption}.rst", **about)
     return [f"{path}.pdf", png, f"{path}.json"]
@@ -331,11 +339,15 @@ def factor_names(wildcards):
     return list(DATASETS[wildcards.dataset]["factors"])
 
 
-def figures_to_open():
+def results_to_open():
     """What a successful run prints at its end."""
-    made = [path for path in rules.figures.input if path.endswith(".png") and Path(path).exists()]
-    names = "\n".join(f"  {path}" for path in made)
-    page = "results/explorer/index.html"
-    explorer = f"Open this page in a browser, and look around:\n  {page}\n" if Path(page).exists() else ""
-    figures = f"Figures to open (each also as .pdf):\n{names}\n" if made else ""
-    return f"Done. {explorer}{figures}Tables: results/tables/"
+    places = {
+        "results/paper.pdf": "the paper",
+        "results/explorer/index.html": "the explorer: open it in a browser",
+        "results/report.zip": "the report: unzip it, and open report/report.html in a browser",
+        "results/figures/": "all figures",
+        "results/tables/": "all tables",
+    }
+    return "\n  ".join(
+        ["Done. The results:", *(f"{path}  {what}" for path, what in places.items() if Path(path).exists())]
+    )

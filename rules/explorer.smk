@@ -15,7 +15,7 @@ rule explorer:
             directory("results/explorer"),
             caption="captions/explorer.rst",
             htmlindex="index.html",
-            category="Explorer",
+            category=OVERVIEW,
             labels={"page": "Explorer"},
         ),
     log:

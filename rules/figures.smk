@@ -13,7 +13,9 @@ rule plot_contact_sheet:
         images="results/data/{dataset}/seed-{seed}/images.csv",
         manifest="results/data/{dataset}/manifest.csv",
     output:
-        *figure("results/figures/{dataset}/contact-sheet-seed-{seed}", "contact-sheet", "Contact sheet"),
+        *figure(
+            "results/figures/{dataset}/contact-sheet-seed-{seed}", "contact-sheet", "Contact sheet", "Contact sheets"
+        ),
     log:
         "results/logs/figures/{dataset}/contact-sheet-seed-{seed}.log",
     conda:
@@ -245,7 +247,7 @@ rule plot_spatial:
     input:
         "results/spatial/{spatial}.safetensors",
     output:
-        *figure("results/figures/spatial/{spatial}", "spatial", "Where texts are", "spatial"),
+        *figure("results/figures/spatial/{spatial}", "spatial", "Where texts are", "Maps of texts"),
     log:
         "results/logs/figures/spatial/{spatial}.log",
     conda:
@@ -265,7 +267,7 @@ rule plot_query:
         images="results/queries/{queries}/images.csv",
         query=embedded_query,
     output:
-        *figure("results/figures/queries/{queries}", "query", "What carries a query", "queries"),
+        *figure("results/figures/queries/{queries}", "query", "What carries a query", "Queries"),
     log:
         "results/logs/figures/queries/{queries}.log",
     wildcard_constraints:
@@ -289,7 +291,7 @@ rule plot_neighbours:
         table="results/neighbours/{neighbours}.csv",
         query=embedded_query,
     output:
-        *figure("results/figures/neighbours/{neighbours}", "neighbours", "Neighbours", "neighbours"),
+        *figure("results/figures/neighbours/{neighbours}", "neighbours", "Neighbours", "Neighbours"),
     log:
         "results/logs/figures/neighbours/{neighbours}.log",
     conda:
@@ -314,7 +316,7 @@ rule plot_intervention:
             "results/figures/interventions/{intervention}/{model}",
             "intervention",
             "Accuracy by number of units",
-            "interventions",
+            "{model}",
         ),
     log:
         "results/logs/figures/interventions/{intervention}/{model}.log",
@@ -340,7 +342,7 @@ rule plot_intervention_values:
             "results/figures/interventions/{intervention}/{model}-values",
             "intervention-values",
             "What moves",
-            "interventions",
+            "{model}",
         ),
     log:
         "results/logs/figures/interventions/{intervention}/{model}-values.log",

@@ -28,7 +28,7 @@ rule paper:
         main=locate("paper/paper.typ"),
         source=paper_files(),
     output:
-        report("results/paper.pdf", caption="captions/paper.rst", category="00 Paper", labels={"paper": "Paper"}),
+        report("results/paper.pdf", caption="captions/paper.rst", category=OVERVIEW, labels={"page": "Paper"}),
     log:
         "results/logs/paper.log",
     conda:

@@ -248,19 +248,6 @@ def test_the_same_results_give_the_same_bytes(study):
     assert not [path for path, content in after.items() if str(study.directory).encode() in content]
 
 
-def test_the_report_holds_it(study, chromium, tmp_path):
-    result = study.snakemake("explorer", "--report", "results/report.zip")
-    assert result.returncode == 0, result.stdout
-    shutil.unpack_archive(study.directory / "results" / "report.zip", tmp_path)
-    page = chromium.new_page()
-    page.goto(next(tmp_path.rglob("report.html")).as_uri())
-    page.get_by_text("Explorer").first.click()
-    page.locator("a[iconname=eye]").first.click()
-    heading = page.frame_locator("iframe").locator("h1")
-    assert heading.inner_text() == "Every head of demo on digits"
-    page.close()
-
-
 def test_the_benchmark_runs(chromium, tmp_path):
     """It hands the rules' scripts what Snakemake would: on a small study, for its table alone."""
     sizes = ["--layers", "2", "--heads", "2", "--components", "8", "--texts", "200", "--pictures", "150"]

@@ -60,7 +60,8 @@ def test_the_demo_gives_tables_and_figures(finished):
     by_texts += [f"demo-vocabulary/{figure}" for figure in ("names", "stability")]
     for figure in (*by_texts, "seed-0/segmentation", "seed-0/segmentation-parts", "ablation", "effects"):
         assert {f"figures/demo/digits/{figure}.{ending}" for ending in ("png", "pdf", "json")} <= names_of_files
-    assert HEADS_MAP in finished.output
+    for place in ("results/explorer/index.html", "results/report.zip", "results/figures/", "results/tables/"):
+        assert f"\n  {place}" in finished.output
     exactness = pd.read_csv(results / "tables" / "exactness.csv")
     chosen = [len(pd.read_csv(path)) for path in results.glob("data/digits/seed-*/images.csv")]
     assert exactness["images"].sum() == sum(chosen) > 200

@@ -104,9 +104,7 @@ def segmentation_sentence(table):
     if own.empty:
         return None
     best = own.iloc[0]
-    beside = f"; the best other method, {others.iloc[0]['method']}, {others.iloc[0]['mean_iou']:.1f} %" * bool(
-        len(others)
-    )
+    beside = [f"; the best other method, {row.method}, {row.mean_iou:.1f} %" for row in others.head(1).itertuples()]
     return (
         f"On {best['dataset']}, maps of the evidence in {best['model']} ({best['method']}) reach a mean IoU of "
         f"{best['mean_iou']:.1f} %{''.join(beside)}."

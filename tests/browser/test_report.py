@@ -2,13 +2,15 @@
 
 import json
 import re
-import runpy
 import shutil
 import zipfile
 
 import pytest
 from browser_visit import Visit
 from clones import ROOT
+
+from clipspectra import InputError
+from clipspectra.paper.report import complete_report, completed_page
 
 HOSTILE_NAMES = ["?__import__('os')", "<script>alert(1)</script>", "$x$ `y` **z** {{ 1 }}", "a & b", "</script><b>c"]
 STUDY = {
@@ -162,16 +164,15 @@ def test_the_paper_opens_inside(visit, made, report):
 
 def test_names_are_data(visit, made, tmp_path):
     """On the first page, and in the parameters of jobs, which Snakemake writes into a script element as they are."""
-    functions = runpy.run_path(str(ROOT / "scripts" / "make_report.py"))
     named = [{**STUDY["models"][0], "name": name, "pretrained": name} for name in HOSTILE_NAMES]
     findings = [{"chapter": name, "sentence": name} for name in HOSTILE_NAMES]
     hostile = STUDY | {"models": named, "findings": findings, "commit": ""}
 
     def complete(page):
         page = page.replace("naming=fires_on", "naming=</script><script>alert(1)</script><!--<script>")
-        return functions["completed"](page, hostile, {}, [], ROOT)
+        return completed_page(page, hostile, {}, [], ROOT)
 
-    functions["make_report"](made / "report-parts" / "report.zip", tmp_path / "report.zip", complete)
+    complete_report(made / "report-parts" / "report.zip", tmp_path / "report.zip", complete)
     opened = visit(unpacked(tmp_path / "report.zip", tmp_path))
     for part in opened.page.locator(".page").all_inner_texts()[:2]:
         for name in HOSTILE_NAMES:
@@ -184,13 +185,12 @@ def test_names_are_data(visit, made, tmp_path):
 
 def test_a_report_in_another_form_is_refused(tmp_path):
     """And leaves nothing half-made."""
-    functions = runpy.run_path(str(ROOT / "scripts" / "make_report.py"))
     with zipfile.ZipFile(tmp_path / "bare.zip", "w") as bare:
         bare.writestr("report/report.html", "<html></html>")
 
     def complete(page):
-        return functions["completed"](page, STUDY, {}, [], ROOT)
+        return completed_page(page, STUDY, {}, [], ROOT)
 
-    with pytest.raises(Exception, match="another form"):
-        functions["make_report"](tmp_path / "bare.zip", tmp_path / "report.zip", complete)
+    with pytest.raises(InputError, match="another form"):
+        complete_report(tmp_path / "bare.zip", tmp_path / "report.zip", complete)
     assert [path.name for path in tmp_path.iterdir()] == ["bare.zip"]

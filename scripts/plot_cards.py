@@ -35,7 +35,7 @@ def card_entry(component, texts, images, root, namings):
     heading += f": {100 * component['share']:.0f} % of the head's variance"
     if "factor" in component:
         heading += f", {100 * component['eta2']:.0f} % of that by {component['factor']}"
-    heading += f"; names at {component['sureness']:.1f} × random texts"
+    heading += f"; names {component['sureness']:.1f} × chance"
     entry = {"heading": heading}
     for pole in ("top", "bottom"):
         pole_texts, pole_images = (

@@ -40,6 +40,9 @@ rule record_config:
     localrule: True
     conda:
         ENVIRONMENT
+    resources:
+        device=config["device"],
+        cache=config["cache"] or "",
     params:
         entries={
             "models": {name: arguments_of_model(name) for name in MODELS},
@@ -49,8 +52,6 @@ rule record_config:
             "naming": config["explanations"]["naming"],
             "protocol": config["protocol"],
             "shards": config["shards"],
-            "device": config["device"],
-            "cache": config["cache"],
         },
         code=code("record_config"),
     message:

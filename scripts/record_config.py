@@ -7,5 +7,6 @@ from clipspectra.jobs import job
 
 if __name__ == "__main__":
     with job(snakemake.log[0]), atomic_write(snakemake.output[0]) as part:
-        entries = json.dumps(snakemake.params.entries, indent=1, ensure_ascii=False)
-        part.write_text(f"{entries}\n", encoding="utf-8")
+        resources = snakemake.resources
+        entries = snakemake.params.entries | {"device": resources.device, "cache": resources.cache or None}
+        part.write_text(json.dumps(entries, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -134,7 +134,8 @@ def test_one_figure_plans_nothing_above_its_data(finished):
     assert planned(finished.snakemake("--dry-run", "--force", HEADS_MAP)) == {"plot_heads_map"}
 
 
-EXPLORER = {"explore_components", "explorer"}
+PAPER = {"describe_study", "paper"}
+EXPLORER = {"explore_components", "explorer"} | PAPER
 BY_COMPONENT = {"plot_cards", "plot_heads_map", "plot_spectra", "plot_factors_map"}
 
 
@@ -156,11 +157,14 @@ BY_COMPONENT = {"plot_cards", "plot_heads_map", "plot_spectra", "plot_factors_ma
         ),
         (
             {"explanations": {"naming": "says"}},
-            {"score_components_and_labels", "table_labels", "trace_query", "plot_query"} | BY_COMPONENT | EXPLORER,
+            {"score_components_and_labels", "table_labels", "trace_query", "plot_query"}
+            | {"record_config"}
+            | BY_COMPONENT
+            | EXPLORER,
         ),
         (
             {"interventions": {"more-four": {"about": {"class": ["five"]}}}},
-            {"table_intervention_values", "plot_intervention_values"},
+            {"table_intervention_values", "plot_intervention_values"} | PAPER,
         ),
         (
             {"segmentation": {"direction": "text"}},

@@ -13,7 +13,7 @@ if __name__ == "__main__":
         figure = curves.ablation(
             table,
             title=f"Accuracy of {wildcards.model} on {wildcards.dataset} with heads at their mean",
-            footer=f"{wildcards.model} · {wildcards.dataset} · {first['images']:.0f} eval images ({first['split']}), "
+            footer=f"{wildcards.model} · {wildcards.dataset} · {drawing.images_of(table, 'eval images')}, "
             f"seeds {first['seeds']}\nbands: 95 % intervals over images, mean of the seeds' bounds",
         )
         drawing.save(figure, *snakemake.output)

@@ -12,7 +12,7 @@ if __name__ == "__main__":
         figure = heads.effects_map(
             table,
             title=f"What each head of {wildcards.model} is worth on {wildcards.dataset}",
-            footer=f"{wildcards.model} · {wildcards.dataset} · {first['images']:.0f} images ({first['split']}), seeds "
+            footer=f"{wildcards.model} · {wildcards.dataset} · {drawing.images_of(table)}, seeds "
             f"{first['seeds']} · {first['accuracy']:.1f} % zero-shot accuracy with all heads\n"
             "hatched: the 95 % interval over images includes 0 (not corrected for the number of heads)",
         )

@@ -21,14 +21,15 @@ if __name__ == "__main__":
             held = (np.mean([rows[f"held_of_{what}"].iloc[-1] for rows in chosen]) for what in ("heads", "all"))
             of_heads, of_all = (f"{100 * share:.0f} %" for share in held)
             rule = f"\nrule: {rule} of the components that pass, {of_heads} of all heads', {of_all} of the model's"
-        first = table[table["role"] == "eval"].iloc[0]
+        eval_rows = table[table["role"] == "eval"]
+        first = eval_rows.iloc[0]
         figure = concepts.intervention(
             table,
             np.mean([len(rows) for rows in chosen]) if rule else None,
             units=units,
             edited=edited,
             title=f"{wildcards.intervention}: {wildcards.model} on {first['dataset']}",
-            footer=f"{wildcards.model} · {first['dataset']} · texts {first['texts']} · {first['images']:.0f} images "
-            f"({first['split']}), seeds {first['seeds']}, {protocol}{rule}",
+            footer=f"{wildcards.model} · {first['dataset']} · texts {first['texts']} · "
+            f"{drawing.images_of(eval_rows)}, seeds {first['seeds']}, {protocol}{rule}",
         )
         drawing.save(figure, *snakemake.output)

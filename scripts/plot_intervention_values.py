@@ -13,7 +13,7 @@ if __name__ == "__main__":
             table,
             title=f"{wildcards.intervention}: what moves in {wildcards.model} on {first['dataset']}",
             footer=f"{wildcards.model} · {first['dataset']} · texts {first['texts']} · "
-            f"{table['images'].max():.0f} images ({first['split']}), seeds {first['seeds']}"
+            f"{drawing.images_of(table)}, seeds {first['seeds']}"
             + (" · orange: what it is about" if (table["meant"] == "yes").any() else ""),
         )
         drawing.save(figure, *snakemake.output)

@@ -14,8 +14,8 @@ if __name__ == "__main__":
         figure = names.names(
             table,
             title=f"Which names of {wildcards.model}'s components are right on {wildcards.dataset}",
-            footer=f"{wildcards.model} · {wildcards.dataset} · texts {wildcards.texts} · {first['images']:.0f} eval "
-            f"images ({first['split']}){pairs} · seeds {first['seeds']}\n"
+            footer=f"{wildcards.model} · {wildcards.dataset} · texts {wildcards.texts} · "
+            f"{drawing.images_of(table, 'eval images')}{pairs} · seeds {first['seeds']}\n"
             "95 % intervals over heads, of paired changes over pairs too; chance: names dealt at random, matched texts",
         )
         drawing.save(figure, *snakemake.output)

@@ -12,8 +12,8 @@ if __name__ == "__main__":
         table = drawing.rows_of(table, wildcards, ["model", "dataset", "texts"])
         first = table.iloc[0]
         mlps = ", MLPs kept" if first["mlps"] == "kept" else ""
-        source = f"layers {first['layers']} explained, the rest at its mean{mlps} · {first['images']:.0f} images "
-        source += f"({first['split']}), seeds {first['seeds']}, {PROTOCOLS[first['protocol']]}"
+        source = f"layers {first['layers']} explained, the rest at its mean{mlps} · {drawing.images_of(table)}, "
+        source += f"seeds {first['seeds']}, {PROTOCOLS[first['protocol']]}"
         figure = heads.recovery(
             table,
             title=f"What explanations of {wildcards.model}'s heads recover on {wildcards.dataset}",

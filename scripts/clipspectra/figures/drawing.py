@@ -138,6 +138,12 @@ def provenance(wildcards, images, protocol="held_out"):
     return " · ".join(names + roles)
 
 
+def images_of(table, kind="images"):
+    """How many images the rows of a table were computed from, and of which split."""
+    split = table["split"].iloc[0]
+    return f"{table['images'].max():.0f} {kind}{f' ({split})' if split else ''}"
+
+
 def rows_of(table, wildcards, keys):
     """The rows of a table that have a figure's wildcards in the columns `keys`."""
     return table[np.logical_and.reduce([table[key] == wildcards[key] for key in keys])]

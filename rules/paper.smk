@@ -19,6 +19,7 @@ rule describe_study:
         "../scripts/describe_study.py"
 
 
+# The paper is updated, so that a mistake in one's text does not cost the last one.
 rule paper:
     input:
         study="results/study.json",
@@ -28,7 +29,7 @@ rule paper:
         main=locate("paper/paper.typ"),
         source=paper_files(),
     output:
-        report("results/paper.pdf", caption="captions/paper.rst", category=OVERVIEW, labels={"page": "Paper"}),
+        report(update("results/paper.pdf"), caption="captions/paper.rst", category=OVERVIEW, labels={"page": "Paper"}),
     log:
         "results/logs/paper.log",
     conda:

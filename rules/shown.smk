@@ -23,7 +23,13 @@ def shown_interventions(kind, file, names=INTERVENTIONS):
     return [
         figure
         for name in names
-        for figure in shown(kind, file, intervention=[name], model=INTERVENTIONS[name]["models"])
+        for figure in shown(
+            kind,
+            file,
+            intervention=[name],
+            model=INTERVENTIONS[name]["models"],
+            dataset=[INTERVENTIONS[name]["dataset"]],
+        )
     ]
 
 

@@ -20,7 +20,8 @@ if __name__ == "__main__":
         if rule:  # of the components along which the concept's texts differ more than the classes'
             held = (np.mean([rows[f"held_of_{what}"].iloc[-1] for rows in chosen]) for what in ("heads", "all"))
             of_heads, of_all = (f"{100 * share:.0f} %" for share in held)
-            rule = f"\nrule: {rule} of the components that pass, {of_heads} of all heads', {of_all} of the model's"
+            rule = f"\nrule: {rule} of the components that pass, which hold {of_heads} of all heads' "
+            rule += f"and {of_all} of the model's"
         eval_rows = table[table["role"] == "eval"]
         first = eval_rows.iloc[0]
         figure = concepts.intervention(

@@ -69,6 +69,35 @@ def test_a_run_ends_with_a_paper_of_its_numbers(finished, study):
     assert {round(width / 72 * 25.4) for width in bounds} == {210}
 
 
+def test_the_papers_config_plans_the_same_paper(finished):
+    result = finished.snakemake("--dry-run", "--quiet", "rules", "--configfile", "config/paper.yaml", "--", "paper")
+    assert result.returncode == 0, result.stdout
+    for rule in ("describe_study", "plot_segmentation", "plot_factors_map", "table_interventions"):
+        assert rule in result.stdout
+
+
+def test_the_choice_of_models_and_datasets_holds_everywhere(study, tmp_path):
+    """Of a study with two models and datasets, what is left out is named nowhere, and nothing fails for the lack of it."""
+    other = {"demo": "left-out", "digits": "left-out-too"}
+    study.change_tables(lambda table: pd.concat([table, table.replace(other)]))
+    for key, name in (("models", "left-out"), ("datasets", "left-out-too")):
+        study.description[key] = [*study.description[key], study.description[key][0] | {"name": name}]
+    study.description["figures"] += [it | {"model": "left-out"} for it in study.description["figures"] if "model" in it]
+    (study.results / "study.json").write_text(json.dumps(study.description))
+    source = shutil.copytree(ROOT / "paper", tmp_path / "paper")
+    for chosen, absent in (("demo", "left-out"), ("left-out", "")):
+        choice = (
+            f"#let choose(study) = {{\n  study.models = study.models.filter(it => it.name == {json.dumps(chosen)})\n"
+        )
+        data = "digits" if chosen == "demo" else "left-out-too"
+        choice += f"  study.datasets = study.datasets.filter(it => it.name == {json.dumps(data)})\n  study\n}}\n"
+        (source / "choices.typ").write_text(choice)
+        typeset(source / "paper.typ", study.results, tmp_path / "paper.pdf")
+        text = text_of(PdfReader(tmp_path / "paper.pdf"))
+        assert chosen in text
+        assert not absent or absent not in text
+
+
 def test_a_number_in_a_table_is_the_number_in_the_text(study):
     assert "classifies 12.3" not in study.text()
     table = study.table("accuracy")

@@ -19,8 +19,9 @@ README = """\
 | `requirements.txt` | the exact versions of all packages |
 | `{sums}` | the sha256 of every file here: `sha256sum --check {sums}` |
 
-To make all of it again, get clipspectra {version}{commit}, and an environment with the packages of
-`requirements.txt`. Put the files that the config names where it says, copy the config to the clone, and run there:
+To make all of it again, clone the repository of clipspectra {version}{commit}, and make an environment with the
+packages of `requirements.txt`. Copy `config/` and `paper/` into the clone, put the files that the config names where it
+says, and run there:
 
 ```bash
 snakemake --cores all archive --configfile {configs}

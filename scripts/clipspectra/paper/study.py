@@ -65,13 +65,21 @@ def package_versions(exactness):
     return versions | {name: version(name) for name in PACKAGES}
 
 
+CODE = ("Snakefile", "rules", "scripts", "explorer", "envs", "pyproject.toml")  # what results are made by
+
+
 def commit_of(folder):
-    """The commit of a clone, with "-dirty" if tracked files differ from it; "" where that cannot be told."""
+    """The last commit of a clone's code, with "-dirty" if its files differ from it; "" where that cannot be told."""
     if not Path(folder, ".git").exists():
         return ""
-    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    try:
+
+    def git(*arguments):
+        command = ["git", "-C", str(folder), *arguments, "--", *CODE]
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--untracked-files=no")
+        return git("log", "-1", "--format=%h", "--abbrev=12") + ("-dirty" if changed else "")
     except (OSError, subprocess.SubprocessError):
         return ""
 

@@ -77,7 +77,7 @@ def test_the_papers_config_plans_the_same_paper(finished):
 
 
 def test_the_choice_of_models_and_datasets_holds_everywhere(study, tmp_path):
-    """Of a study with two models and datasets, what is left out is named nowhere, and nothing fails for the lack of it."""
+    """What is left out of a study with two models and datasets is named nowhere, and nothing fails for its lack."""
     other = {"demo": "left-out", "digits": "left-out-too"}
     study.change_tables(lambda table: pd.concat([table, table.replace(other)]))
     for key, name in (("models", "left-out"), ("datasets", "left-out-too")):

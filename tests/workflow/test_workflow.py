@@ -24,8 +24,10 @@ HEADS_MAP = "results/figures/demo/digits/seed-0/demo-vocabulary/heads-map.png"
 
 
 def digests(clone):
-    """Digest of every table and figure."""
-    paths = [path for part in ("tables", "figures") for path in (clone.directory / "results" / part).rglob("*.*")]
+    """Digest of every table and figure, of what was run, and of the paper."""
+    results = clone.directory / "results"
+    paths = [path for part in ("tables", "figures") for path in (results / part).rglob("*.*")]
+    paths += [results / "study.json", results / "paper.pdf"]
     return {str(path.relative_to(clone.directory)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 

@@ -31,6 +31,6 @@ if __name__ == "__main__":
             edited=edited,
             title=f"{wildcards.intervention}: {wildcards.model} on {first['dataset']}",
             footer=f"{wildcards.model} · {first['dataset']} · texts {first['texts']} · "
-            f"{drawing.images_of(eval_rows)}, seeds {first['seeds']}, {protocol}{rule}",
+            f"{drawing.images_of(eval_rows)}, seeds {first['seeds']}, {drawing.PROTOCOLS[protocol]}{rule}",
         )
         drawing.save(figure, *snakemake.output)

@@ -4,8 +4,6 @@ from clipspectra.arrays import load_table
 from clipspectra.figures import drawing, heads
 from clipspectra.jobs import job
 
-PROTOCOLS = {"held_out": "explained on other images", "same": "explained on the same images"}
-
 if __name__ == "__main__":
     with job(snakemake.log[0]):
         wildcards, table = snakemake.wildcards, load_table(snakemake.input.table)
@@ -13,7 +11,7 @@ if __name__ == "__main__":
         first = table.iloc[0]
         mlps = ", MLPs kept" if first["mlps"] == "kept" else ""
         source = f"layers {first['layers']} explained, the rest at its mean{mlps} · {drawing.images_of(table)}, "
-        source += f"seeds {first['seeds']}, {PROTOCOLS[first['protocol']]}"
+        source += f"seeds {first['seeds']}, {drawing.PROTOCOLS[first['protocol']]}"
         figure = heads.recovery(
             table,
             title=f"What explanations of {wildcards.model}'s heads recover on {wildcards.dataset}",

@@ -35,6 +35,7 @@ plt.rcParams.update(
 )
 
 PAGE, COLUMN = 178 / 25.4, 85 / 25.4  # inches: the widths of a page and of a column in print
+PROTOCOLS = {"held_out": "explained on other images", "same": "explained on the same images"}  # of the config
 OKABE_ITO = ["#E69F00", "#56B4E9", "#009E73", "#F0E442", "#CC79A7", "#D55E00", "#0072B2"]
 
 

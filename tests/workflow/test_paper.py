@@ -69,13 +69,6 @@ def test_a_run_ends_with_a_paper_of_its_numbers(finished, study):
     assert {round(width / 72 * 25.4) for width in bounds} == {210}
 
 
-def test_the_papers_config_plans_the_same_paper(finished):
-    result = finished.snakemake("--dry-run", "--quiet", "rules", "--configfile", "config/paper.yaml", "--", "paper")
-    assert result.returncode == 0, result.stdout
-    for rule in ("describe_study", "plot_segmentation", "plot_factors_map", "table_interventions"):
-        assert rule in result.stdout
-
-
 def test_the_choice_of_models_and_datasets_holds_everywhere(study, tmp_path):
     """What is left out of a study with two models and datasets is named nowhere, and nothing fails for its lack."""
     other = {"demo": "left-out", "digits": "left-out-too"}
@@ -149,6 +142,7 @@ def test_many_models_break_over_pages(study):
     model = study.description["models"][0]
     study.description["models"] = [{**model, "name": name} for name in names]
     study.description["figures"] = []
+    study.description["tables"].remove("names")  # its lines are the most, and as in other tables
     pages = study.typeset()
     text = text_of(pages)
     assert "more rows are in the appendix" in text
@@ -191,8 +185,8 @@ def test_the_same_results_give_the_same_bytes(study, finished):
     assert (study.folder / "paper.pdf").read_bytes() == first
     archive = finished.directory / "results" / "archive.zip"
     sums = []
-    for _ in range(2):
-        result = finished.snakemake("--quiet", "all", "--forcerun", "archive", "--", "archive")
+    for forced in ([], ["--forcerun", "archive"]):
+        result = finished.snakemake("--quiet", "all", *forced, "--", "archive")
         assert result.returncode == 0, result.stdout
         sums.append(hashlib.sha256(archive.read_bytes()).hexdigest())
     assert sums[0] == sums[1]

@@ -11,6 +11,7 @@ if not workflow.overwrite_configfiles:
 
 include: "rules/config.smk"
 include: "rules/common.smk"
+include: "rules/reporting.smk"
 include: "rules/inputs.smk"
 include: "rules/demo.smk"
 include: "rules/towers.smk"
@@ -26,7 +27,6 @@ include: "rules/explored.smk"
 include: "rules/explorer.smk"
 include: "rules/notebooks.smk"
 include: "rules/paper.smk"
-include: "rules/reporting.smk"
 
 
 report: "rules/captions/workflow.rst"

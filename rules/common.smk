@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import re
 
-from clipspectra.code_digest import code_digest
+from clipspectra.code_digest import code_digest, commit_of
 from clipspectra.data.files import manifest_files, stamp, visible_files
 from clipspectra.towers.model_files import files_of, weights_in
 
@@ -31,59 +31,6 @@ wildcard_constraints:
 def code(script):
     """Digest of the core's modules that a script reaches: an edited module reruns the rules that depend on it."""
     return code_digest(REPOSITORY / "scripts" / f"{script}.py")
-
-
-# --- Outputs
-
-
-# Chapters of the report and of the paper, in their order, with the names of the captions that each has.
-CHAPTERS = {
-    "Data and models": ["contact-sheet", "loaded-models", "shared-images", "texts"],
-    "Accuracy": ["ablation", "accuracy"],
-    "Heads": ["cards", "effects", "effects-map", "factors-map", "heads-map", "spectra"],
-    "Recovery": ["recovery"],
-    "Names": ["labels", "names"],
-    "Segmentation": ["segmentation", "segmentation-examples", "segmentation-parts", "spatial"],
-    "Queries and neighbours": ["neighbours", "query"],
-    "Interventions": ["intervention", "intervention-values", "interventions"],
-    "Stability": ["stability", "stability-over-seeds"],
-    "Exactness": ["exactness"],
-}
-
-
-# Categories of the report, which sorts them by name; the paper and the explorer are of all chapters.
-OVERVIEW = "00 Overview"
-CATEGORIES = {name: f"{number:02d} {name}" for number, name in enumerate(CHAPTERS, 1)}
-
-
-def category(caption):
-    """The chapter of a caption as a category of the report."""
-    return next(CATEGORIES[name] for name, captions in CHAPTERS.items() if caption in captions)
-
-
-ENDINGS = ["pdf", "png", "json"]  # of a figure's files
-
-
-LABELS = {"queries": "query", "spatial": "map"}  # of wildcards, where they have another name
-
-
-def figure(path, caption, title, subcategory="{dataset}"):
-    """The files of a figure: a PDF for print, a PNG for the report, and a JSON file with the words of its caption.
-
-    The report labels it with the path's wildcards. It shows a switch in place of a label that has two values, each on
-    half of the subcategory's figures, if there is one such label; so subcategories are chosen that leave one.
-    """
-    names = [name for name in re.findall(r"{(\w+)}", path) if f"{{{name}}}" != subcategory]
-    labels = {"figure": title} | {LABELS.get(name, name): f"{{{name}}}" for name in names}
-    about = {"category": category(caption), "subcategory": subcategory, "labels": labels}
-    png = report(f"{path}.png", caption=f"captions/{caption}.rst", **about)
-    return [f"{path}.pdf", png, f"{path}.json"]
-
-
-def table(name, title):
-    """A table for the report, as the output `csv`."""
-    about = {"category": category(name), "subcategory": "Tables", "labels": {"table": title}}
-    return {"csv": report(f"results/tables/{name}.csv", caption=f"captions/{name}.rst", **about)}
 
 
 # --- The user's files
@@ -337,17 +284,3 @@ def names_files(wildcards):
 def factor_names(wildcards):
     """Names of a dataset's factor columns."""
     return list(DATASETS[wildcards.dataset]["factors"])
-
-
-def results_to_open():
-    """What a successful run prints at its end."""
-    places = {
-        "results/paper.pdf": "the paper",
-        "results/explorer/index.html": "the explorer: open it in a browser",
-        "results/report.zip": "the report: unzip it, and open report/report.html in a browser",
-        "results/figures/": "all figures",
-        "results/tables/": "all tables",
-    }
-    return "\n  ".join(
-        ["Done. The results:", *(f"{path}  {what}" for path, what in places.items() if Path(path).exists())]
-    )

@@ -3,7 +3,6 @@ import tomllib
 
 from clipspectra.explanations.catalogue import METHODS as METHOD_NAMES
 from clipspectra.explanations.catalogue import NAMES as NAMING_NAMES
-from clipspectra.paper.study import commit_of
 
 FIGURE_SEED = SEEDS[0]
 # Interventions that have units to count, in their last edit.
@@ -83,9 +82,6 @@ STUDY = {
     "methods": {name: METHOD_NAMES[name] for name in EXPLAINING_METHODS},
     "naming": config["explanations"]["naming"],
     "namings": NAMING_NAMES,
-    "interventions": {
-        name: {key: entry[key] for key in ("models", "dataset", "texts")} for name, entry in INTERVENTIONS.items()
-    },
     "figures": FIGURES,
 }
 

@@ -36,7 +36,6 @@ if __name__ == "__main__":
             "methods": params.methods,
             "namings": params.namings,
             "naming": params.naming,
-            "interventions": params.interventions,
             "tables": list(paths),
             "figures": params.figures,
             "published": published_beside(published, params.models, datasets),

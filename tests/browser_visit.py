@@ -1,6 +1,7 @@
-"""A page of the explorer in a browser, and the files that it reads."""
+"""A page in a browser, and the files of the explorer that it reads."""
 
 import json
+from contextlib import contextmanager
 
 # Texts are data, never markup; and right to left, very long, without a blank, and an emoji.
 HOSTILE = [
@@ -54,6 +55,25 @@ class Visit:
         return self.page.evaluate(
             "document.activeElement.getAttribute('aria-label') || document.activeElement.textContent.trim()"
         )
+
+
+@contextmanager
+def visits(kind, chromium, folder):
+    """A function that opens pages, of another folder if it is told; at the end nothing may have gone wrong in any.
+
+    kind: Visit, or a class of it
+    """
+    opened = []
+
+    def open_page(address="", *, folder=folder, **options):
+        opened.append(kind(chromium, folder, address, **options))
+        return opened[-1]
+
+    yield open_page
+    problems = [problem for visit in opened for problem in visit.problems]
+    for visit in opened:
+        visit.context.close()
+    assert not problems
 
 
 def part_of(path):

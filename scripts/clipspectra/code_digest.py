@@ -1,9 +1,10 @@
-"""Digest of the code that a script depends on: every module of the core that its imports reach."""
+"""What code results are made by: the digest of all that a script imports, and the commit of a clone."""
 
 import ast
 import functools
 import hashlib
 import json
+import subprocess
 from pathlib import Path
 
 CORE = Path(__file__).parent
@@ -61,3 +62,22 @@ def _module_files(parts):
         if path.is_dir():
             return {file for file in path.glob("*.py") if file.stem != "__init__"}
     return set()  # a name in the package's __init__
+
+
+CODE = ("Snakefile", "rules", "scripts", "explorer", "envs", "pyproject.toml")  # what results are made by
+
+
+def commit_of(folder):
+    """The last commit of a clone's code, with "-dirty" if its files differ from it; "" where that cannot be told."""
+    if not Path(folder, ".git").exists():
+        return ""
+
+    def git(*arguments):
+        command = ["git", "-C", str(folder), *arguments, "--", *CODE]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--untracked-files=no")
+        return git("log", "-1", "--format=%h", "--abbrev=12") + ("-dirty" if changed else "")
+    except (OSError, subprocess.SubprocessError):
+        return ""

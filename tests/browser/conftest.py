@@ -3,7 +3,7 @@
 import shutil
 
 import pytest
-from browser_visit import HOSTILE, Visit
+from browser_visit import HOSTILE, Visit, visits
 from clones import Clone
 from playwright.sync_api import sync_playwright
 
@@ -63,15 +63,6 @@ def explorer(study, tmp_path_factory):
 
 @pytest.fixture
 def visit(chromium, explorer):
-    """A function that opens the page; at the end nothing may have gone wrong in any."""
-    visits = []
-
-    def open_page(address="", *, folder=explorer, **options):
-        visits.append(Visit(chromium, folder, address, **options))
-        return visits[-1]
-
-    yield open_page
-    problems = [problem for opened in visits for problem in opened.problems]
-    for opened in visits:
-        opened.context.close()
-    assert not problems
+    """A function that opens the page."""
+    with visits(Visit, chromium, explorer) as open_page:
+        yield open_page

@@ -6,7 +6,7 @@ import shutil
 import zipfile
 
 import pytest
-from browser_visit import Visit
+from browser_visit import Visit, visits
 from clones import ROOT
 
 from clipspectra import InputError
@@ -71,18 +71,9 @@ def report(made, tmp_path_factory):
 
 @pytest.fixture
 def visit(chromium, report):
-    """A function that opens the report; at the end nothing may have gone wrong."""
-    visits = []
-
-    def open_report(folder=report):
-        visits.append(ReportVisit(chromium, folder))
-        return visits[-1]
-
-    yield open_report
-    problems = [problem for opened in visits for problem in opened.problems]
-    for opened in visits:
-        opened.context.close()
-    assert not problems
+    """A function that opens the report."""
+    with visits(ReportVisit, chromium, report) as open_report:
+        yield open_report
 
 
 def test_the_first_page_says_what_was_run_and_found(visit, made):
@@ -173,7 +164,7 @@ def test_names_are_data(visit, made, tmp_path):
         return completed_page(page, hostile, {}, [], ROOT)
 
     complete_report(made / "report-parts" / "report.zip", tmp_path / "report.zip", complete)
-    opened = visit(unpacked(tmp_path / "report.zip", tmp_path))
+    opened = visit(folder=unpacked(tmp_path / "report.zip", tmp_path))
     for part in opened.page.locator(".page").all_inner_texts()[:2]:
         for name in HOSTILE_NAMES:
             assert name in part

@@ -1,9 +1,7 @@
 """A study in one small dict: what was run, on what and with what. The paper and the report read it."""
 
 import hashlib
-import subprocess
 from importlib.metadata import version
-from pathlib import Path
 
 import pandas as pd
 
@@ -63,25 +61,6 @@ def package_versions(exactness):
     """{package: version}; of the packages that an extraction used, those that are in its files."""
     versions = {name: ", ".join(sorted(set(exactness[name].astype(str)))) for name in EXTRACTED_WITH if len(exactness)}
     return versions | {name: version(name) for name in PACKAGES}
-
-
-CODE = ("Snakefile", "rules", "scripts", "explorer", "envs", "pyproject.toml")  # what results are made by
-
-
-def commit_of(folder):
-    """The last commit of a clone's code, with "-dirty" if its files differ from it; "" where that cannot be told."""
-    if not Path(folder, ".git").exists():
-        return ""
-
-    def git(*arguments):
-        command = ["git", "-C", str(folder), *arguments, "--", *CODE]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.strip()
-
-    try:
-        changed = git("status", "--porcelain", "--untracked-files=no")
-        return git("log", "-1", "--format=%h", "--abbrev=12") + ("-dirty" if changed else "")
-    except (OSError, subprocess.SubprocessError):
-        return ""
 
 
 def published_beside(published, models, datasets):

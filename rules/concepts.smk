@@ -51,7 +51,7 @@ use rule embed_query as embed_concepts with:
     input:
         unpack(model_files),
     output:
-        "results/interventions/{intervention}/{model}/concepts.safetensors",
+        "results/text/{model}/concepts-{intervention}.safetensors",
     log:
         "results/logs/interventions/{intervention}/{model}/concepts.log",
     params:
@@ -155,6 +155,7 @@ rule evaluate_intervention:
         curve="results/interventions/{intervention}/{model}/seed-{seed}/curve.csv",
         summary="results/interventions/{intervention}/{model}/seed-{seed}/summary.csv",
         values="results/interventions/{intervention}/{model}/seed-{seed}/values.csv",
+        edit="results/interventions/{intervention}/{model}/seed-{seed}/edit.safetensors",
     log:
         "results/logs/interventions/{intervention}/{model}/seed-{seed}.log",
     benchmark:
@@ -218,3 +219,73 @@ rule table_intervention_values:
         "Table of what interventions move"
     script:
         "../scripts/table_intervention_values.py"
+
+
+# The same intervention in the running model and in its weights, on new forward passes of the eval images.
+rule evaluate_edited_model:
+    input:
+        unpack(model_files),
+        unpack(intervention_files),
+        edit=rules.evaluate_intervention.output.edit,
+    output:
+        "results/interventions/{intervention}/{model}/seed-{seed}/edited-model.csv",
+    log:
+        "results/logs/interventions/{intervention}/{model}/seed-{seed}-edited-model.log",
+    conda:
+        ENVIRONMENT
+    threads: config["threads"]
+    resources:
+        **IMAGE_RESOURCES,
+    params:
+        **model_job(),
+        entry=lambda wildcards: {
+            key: INTERVENTIONS[wildcards.intervention][key] for key in ("dataset", "texts", "groups")
+        },
+        precision=config["precision"],
+        protocol=config["protocol"],
+        code=code("evaluate_edited_model"),
+    message:
+        "Intervention {wildcards.intervention} in {wildcards.model} itself, seed {wildcards.seed}"
+    script:
+        "../scripts/evaluate_edited_model.py"
+
+
+use rule table_accuracy as table_edited_models with:
+    input:
+        interventions_by_model(
+            "results/interventions/{intervention}/{model}/seed-{seed}/edited-model.csv", LIVE, seed=SEEDS
+        ),
+    output:
+        **table("edited-models", "Interventions stored, live and folded into weights"),
+        latex="results/tables/edited-models.tex",
+    log:
+        "results/logs/tables/edited-models.log",
+    params:
+        scores=["accuracy", "change"],
+        means=["cosine", "difference"],
+    message:
+        "Table of interventions in the models themselves"
+
+
+# A folder that open_clip loads as it is: local-dir:results/interventions/{intervention}/{model}.
+rule fold_intervention:
+    input:
+        unpack(model_files),
+        edit=f"results/interventions/{{intervention}}/{{model}}/seed-{SEEDS[0]}/edit.safetensors",
+        outcome=f"results/interventions/{{intervention}}/{{model}}/seed-{SEEDS[0]}/edited-model.csv",
+    output:
+        weights="results/interventions/{intervention}/{model}/weights.safetensors",
+        config="results/interventions/{intervention}/{model}/open_clip_config.json",
+    log:
+        "results/logs/interventions/{intervention}/{model}/weights.log",
+    conda:
+        ENVIRONMENT
+    resources:
+        **MODEL_RESOURCES,
+    params:
+        **model_job(),
+        code=code("fold_intervention"),
+    message:
+        "Intervention {wildcards.intervention} folded into the weights of {wildcards.model}"
+    script:
+        "../scripts/fold_intervention.py"

@@ -190,7 +190,7 @@ for kind, names in (("queries", config["queries"]), ("neighbours", PICTURE_NEIGH
 for name, entry in INTERVENTIONS.items():
     for model in entry["models"]:
         content = ("texts", *concept_texts({"intervention": name}))
-        EMBEDDED.setdefault((model, content), f"results/interventions/{name}/{model}/concepts.safetensors")
+        EMBEDDED.setdefault((model, content), f"results/text/{model}/concepts-{name}.safetensors")
 
 
 def embedded_query(wildcards):
@@ -204,7 +204,7 @@ def embedded_query(wildcards):
 def intervention_entry(wildcards):
     """What the outcome of an intervention depends on: not its other models, nor what it is about."""
     entry = INTERVENTIONS[wildcards.intervention]
-    return {key: value for key, value in entry.items() if key not in ("models", "about")}
+    return {key: value for key, value in entry.items() if key not in ("models", "about", "live")}
 
 
 def intervention_files(wildcards):
@@ -220,8 +220,11 @@ def intervention_files(wildcards):
     return files
 
 
+# Interventions that are made in the model itself, too.
+LIVE = [name for name, entry in INTERVENTIONS.items() if entry["live"]]
 INTERVENTION_TABLES = expand(
-    "results/tables/{table}.csv", table=["interventions", "intervention-values"] if INTERVENTIONS else []
+    "results/tables/{table}.csv",
+    table=["interventions", "intervention-values", *["edited-models"] * bool(LIVE)] if INTERVENTIONS else [],
 )
 
 

@@ -10,7 +10,7 @@ CHAPTERS = {
     "Names": ["labels", "names"],
     "Segmentation": ["segmentation", "segmentation-examples", "segmentation-parts", "spatial"],
     "Queries and neighbours": ["neighbours", "query"],
-    "Interventions": ["intervention", "intervention-values", "interventions"],
+    "Interventions": ["edited-models", "intervention", "intervention-values", "interventions"],
     "Stability": ["stability", "stability-over-seeds"],
     "Exactness": ["exactness"],
 }
@@ -62,7 +62,10 @@ SEE_ALSO = [
     ["plot_names", "table_names", "table_labels"],
     ["plot_stability", "table_stability"],
     ["plot_segmentation", "plot_segmentation_parts", "table_segmentation"],
-    ["plot_intervention", "plot_intervention_values", "table_interventions", "table_intervention_values"],
+    [
+        *("plot_intervention", "plot_intervention_values", "table_interventions"),
+        *("table_intervention_values", "table_edited_models"),
+    ],
     ["paper", "explorer"],
 ]
 

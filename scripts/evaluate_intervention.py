@@ -8,6 +8,7 @@ import pandas as pd
 from clipspectra.arrays import load_arrays, load_table, save_table
 from clipspectra.concepts.interventions import Intervention
 from clipspectra.concepts.outcomes import evaluate, predictions, prepare
+from clipspectra.concepts.references import Reference, save_edit
 from clipspectra.concepts.retrieval import best_texts
 from clipspectra.concepts.tables import curve, role_groups, settings, value_counts, with_splits, with_texts
 from clipspectra.contributions.stored import StoredActivations
@@ -51,6 +52,8 @@ if __name__ == "__main__":
         }
         for name, rows in tables.items():
             save_table(snakemake.output[name], with_splits(pd.DataFrame(rows), source, roles, images))
+        about = source | {"images": int(stored.fit.sum()), "sha256": stored.sha256, "code": snakemake.params.code}
+        save_edit(snakemake.output.edit, edited, Reference.of(stored, explanations, edited), about)
         names = {f"{naming}_": best_texts(inputs.names, naming)[["top", "bottom"]] for naming in NAMED_BY}
         names = pd.concat([table.add_prefix(naming) for naming, table in names.items()], axis=1)
         save_table(snakemake.output.units, with_texts(prepared.table, names))

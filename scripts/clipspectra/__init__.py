@@ -8,7 +8,8 @@ contributions  what every head and MLP adds to the embedding, exactly
 explanations   heads in words: components, TextSpan, sparse sums
 evaluation     whether the words are right, and enough
 segmentation   where in the image the evidence is
-concepts       from texts to components, and edits
+concepts       from texts to components, and edits of what was stored
+editing        the same edits in the running model, and in its weights
 figures        the figures, from small tables
 paper          what was run, its findings, the typeset paper and its archive
 explorer       stored results as the files of a page to look around in

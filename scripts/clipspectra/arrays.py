@@ -41,7 +41,7 @@ def versions(*packages):
 
 def save_arrays(path, arrays, metadata):
     """Write named arrays with metadata (a flat dict of JSON values) as safetensors, always as the same bytes."""
-    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     shapes = {name: (array.dtype, array.shape) for name, array in arrays.items()}
     _write_arrays(path, shapes, metadata, lambda name: [arrays[name].tobytes()])
 

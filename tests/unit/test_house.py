@@ -27,12 +27,13 @@ MAY_IMPORT = {
     "evaluation": {"towers", "data", "contributions", "explanations"},
     "segmentation": {"towers", "data", "contributions"},
     "concepts": {"towers", "data", "contributions", "explanations", "evaluation"},
+    "editing": {"towers", "data", "contributions", "explanations", "concepts"},
     "figures": {"data"},
     "paper": set(),
     "explorer": {"data", "contributions", "explanations", "evaluation", "figures"},
     "results": {"towers", "data", "contributions", "explanations", "segmentation", "concepts"},
 }
-WITH_TORCH = {"towers", "data", "contributions", "segmentation"}
+WITH_TORCH = {"towers", "data", "contributions", "segmentation", "editing"}
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "config" / "README.md"]
 
 

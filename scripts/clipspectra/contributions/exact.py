@@ -30,14 +30,16 @@ from clipspectra.towers.tower import Tower, float64, statistics
 
 
 @torch.no_grad()
-def head_basis(tower):
+def head_basis(tower, layers=None):
     """B of every head of a Tower, [layer, head, d_embed, coordinate], computed in float64, in the tower's dtype.
+
+    layers: numbers of layers, all by default.
 
     Coordinates: z for each group of the readout (one, or one for each pool head), then the scalars.
     """
     project, shared, _ = tower.linear()
     part_count, basis = 2 * len(tower.layers) + 1, []
-    for layer in tower.layers:
+    for layer in tower.layers if layers is None else [tower.layers[number] for number in layers]:
         write, bias = layer.writing()
         z_basis = torch.einsum("gem,hmk->hegk", project, write).flatten(2)  # M W_O: [head, d_embed, group * k]
         scalar_basis = torch.cat([(project @ bias).T, shared / part_count], dim=1) / layer.heads  # [d_embed, scalar]
@@ -154,23 +156,39 @@ def activations(model, images, *, per_token=False, tower: Tower | None = None):
             else:
                 layer_coordinates = coordinates.pop(number).to(weights)
                 z.append(torch.einsum("igt,ihtk->ihgk", weights, layer_coordinates).flatten(-2))
-        project, shared, out = tower.reading
-        shares = scalars[:, None, len(project) :] @ shared.T / (2 * len(z) + 1)  # [image, 1, d_embed]
         terms = torch.stack([stream_terms[number] for number in range(len(z) + 1)], dim=1)
-        terms = torch.einsum("igt,iltm->ilgm", weights, terms.to(weights))  # [image, layer + 1, group, d_model]
-        mlps = torch.einsum("ilgm,gem->ile", terms, project) + shares
-        if ends.pool_mlp is not None:
-            mlps = torch.cat([mlps, (ends.pool_mlp.to(scale) * scale[:, None] @ out.T)[:, None]], dim=1)
+        mlps = mlp_contributions(tower, terms, ends, weights, scalars, scale)
         class_self = None
         if class_token:
             written = [u @ write.T for u, (write, _) in zip(class_self_z, tower.writing)]  # layer: [image, d_model]
             biases = torch.stack([bias for _, bias in tower.writing]) / source_count * weights
-            class_self = (torch.stack(written, dim=1) + biases) @ project[0].T + shares / source_count
+            class_self = (torch.stack(written, dim=1) + biases) @ tower.reading[0][0].T
+            class_self = class_self + shared_constants(tower, scalars)[:, None] / source_count
         mean = std = None
         if tower.readout.norm is not None:
             mean, inverse = statistics(ends.state if tower.readout.after is None else ends.pooled, tower.readout.norm)
             mean, std = (mean[:, 0], 1 / inverse[:, 0]) if class_token and mean.ndim == 2 else (mean, 1 / inverse)
     return Activations(torch.stack(z, dim=1), scalars, mlps, class_self, embedding, mean, std)
+
+
+def shared_constants(tower, scalars):
+    """What each of the 2 L + 1 parts has of the constants that all share, [image, d_embed]; scalars [image, scalar]."""
+    project, shared, _ = tower.reading
+    return scalars[:, len(project) :] @ shared.T / (2 * len(tower.layers) + 1)
+
+
+def mlp_contributions(tower, terms, ends, weights, scalars, scale):
+    """Contributions of x_0, of each MLP and of the MLP inside an attentional pool, [image, part, d_embed].
+
+    terms: what x_0 and the MLPs write, at the tokens that are read, [image, layer + 1, pos, d_model]; ends: StreamEnds
+    weights, scalars, scale: of Readout.weights_and_scalars
+    """
+    project, _, out = tower.reading
+    terms = torch.einsum("igt,iltm->ilgm", weights, terms.to(weights))  # [image, layer + 1, group, d_model]
+    mlps = torch.einsum("ilgm,gem->ile", terms, project) + shared_constants(tower, scalars)[:, None]
+    if ends.pool_mlp is not None:
+        mlps = torch.cat([mlps, (ends.pool_mlp.to(scale) * scale[:, None] @ out.T)[:, None]], dim=1)
+    return mlps
 
 
 def read_coordinates(layer, attention_state, tokens):

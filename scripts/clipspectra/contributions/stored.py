@@ -26,7 +26,7 @@ class StoredActivations:
     basis: [layer, head, d_embed, coordinate + scalar]
     layers: numbers of the layers in z; heads: their number in a layer; scalars: their number
     spacing: of the stored numbers, relative to their size, [coordinate + scalar] (see Moments)
-    sha256: of the model's weights
+    sha256: of the model's weights file; weights: digest of its image tower's weights (towers.tower.weights_digest)
     names: (kind, layer) of each of `parts`, the kinds being early, heads, self (the class token's attention to itself),
     x_0 and mlp
     fit, scored, validation, paired: bool [image], the images that means and explanations come from, those that are
@@ -39,7 +39,8 @@ class StoredActivations:
 
     def __init__(self, shards, basis, images, protocol="held_out"):
         arrays, metadata = load_arrays(basis, "basis")
-        self.basis_path, self.basis, self.sha256 = basis, arrays["basis"], metadata.get("sha256", "")
+        self.basis_path, self.basis = basis, arrays["basis"]
+        self.sha256, self.weights = metadata.get("sha256", ""), metadata.get("weights", "")
         selected, first_layer = select_images(shards, load_table(images))
         self.images = pd.concat([table for _, _, table in selected], ignore_index=True)
         self.layers = range(first_layer, len(self.basis))

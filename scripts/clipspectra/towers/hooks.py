@@ -6,10 +6,11 @@ of timm and of open_clip's custom block run as they are, and their call of scale
 Nothing is projected twice. Every hook knows the number of its layer, whatever the order of the calls.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from weakref import WeakSet
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,7 @@ from open_clip.transformer import ResidualAttentionBlock
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from clipspectra import InputError
 from clipspectra.towers.families import Unsupported
 from clipspectra.towers.tower import Tower
 
@@ -85,25 +87,44 @@ class StreamEnds:
 
 
 @contextmanager
-def observe(tower: Tower, *, on_layer: Callable | None = None, on_mlp: Callable | None = None, only_read: bool = False):
+def observe(
+    tower: Tower,
+    *,
+    on_layer: Callable | None = None,
+    on_mlp: Callable | None = None,
+    layers: Iterable | None = None,
+    only_read: bool = False,
+):
     """Call back with the inner states of each forward pass of a tower in a `with` block, which yields its StreamEnds.
 
     on_layer(layer, state): AttentionState of the layer; on_mlp(layer, output): what its MLP adds [image, pos, d_model]
+    layers: numbers of the layers whose attentions are observed, all by default
     only_read: compute the last block for the class token alone, where only that is read and the block is open_clip's
 
     The outputs equal those without hooks, bit for bit where torch uses the same kernels. They do not where torch's
     fused inference kernel is on (torch.backends.mha; off with gradients), with only_read, and in a ResNet's pool.
+    Raises InputError for a tower that is observed already: hooks of two blocks would undo each other.
     """
+    if tower.visual in _OBSERVED:
+        raise InputError(
+            "This model is in use by another `with` block, which edits or reads it; end that block first. Several edits "
+            "are one Intervention."
+        )
     ends = StreamEnds()
-    with _Hooks() as hooks:
+    with Hooks() as hooks:
+        _OBSERVED.add(tower.visual)
+        hooks.callback(_OBSERVED.discard, tower.visual)
         if isinstance(tower.visual, ModifiedResNet):
             _observe_resnet(hooks, tower, ends, on_layer, on_mlp)
         else:
-            _observe_transformer(hooks, tower, ends, on_layer, on_mlp, only_read)
+            _observe_transformer(hooks, tower, ends, on_layer, on_mlp, layers, only_read)
         yield ends
 
 
-class _Hooks(ExitStack):
+_OBSERVED = WeakSet()
+
+
+class Hooks(ExitStack):
     """Hooks and replaced forwards, all removed at the end of the `with` block."""
 
     def before(self, module, callback):
@@ -112,18 +133,18 @@ class _Hooks(ExitStack):
     def after(self, module, callback):
         self.callback(module.register_forward_hook(lambda _, __, output: callback(output)).remove)
 
-    def replace(self, module, forward):
-        module.forward = forward
-        self.callback(delattr, module, "forward")
+    def replace(self, module, method, name="forward"):
+        setattr(module, name, method)
+        self.callback(delattr, module, name)
 
 
-def _observe_transformer(hooks, tower, ends, on_layer, on_mlp, only_read):
+def _observe_transformer(hooks, tower, ends, on_layer, on_mlp, layers, only_read):
     readout = tower.readout
     blocks = getattr(getattr(tower.visual, "transformer", None), "resblocks", [None])
     if only_read and readout.pool == "class" and type(blocks[-1]) is ResidualAttentionBlock:
         hooks.replace(blocks[-1], _class_token_forward(blocks[-1]))
     for number, layer in enumerate(tower.layers):
-        if on_layer is not None:
+        if on_layer is not None and (layers is None or number in layers):
             _observe_attention(hooks, layer.attention, partial(on_layer, number), layer)
         if on_mlp is not None:
             hooks.after(layer.mlp, partial(on_mlp, number))

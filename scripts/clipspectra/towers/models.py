@@ -48,6 +48,7 @@ class LoadedModel:
     image_size: (height, width) that the tower takes; sha256: of the weights file, None for random weights
     precision: of forward passes, see load; autocast(): the context to run them in
     used: the settings it was loaded with, for a table: preprocessing, activation, tokenizer, sizes and their sources
+    config: {"model_cfg", "preprocess_cfg"}, what an open_clip_config.json beside its weights says
     """
 
     model: torch.nn.Module
@@ -58,6 +59,7 @@ class LoadedModel:
     sha256: str | None
     precision: str = "fp32"
     used: dict = field(default_factory=dict)
+    config: dict = field(default_factory=dict)
 
     @cached_property
     def tokenizer(self):
@@ -144,13 +146,15 @@ def load(
     if shuffle:
         _shuffle_weights(model)
     model = model.to(device).eval().requires_grad_(False)
-    preprocessing = PreprocessCfg(size=size, **{key: description.used[key] for key in ALL_PREPROCESSING_KEYS})
+    chosen = {key: description.used[key] for key in ALL_PREPROCESSING_KEYS}
+    preprocessing = PreprocessCfg(size=size, **chosen)
     used = {"weights": Path(weights or "random").name, "sha256": digest or ""}
     used |= {"left_out": ", ".join(checkpoint.left_out) if checkpoint else ""}
     used = description.table(size) | used
     preprocess = image_transform_v2(preprocessing, is_train=False)
     make_tokenizer = partial(_build_tokenizer, description, cache)
-    return LoadedModel(model, preprocess, make_tokenizer, size, device, digest, precision, used)
+    config = {"model_cfg": description.config, "preprocess_cfg": chosen}
+    return LoadedModel(model, preprocess, make_tokenizer, size, device, digest, precision, used, config)
 
 
 def _shuffle_weights(model):

@@ -9,6 +9,7 @@ With class-token pooling A picks token 0 and V is the identity; with average poo
 has a group p for each of its heads. LN1, LN2, c and b may be absent. `families` maps the modules of a tower to these.
 """
 
+import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -201,6 +202,21 @@ def image_size(visual):
     """(height, width) of the images that an open_clip model's `visual` takes."""
     size = visual.image_size
     return tuple(size) if isinstance(size, tuple | list) else (size, size)
+
+
+def weights_digest(visual):
+    """Hex digest of an image tower's weights and buffers in float32, and of its activation: what its outputs follow from.
+
+    The same for a file in any layout, on any device, and for the float32 weights in float64.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(visual.state_dict().items()):
+        if tensor.is_floating_point():
+            digest.update(f"{name} {list(tensor.shape)}\n".encode())
+            digest.update(tensor.detach().cpu().float().contiguous().numpy())
+    modules = {f"{type(module).__name__} {getattr(module, 'approximate', '')}" for module in visual.modules()}
+    digest.update("\n".join(sorted(name for name in modules if "LU " in name)).encode())
+    return digest.hexdigest()
 
 
 def float64(tensor):

@@ -23,7 +23,7 @@ lint: .venv/ready
 	$(BIN)/snakemake --lint
 
 benchmark: .venv/ready
-	for name in demo seeds texts scores memory extraction explanations retrieval explorer; do \
+	for name in demo seeds texts scores memory extraction explanations edits retrieval explorer; do \
 		echo; echo "# $$name"; PYTHONPATH=scripts $(BIN)/python tools/benchmark_$$name.py || exit; done
 
 lock: .venv/ready

@@ -23,11 +23,18 @@ if __name__ == "__main__":
         from clipspectra.editing.outcomes import compare, run_edited
         from clipspectra.towers import models
 
-        inputs, params, resources, wildcards = snakemake.input, snakemake.params, snakemake.resources, snakemake.wildcards
+        inputs, params, resources, wildcards = (
+            snakemake.input,
+            snakemake.params,
+            snakemake.resources,
+            snakemake.wildcards,
+        )
         dataset, by_group = params.entry["dataset"], params.entry["groups"]
         stored = StoredActivations(inputs.shards, inputs.basis, inputs.images, params.protocol)
         images = stored.images[stored.scored].reset_index(drop=True)
-        groups = role_groups(images, {"eval": np.ones(len(images), bool)}, load_table(inputs.manifest), by_group, dataset)
+        groups = role_groups(
+            images, {"eval": np.ones(len(images), bool)}, load_table(inputs.manifest), by_group, dataset
+        )
         classes, metadata = load_arrays(inputs.classes, "class")
         labels = class_indices(images, "class", json.loads(metadata["values"])["class"], dataset)
         intervention, reference = load_edit(inputs.edit)

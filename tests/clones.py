@@ -38,7 +38,7 @@ class Clone:
                 "budgets": [0, 2, 9],
             },
             models={"demo": self.config["models"]["demo"]},
-            interventions={"more-four": self.config["interventions"]["more-four"]},
+            interventions={"more-four": self.config["interventions"]["more-four"] | {"live": True}},
             demo_training={"balanced": {"steps": 4}, "biased": {"steps": 2, "start": "balanced", "agreement": 0.95}},
         )
 

@@ -107,7 +107,10 @@ def test_what_a_live_edit_cannot_be_is_refused(tmp_path):
     for wrong in (other, small("QuickGELU", torch.float32)):
         with pytest.raises(InputError, match="belongs to other weights"), edited(wrong, EDIT, reference):
             pass
-    with pytest.raises(InputError, match="its weights are torch.float16"), edited(deepcopy(model).half(), EDIT, reference):
+    with (
+        pytest.raises(InputError, match="its weights are torch.float16"),
+        edited(deepcopy(model).half(), EDIT, reference),
+    ):
         pass
     with edited(model, EDIT, reference):
         with pytest.raises(InputError, match="in use by another `with` block"), edited(model, EDIT, reference):
@@ -142,12 +145,14 @@ def folded(model, intervention, reference):
 
 @pytest.mark.parametrize(
     "name",
-    ["ViT", "layer scale", "LayerNorm after class token", "average, then LayerNorm", "LayerNorm, then average"]
-    + ["EVA01", "EVA02, gated MLP and inner norms", "relative positions", "timm, average"],
+    [
+        *("ViT", "layer scale", "LayerNorm after class token", "average, then LayerNorm", "LayerNorm, then average"),
+        *("EVA01", "EVA02, gated MLP and inner norms", "relative positions", "timm, average"),
+    ],
 )
 @torch.no_grad()
 def test_a_fold_is_the_edit_of_what_heads_write(name):
-    """On the unedited coordinates, the folded basis gives the edited contributions, but for how 1 / (sigma n) varies."""
+    """On unedited coordinates, the folded basis gives the edited contributions, but for how 1 / (sigma n) varies."""
     model = small(name)
     images = pictures(model, 6)
     reference, exact = reference_of(model, images, EDIT)

@@ -11,11 +11,14 @@ import time
 
 import nbformat
 import numpy as np
+import open_clip
 import pandas as pd
 import pytest
+import torch
 import yaml
 from clones import environment
 from PIL import Image
+from safetensors.torch import load_file
 
 from clipspectra.arrays import load_arrays
 
@@ -57,6 +60,8 @@ def test_the_demo_gives_tables_and_figures(finished):
         "figures/queries/red.png",
         "figures/neighbours/like-the-example.pdf",
         "tables/interventions.tex",
+        "tables/edited-models.csv",
+        "interventions/more-four/demo/seed-1/edit.safetensors",
     } <= names_of_files
     by_texts = [f"seed-0/demo-vocabulary/{figure}" for figure in ("heads-map", "cards", "spectra", "factors-map")]
     by_texts += [f"demo-vocabulary/{figure}" for figure in ("names", "stability")]
@@ -193,6 +198,25 @@ def update_deeply(config, change):
     for key, value in change.items():
         config[key] = update_deeply(config.get(key, {}), value) if isinstance(value, dict) else value
     return config
+
+
+def test_an_intervention_in_the_model_itself(finished):
+    """Live it is the edit of stored arrays; folded, a folder that open_clip loads, with the demo's other weights."""
+    result = finished.snakemake("results/interventions/more-four/demo/weights.safetensors")
+    assert result.returncode == 0, result.stdout
+    assert "Folded weights are not the edit: on digits, seed 0" in result.stdout
+    table = pd.read_csv(finished.directory / "results" / "tables" / "edited-models.csv").set_index(["setting", "group"])
+    live, folded = table.loc[("edited, running model", "all")], table.loc[("edited, folded weights", "all")]
+    assert live["difference"] < 1e-6
+    assert folded["difference"] > 1e-3
+    assert live["accuracy"] == table.loc[("edited, stored arrays", "all"), "accuracy"]
+    model, _, _ = open_clip.create_model_and_transforms(
+        f"local-dir:{finished.directory / 'results' / 'interventions' / 'more-four' / 'demo'}"
+    )
+    unedited = load_file(finished.directory / "config" / "demo" / "balanced.safetensors")
+    changed = {name for name, weight in model.state_dict().items() if not torch.equal(weight, unedited[name].float())}
+    assert changed
+    assert all(".attn.out_proj." in name for name in changed)
 
 
 def test_the_same_inputs_give_the_same_bytes(finished):

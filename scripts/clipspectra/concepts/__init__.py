@@ -2,7 +2,8 @@
 
 retrieval: queries traced to components, exact search along them; neighbours of a picture; carriers: the
 components of a concept, found without labels; interventions: edits as linear maps of what was stored;
-outcomes and tables: their effect on the zero-shot accuracy.
+references: what they refer to in one model, and their file; outcomes and tables: their effect on the
+zero-shot accuracy.
 """
 
 import lazy_loader
@@ -14,5 +15,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "carriers": ["component_table", "concept_carriers", "concept_directions", "concept_shares", "units_of"],
         "outcomes": ["group_changes"],
         "interventions": ["Edits", "Intervention"],
+        "references": ["Reference", "load_edit", "save_edit"],
     },
 )

@@ -72,9 +72,10 @@ def gap_sentences(table):
     """How far a fold is from the edit, in sentences, from a table of `compare` with its source in front."""
     of_all, worst = (table[table["group"] == group].set_index("setting") for group in ("all", "worst"))
     folded, about = SETTINGS["folded"], table.iloc[0]
+    cosines = [of_all.loc[setting, "cosine"] for setting in (folded, "as it is")]
     yield (
-        f"Folded weights are not the edit: on {about['dataset']}, seed {about['seed']}, the cosine of their embeddings with "
-        f"the edit's is {of_all.loc[folded, 'cosine']:.4f}; that of the model as it is, {of_all.loc['as it is', 'cosine']:.4f}."
+        f"Folded weights are not the edit: on {about['dataset']}, seed {about['seed']}, the cosine of their embeddings "
+        + ("with the edit's is {:.4f}; that of the model as it is, {:.4f}.".format(*cosines))
     )
     for name, rows in (("all", of_all), ("the worst group", worst)):
         if len(rows):

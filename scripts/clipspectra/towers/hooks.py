@@ -107,8 +107,8 @@ def observe(
     """
     if tower.visual in _OBSERVED:
         raise InputError(
-            "This model is in use by another `with` block, which edits or reads it; end that block first. Several edits "
-            "are one Intervention."
+            "This model is in use by another `with` block, which edits or reads it; end that block first. Several "
+            "edits are one Intervention."
         )
     ends = StreamEnds()
     with Hooks() as hooks:

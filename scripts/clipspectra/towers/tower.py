@@ -205,7 +205,7 @@ def image_size(visual):
 
 
 def weights_digest(visual):
-    """Hex digest of an image tower's weights and buffers in float32, and of its activation: what its outputs follow from.
+    """Hex digest of an image tower's weights and buffers in float32, and of its activation, which its output follows.
 
     The same for a file in any layout, on any device, and for the float32 weights in float64.
     """

@@ -108,6 +108,7 @@ def head_measures(bases, moments, budgets, rng):
         held = np.mean([cumulated(variance_along(directions, moments), budgets) for directions in draws], axis=0)
         row = {"basis": name, "budget": budgets, "variance": total}
         row["variance_held"] = 100 * held / total if total > 0 else np.nan
+        row |= dict.fromkeys(["matched_cosine", "matched_cosine_by_chance"], np.nan)
         if name in ("travelled", "weights") and len(draws[0]):
             compare = partial(likeness, own=own, variance=along, budgets=budgets)
             directions = draws[0].astype(np.float64)

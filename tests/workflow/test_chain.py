@@ -191,8 +191,8 @@ def test_interventions_on_waterbirds(birds):
     for file in ("tables/transfer.csv", "transfer/birds/demo/seed-0/heads.csv"):
         described = next(names for path, names in columns.items() if Path(path).name == Path(file).name)
         assert described <= set(pd.read_csv(birds.directory / "results" / file).columns)
-    transfer = pd.read_csv(tables / "transfer.csv").set_index(["basis", "means", "budget"])
-    assert (transfer.loc["own", "own", 2]["variance_held"] > transfer.loc["random", "own", 2]["variance_held"]).all()
+    held = pd.read_csv(tables / "transfer.csv").set_index(["basis", "means", "budget"])["variance_held"]
+    assert held["own", "own", 2] > held["random", "own", 2]
 
 
 def test_a_picture_is_not_its_own_neighbour(birds):
@@ -283,7 +283,7 @@ def test_what_cannot_be_edited_or_asked_is_named(birds):
         (
             "transfer",
             {"from": "imagenet-segmentation", "to": "waterbirds"},
-            "transfer.own.from: there is no dataset with fit images 'imagenet-segmentation'; known: imagenet-val,",
+            "transfer.own.from: there is no dataset with fit images 'imagenet-segmentation'",
         ),
         ("transfer", {"from": "cifar-10", "to": "cifar-10"}, "transfer.own: from and to are both 'cifar-10', so there"),
     ],

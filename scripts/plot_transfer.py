@@ -12,12 +12,13 @@ if __name__ == "__main__":
         first = table.iloc[0]
         replaced = f"layers {first['layers']} replaced, the rest at its mean"
         replaced += ", MLPs kept" if first["mlps"] == "kept" else ""
+        bounds = f"bars: 95 % intervals over the images; bands: 95 % of {table['draws'].max():.0f} draws; "
+        bounds = bounds if table["top1"].notna().any() else ""
         figure = curves.transfer(
             table,
             title=f"What components of {first['from']} give on {first['dataset']}, {wildcards.model}",
             footer=f"{wildcards.model} · {first['from']} to {first['dataset']} · texts {first['texts']} · {replaced} · "
             f"{drawing.images_of(table, 'eval images')}, seeds {first['seeds']}, "
-            f"{drawing.PROTOCOLS[first['protocol']]}\n"
-            f"bars: 95 % intervals over the images; bands: 95 % of {table['draws'].max():.0f} draws; means over seeds",
+            f"{drawing.PROTOCOLS[first['protocol']]}\n{bounds}means over seeds",
         )
         drawing.save(figure, *snakemake.output)

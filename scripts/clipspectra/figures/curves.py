@@ -204,5 +204,8 @@ def transfer(table, *, title, footer):
         if score != "top1":
             axes.set_ylim(0, 104)
     places["legend"].set_axis_off()
-    places["legend"].legend(lines.values(), lines.keys(), loc="center", ncols=2, frameon=False, fontsize=7)
+    if lines:
+        places["legend"].legend(lines.values(), lines.keys(), loc="center", ncols=2, frameon=False, fontsize=7)
+    else:
+        places["legend"].text(0.5, 0.5, "nothing to score: no classes, and no variance over the images", ha="center")
     return figure

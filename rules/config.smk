@@ -82,7 +82,7 @@ for entry in config["datasets"].values():
         entry["folder"] = os.path.expanduser(entry["folder"])
 
 MODELS, DATASETS, TEXTS, SEEDS = (config[key] for key in ("models", "datasets", "texts", "seeds"))
-METHODS, INTERVENTIONS = config["evaluation"]["methods"], config["interventions"]
+METHODS, INTERVENTIONS, TRANSFERS = config["evaluation"]["methods"], config["interventions"], config["transfer"]
 # With texts of their own; components first, which the others are compared with.
 EXPLAINING_METHODS = [method for method in METHODS if method not in CONTROLS]
 EXPLAINING_METHODS.sort(key=lambda method: method != "components")
@@ -142,6 +142,20 @@ for kind in (*REQUESTS, "interventions"):
             check_known(key, [entry["dataset"]], EXPLAINED_DATASETS, "dataset with fit images")
         if kind == "interventions":
             check_known(key, [entry["dataset"]], CLASSED_DATASETS, "dataset with prompts")
+
+
+for name, entry in TRANSFERS.items():
+    entry.setdefault("models", list(MODELS))
+    entry.setdefault("texts", next(iter(TEXTS)))
+    check_known(f"transfer.{name}.models", entry["models"], MODELS, "model")
+    check_known(f"transfer.{name}.texts", [entry["texts"]], TEXTS, "text pool")
+    for end in ("from", "to"):
+        check_known(f"transfer.{name}.{end}", [entry[end]], EXPLAINED_DATASETS, "dataset with fit images")
+    if entry["from"] == entry["to"]:
+        raise WorkflowError(
+            f"Config, transfer.{name}: from and to are both '{entry['to']}', so there is nothing to transfer; name two "
+            "datasets. How steady components are within one is in results/tables/stability.csv."
+        )
 
 
 check_known("explorer.models", config["explorer"].get("models", []), MODELS, "model")

@@ -204,6 +204,23 @@ rule plot_stability:
         "../scripts/plot_stability.py"
 
 
+rule plot_transfer:
+    input:
+        table="results/tables/transfer.csv",
+    output:
+        *figure("results/figures/transfer/{transfer}/{model}", "transfer-curves", "On another dataset", "{model}"),
+    log:
+        "results/logs/figures/transfer/{transfer}/{model}.log",
+    conda:
+        ENVIRONMENT
+    params:
+        code=code("plot_transfer"),
+    message:
+        "Figure: transfer {wildcards.transfer} of {wildcards.model}"
+    script:
+        "../scripts/plot_transfer.py"
+
+
 rule plot_effects:
     input:
         table="results/tables/effects.csv",

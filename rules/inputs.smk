@@ -237,6 +237,38 @@ def interventions_by_model(pattern, names=INTERVENTIONS, **wildcards):
     ]
 
 
+# --- Transfer
+
+
+def transfer_files(wildcards):
+    """What a transfer is computed from: the files of the dataset that is scored, and those of the basis that travels."""
+    entry, model, seed = TRANSFERS[wildcards.transfer], wildcards.model, wildcards.seed
+    own, travelled = ({"dataset": entry[end], "texts": entry["texts"]} for end in ("to", "from"))
+    own, travelled = (component_files(about, model, seed) for about in (own, travelled))
+    files = {name: own[name] for name in ("shards", "basis", "images", "texts")} | {"own": own["components"]}
+    files |= {f"travelled_{name}": travelled[name] for name in ("shards", "images")}
+    files["travelled"] = travelled["components"]
+    files["weights"] = travelled["components"].replace("components.safetensors", "weights.safetensors")
+    if entry["to"] in CLASSED_DATASETS:
+        files["classes"] = f"results/text/{model}/classes-{entry['to']}.safetensors"
+    return files
+
+
+def transfer_datasets(wildcards):
+    """What the outcome of a transfer depends on beside its files: not its other models."""
+    entry = TRANSFERS[wildcards.transfer]
+    return {key: entry[key] for key in ("from", "to", "texts")}
+
+
+def transfers_by_model(pattern, **wildcards):
+    """A pattern's files for every transfer and each of its models."""
+    return [
+        path
+        for name, entry in TRANSFERS.items()
+        for path in expand(pattern, transfer=name, model=entry["models"], **wildcards)
+    ]
+
+
 # --- Notebooks
 
 

@@ -12,6 +12,7 @@ CHAPTERS = {
     "Queries and neighbours": ["neighbours", "query"],
     "Interventions": ["edited-models", "intervention", "intervention-values", "interventions"],
     "Stability": ["stability", "stability-over-seeds"],
+    "Transfer": ["transfer", "transfer-curves"],
     "Exactness": ["exactness"],
 }
 
@@ -61,6 +62,7 @@ SEE_ALSO = [
     ["plot_recovery", "table_recovery"],
     ["plot_names", "table_names", "table_labels"],
     ["plot_stability", "table_stability"],
+    ["plot_transfer", "table_transfer"],
     ["plot_segmentation", "plot_segmentation_parts", "table_segmentation"],
     [
         *("plot_intervention", "plot_intervention_values", "table_interventions"),

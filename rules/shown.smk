@@ -32,6 +32,15 @@ def shown_interventions(kind, file, names=INTERVENTIONS):
     ]
 
 
+def shown_transfers(kind, file):
+    """Figures of a kind, one for each transfer and each of its models; their dataset is the one that is scored."""
+    return [
+        figure
+        for name, entry in TRANSFERS.items()
+        for figure in shown(kind, file, transfer=[name], model=entry["models"], dataset=[entry["to"]])
+    ]
+
+
 RUN = {"model": MODELS, "dataset": EXPLAINED_DATASETS, "seed": [FIGURE_SEED], "texts": TEXTS}
 EXPLAINED = {key: RUN[key] for key in ("model", "dataset", "texts")}
 SEGMENTED = {"model": MODELS, "dataset": MASKED_DATASETS, "seed": [FIGURE_SEED]}
@@ -55,6 +64,7 @@ FIGURES = [
     *shown("neighbours", "neighbours/{neighbours}", neighbours=config["neighbours"]),
     *shown_interventions("intervention", "interventions/{intervention}/{model}", COUNTED),
     *shown_interventions("intervention-values", "interventions/{intervention}/{model}-values"),
+    *shown_transfers("transfer", "transfer/{transfer}/{model}"),
 ]
 
 

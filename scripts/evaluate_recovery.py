@@ -1,7 +1,5 @@
 """Zero-shot accuracy that explanations of the last layers' heads recover, by number of texts per head."""
 
-from dataclasses import replace
-
 import numpy as np
 import pandas as pd
 
@@ -10,21 +8,10 @@ from clipspectra.contributions.stored import StoredActivations
 from clipspectra.data.datasets import class_labels
 from clipspectra.evaluation.intervals import holm
 from clipspectra.evaluation.recovery import paired_differences, recovered_accuracy
-from clipspectra.explanations.catalogue import CONTROLS, DRAWS, GIVEN
+from clipspectra.explanations.catalogue import CONTROLS, GIVEN
 from clipspectra.explanations.head import load_explanations
-from clipspectra.explanations.methods import explain_by_control
+from clipspectra.explanations.methods import control_draws
 from clipspectra.jobs import job
-
-
-def control_draws(control, moments, text_features, *, seed, options):
-    """Explanations by a control: a list of {(layer, head): HeadExplanation}, one for each draw, without components."""
-    draws = []
-    for number in range(DRAWS[control]):
-        rng = np.random.default_rng([seed, number])
-        explanations = explain_by_control(control, moments, text_features, rng=rng, options=options)
-        draws.append({key: replace(explanation.stored(), components=None) for key, explanation in explanations.items()})
-    return draws
-
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):

@@ -1,6 +1,7 @@
 """Clones of the repository with a small configuration of the demo, to run the README's commands in."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -39,6 +40,7 @@ class Clone:
             },
             models={"demo": self.config["models"]["demo"]},
             interventions={"more-four": self.config["interventions"]["more-four"] | {"live": True}},
+            transfer={},  # which takes two datasets
             demo_training={"balanced": {"steps": 4}, "biased": {"steps": 2, "start": "balanced", "agreement": 0.95}},
         )
 
@@ -62,6 +64,13 @@ class Clone:
     def snakemake(self, *arguments):
         """Run snakemake on two cores."""
         return self.run("snakemake", "--cores", "2", *arguments)
+
+
+def documented_columns(directory):
+    """{path of a result: the columns that docs/outputs.md says it has}."""
+    section = (directory / "docs" / "outputs.md").read_text().split("## Columns")[1]
+    rows = [line.split("|")[1:3] for line in section.splitlines() if line.startswith("| `")]
+    return {file.strip(" `"): set(re.findall("`([^`]+)`", columns)) for file, columns in rows}
 
 
 def environment():

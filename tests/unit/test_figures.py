@@ -123,6 +123,19 @@ def drawn_recovery():
     return heads.recovery(scored(rows, "top1", "explained_variance"), **WORDS)
 
 
+def transfer_table(with_classes=True):
+    """Of two datasets with long names."""
+    rows = [
+        {"basis": name, "means": means, "budget": k, "draws": 1 + 19 * (name == "random")}
+        for name in curves.TRANSFER_LINES
+        for means in ("travelled", "own")
+        for k in (0, 5, 30)
+    ]
+    table = scored(rows, "top1", "variance_held", "names_kept").assign(names_kept_by_chance=5.0)
+    table = table.assign(**{"from": "imagenet_sketches_of_animals_1", "dataset": "photographs of 1,000 things at home"})
+    return table if with_classes else table.assign(top1=np.nan)
+
+
 EVIDENCE = rng.normal(size=(2, 12, 12, 7, 7))
 FIGURES = {
     "contact sheet": lambda: heads.contact_sheet(PICTURES, ["three yellow\nbrick large"] * 9, **WORDS),
@@ -149,6 +162,8 @@ FIGURES = {
     "spectra of many": lambda: curves.spectra(components(8, 16, number=64), **WORDS),
     "stability": lambda: curves.stability(stability_table(), **WORDS),
     "stability of one seed": lambda: curves.stability(stability_table(["halves of the pool"]), **WORDS),
+    "transfer": lambda: curves.transfer(transfer_table(), **WORDS),
+    "transfer without classes": lambda: curves.transfer(transfer_table(with_classes=False), **WORDS),
 }
 
 

@@ -1,12 +1,13 @@
 """From raw archives of the published layouts to tables, with a small CLIP."""
 
 import hashlib
+from pathlib import Path
 
 import archives_small
 import pandas as pd
 import pytest
 import yaml
-from clones import Clone
+from clones import Clone, documented_columns
 
 
 def md5(path):
@@ -131,7 +132,7 @@ def test_a_study_of_segmentation_alone(study):
 BACKGROUND = {"concept": ["a photo of a blue digit", "a photo of a red digit"]}
 
 
-def configure(study, interventions, queries=(), neighbours=()):
+def configure(study, interventions, queries=(), neighbours=(), transfer=()):
     """The study with one dataset that has groups and one that has none, and these entries."""
     path = study.directory / "config" / "study.yaml"
     config = yaml.safe_load(path.read_text())
@@ -139,6 +140,7 @@ def configure(study, interventions, queries=(), neighbours=()):
     waterbirds = config["datasets"]["waterbirds"]
     waterbirds["roles"] = waterbirds["roles"] | {"validation": {"split": "val", "per_class": "all"}}
     config |= {"interventions": interventions, "queries": dict(queries), "neighbours": dict(neighbours)}
+    config["transfer"] = dict(transfer)
     path.write_text(yaml.safe_dump(config))
 
 
@@ -150,9 +152,10 @@ def test_interventions_on_waterbirds(birds):
     found = by_group | {"controls": controls, "edits": [{"do": "remove", "share": 0.5, **BACKGROUND}]}
     published = by_group | {"edits": [*others, {"do": "remove", "heads": [[3, 1], [2, 0], [3, 0]]}]}
     others_alone = {"dataset": "waterbirds", "edits": others}
-    configure(birds, {"published": published, "found": found, "others": others_alone})
+    transfer = {"birds": {"from": "cifar-10", "to": "waterbirds"}}
+    configure(birds, {"published": published, "found": found, "others": others_alone}, transfer=transfer)
     made = [f"results/figures/interventions/{name}/demo-values.png" for name in ("found", "others")]
-    made.append("results/figures/interventions/published/demo.png")
+    made += ["results/figures/interventions/published/demo.png", "results/figures/transfer/birds/demo.png"]
     result = birds.snakemake("interventions", *made, "--configfile", "config/study.yaml")
     assert result.returncode == 0, result.stdout
     tables = birds.directory / "results" / "tables"
@@ -184,6 +187,12 @@ def test_interventions_on_waterbirds(birds):
     assert texts <= {f"{thing} {place}" for thing in ("a bird", "an apple") for place in ("here", "there")}
     assert (tables / "interventions.tex").exists()
     assert set(pd.read_csv(tables / "intervention-values.csv")["value"]) == {"landbird", "waterbird", "all"}
+    columns = documented_columns(birds.directory)
+    for file in ("tables/transfer.csv", "transfer/birds/demo/seed-0/heads.csv"):
+        described = next(names for path, names in columns.items() if Path(path).name == Path(file).name)
+        assert described <= set(pd.read_csv(birds.directory / "results" / file).columns)
+    held = pd.read_csv(tables / "transfer.csv").set_index(["basis", "means", "budget"])["variance_held"]
+    assert held["own", "own", 2] > held["random", "own", 2]
 
 
 def test_a_picture_is_not_its_own_neighbour(birds):
@@ -271,6 +280,12 @@ def test_what_cannot_be_edited_or_asked_is_named(birds):
             {"dataset": "waterbirds", "controls": {"hue": ["x"]}, "edits": [{"do": "remove", "mlps": True}]},
             "interventions.own.controls: they are concepts to try in place of that of the last edit",
         ),
+        (
+            "transfer",
+            {"from": "imagenet-segmentation", "to": "waterbirds"},
+            "transfer.own.from: there is no dataset with fit images 'imagenet-segmentation'",
+        ),
+        ("transfer", {"from": "cifar-10", "to": "cifar-10"}, "transfer.own: from and to are both 'cifar-10', so there"),
     ],
 )
 def test_wrong_entries_are_named_before_anything_runs(study, key, entry, words):

@@ -2,7 +2,8 @@
 
 accuracy: zero-shot accuracy with parts held at their mean, and what moves a component; recovery: accuracy
 with heads replaced by their explanations; effects: what each head and MLP does alone; labels: whether texts
-name what moves a component; stability: what stays over seeds and halves of the text pool.
+name what moves a component; stability: what stays over seeds and halves of the text pool; transfer: what
+components of one dataset give on another.
 """
 
 import lazy_loader
@@ -15,5 +16,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "effects": ["direct_effects"],
         "labels": ["hit_rates"],
         "stability": ["compare_components"],
+        "transfer": ["names_kept", "with_components"],
     },
 )

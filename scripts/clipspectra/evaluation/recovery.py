@@ -11,7 +11,7 @@ SUMS = ["top1", "top5", "cosine", "cosine_squares", "missed", "missed_squares", 
 BAND = (0.025, 0.975)  # quantiles of the draws
 
 
-def recovered_accuracy(stored, draws, budgets, layers, classifier, labels, *, mlps):
+def recovered_accuracy(stored, draws, budgets, layers, classifier, labels, *, mlps, means=None):
     """(table, one row per budget; whether each scored image is classified correctly, bool [draw, budget, image]).
 
     The table has top-1 and top-5 accuracy, explained variance of the heads, cosine with the embedding.
@@ -20,11 +20,13 @@ def recovered_accuracy(stored, draws, budgets, layers, classifier, labels, *, ml
     budgets: numbers of texts per head; layers: the last ones, whose heads are replaced; classifier: [d_embed, class]
     labels: correct classes [image]; mlps: "kept" or "mean". The heads of earlier layers are held at their mean over the
     fit rows, and with mlps "mean" also the MLPs and x_0. The images scored are those of stored.scored.
+    means: of stored.parts [part, d_embed], if not those of the fit rows: of the images that the draws' means are from
 
     Each measure has its 95 % interval over these images. Of several draws the rows hold the means, bounds included, and
     top1_draws_low to explained_variance_draws_high the band that holds 95 % of the draws.
     """
-    means, kinds = stored.fit_means(), np.array([kind for kind, _ in stored.names])
+    means = stored.fit_means() if means is None else means
+    kinds = np.array([kind for kind, _ in stored.names])
     at_mean = np.isin(kinds, ("early", "heads", "self", *(MLPS if mlps == "mean" else ())))
     fixed = means[at_mean].sum(0)
     heads = [(layer, head) for layer in layers for head in range(stored.heads)]
@@ -57,13 +59,13 @@ def recovered_accuracy(stored, draws, budgets, layers, classifier, labels, *, ml
     return over_draws(tables).assign(budget=budgets, draws=len(draws)), correct
 
 
-def paired_differences(correct, reference):
+def paired_differences(correct, reference, of="components"):
     """Differences in top-1 accuracy from another method on the same images, in points: one row per budget.
 
-    correct, reference: bool [budget, image]. Columns: against_components with its interval, and p.
+    correct, reference: bool [budget, image]; of: what the reference is. Columns: against_{of} with its interval, and p.
     """
     rows = [change(before, after) for before, after in zip(reference, correct)]
-    return pd.DataFrame(rows).rename(columns=lambda name: name.replace("change", "against_components"))
+    return pd.DataFrame(rows).rename(columns=lambda name: name.replace("change", f"against_{of}"))
 
 
 def draw_table(sums, energy_sums, count):

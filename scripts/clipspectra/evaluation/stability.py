@@ -27,12 +27,11 @@ def compare_components(first, second, texts):
     count = min(len(first), len(second), COMPARED_COMPONENTS)
     first, second = first[:count].astype(np.float64), second[:count].astype(np.float64)
     first_texts, second_texts = pole_texts(first, texts), pole_texts(second, texts)
-    cosines = first @ second.T
-    rows, columns = linear_sum_assignment(-np.abs(cosines))
-    flipped = cosines[rows, columns] < 0  # of opposite sign: top and bottom pole change places
+    rows, columns, cosines = matched(first, second)
+    flipped = cosines < 0  # of opposite sign: top and bottom pole change places
     first_texts, second_texts = first_texts[rows], second_texts[columns]
     second_texts = np.where(flipped[:, None], second_texts[:, ::-1], second_texts)
-    measures = {"components": count} | angles(first, second) | {"cosine": np.abs(cosines[rows, columns]).mean()}
+    measures = {"components": count} | angles(first, second) | {"cosine": np.abs(cosines).mean()}
     measures["same_text"] = 100 * (first_texts == second_texts).mean()
     return measures | {"text_cosine": text_cosine(first_texts, second_texts, texts)}
 
@@ -55,6 +54,16 @@ def compare_halves(first, second, texts, halves):
         chosen.append(half[poles])
     measures = {"components": len(chosen[0])} | angles(*steps) | {"cosine": np.nan, "same_text": np.nan}
     return measures | {"text_cosine": text_cosine(*chosen, texts)}
+
+
+def matched(first, second):
+    """(numbers in first, numbers in second, their cosines) of components [component, d_embed] matched one to one.
+
+    The sum of the |cosine| is the largest that there is.
+    """
+    cosines = first @ second.T
+    rows, columns = linear_sum_assignment(-np.abs(cosines))
+    return rows, columns, cosines[rows, columns]
 
 
 def by_chance(compare, components, rng):

@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from clipspectra.explanations.catalogue import CONTROLS, METHODS, RANDOM_POOLS
+from clipspectra.explanations.catalogue import CONTROLS, DRAWS, METHODS, RANDOM_POOLS
 from clipspectra.explanations.head import HeadExplanation
 from clipspectra.explanations.naming import name_components, scores_of
 from clipspectra.explanations.sparse import explain_sparsely
@@ -68,6 +68,16 @@ def explain_by_control(control, moments, text_features, *, rng, options=None):
         pool = rng.normal(size=np.shape(text_features))
         explain_head = partial(explain, RANDOM_POOLS[control], text_features=pool, options=options)
     return {key: explain_head(head_moments) for key, head_moments in moments.items()}
+
+
+def control_draws(control, moments, text_features, *, seed, options=None):
+    """Explanations by a control: a list of {key: HeadExplanation}, one for each draw, without components and tables."""
+    draws = []
+    for number in range(DRAWS[control]):
+        rng = np.random.default_rng([seed, number])
+        explanations = explain_by_control(control, moments, text_features, rng=rng, options=options)
+        draws.append({key: replace(explanation.stored(), components=None) for key, explanation in explanations.items()})
+    return draws
 
 
 def with_names(explanation, activity, pool, *, texts):

@@ -1,4 +1,4 @@
-"""Figures of curves over layers and components: ablation, spectra and stability."""
+"""Figures of curves over layers and components: ablation, spectra, stability and transfer."""
 
 import re
 
@@ -8,6 +8,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from clipspectra.figures.drawing import COLUMN, legend_below, new_figure
+from clipspectra.figures.lettering import shorten
 
 HELD = 0.9  # of a head's variance, by the components that are counted
 ENDS = {
@@ -144,4 +145,67 @@ def stability(table, *, title, footer):
     places["legend"].set_axis_off()
     labels = [*(COMPARED[name][0] for name in shown), "by chance"]
     places["legend"].legend(lines, labels, loc="center", ncols=2, frameon=False, fontsize=7)
+    return figure
+
+
+TRANSFER_LINES = {
+    "own": ("components of {dataset} itself", "black", "o-"),
+    "travelled": ("components of {from}, frozen", "#0072B2", "s-"),
+    "weights": ("components of the weights", "#D55E00", "^-"),
+    "random": ("random directions", "#888888", ":"),
+}
+# By the measure, and the means that it was measured about.
+TRANSFER_PANELS = {
+    "top1 travelled": ("about the means of {from}", "zero-shot accuracy (%)"),
+    "top1 own": ("about the means of {dataset}", "zero-shot accuracy (%)"),
+    "variance_held own": ("", "variance of the heads held (%)"),
+    "names_kept travelled": ("", "names kept (%)"),
+}
+
+
+def transfer(table, *, title, footer):
+    """What a basis gives on another dataset, against the number of components: its own, travelled, weights, chance.
+
+    table: of transfer.csv, the rows of one transfer and model. Without classes there is no panel of accuracy. The own
+    basis is about its own means in every panel.
+    """
+    shown = [panel for panel in TRANSFER_PANELS if table[panel.split()[0]].notna().any()]
+    rows = [[*shown[start : start + 2], "."][:2] for start in range(0, len(shown), 2)]
+    figure = new_figure(1 + 1.9 * len(rows), title=title, footer=footer)
+    places = figure.subplot_mosaic([["legend"] * 2, *rows], height_ratios=[0.25, *[1] * len(rows)])
+    names = {key: shorten(table[key].iloc[0], 28) for key in ("from", "dataset")}
+    lines, width = {}, 0.012 * max(table["budget"].max(), 1)
+    for panel in shown:
+        axes, (score, means) = places[panel], panel.split()
+        for number, (basis, (label, colour, style)) in enumerate(TRANSFER_LINES.items()):
+            of_basis = table[(table["basis"] == basis) & ((table["means"] == means) | (basis == "own"))]
+            of_basis = of_basis.sort_values("budget").dropna(subset=score)
+            if not len(of_basis):
+                continue
+            thick = basis == "own"  # a rim to see below a line that is the same
+            budgets, line = (
+                of_basis["budget"],
+                {"color": colour, "ms": 4.5 if thick else 3, "lw": 2.4 if thick else 1.2},
+            )
+            (lines[label.format(**names)],) = axes.plot(budgets, of_basis[score], style, **line)
+            if score == "top1" and basis == "random":
+                band = of_basis["top1_draws_low"], of_basis["top1_draws_high"]
+                axes.fill_between(budgets, *band, color=colour, alpha=0.2, linewidth=0)
+            elif score == "top1":
+                beside = budgets + width * (number - 1)  # the bars beside each other
+                axes.vlines(beside, of_basis["top1_low"], of_basis["top1_high"], color=colour, linewidth=0.6)
+            if score == "names_kept" and basis == "travelled":
+                chance = of_basis["names_kept_by_chance"]
+                (lines["names dealt at random"],) = axes.plot(budgets, chance, "--", color="#888888", linewidth=1.2)
+        heading, label = TRANSFER_PANELS[panel]
+        axes.set_title(heading.format(**names), fontsize=8)
+        axes.set(xlabel="components a head", ylabel=label)
+        axes.spines[["top", "right"]].set_visible(False)
+        if score != "top1":
+            axes.set_ylim(0, 104)
+    places["legend"].set_axis_off()
+    if lines:
+        places["legend"].legend(lines.values(), lines.keys(), loc="center", ncols=2, frameon=False, fontsize=7)
+    else:
+        places["legend"].text(0.5, 0.5, "nothing to score: no classes, and no variance over the images", ha="center")
     return figure

@@ -21,6 +21,6 @@ if __name__ == "__main__":
             title=f"What each head of {wildcards.model} retrieves on {wildcards.dataset}",
             footer=f"{wildcards.model} · {wildcards.dataset} · {drawing.images_of(table)}, seeds {first['seeds']} · "
             f"{drawing.PROTOCOLS[first['protocol']]} \nnumbers: mean average precision (%); framed: best on the "
-            "fit images; green square: its names name the factor most; lines: 95 % interval over queries",
+            "fit images; green square: its names name the factor most; lines: 95 % interval over images",
         )
         drawing.save(figure, *snakemake.output)

@@ -2,7 +2,8 @@
 
 accuracy: zero-shot accuracy with parts held at their mean, and what moves a component; recovery: accuracy
 with heads replaced by their explanations; effects: what each head and MLP does alone; labels: whether texts
-name what moves a component; stability: what stays over seeds and halves of the text pool.
+name what moves a component; stability: what stays over seeds and halves of the text pool; ranking and text_retrieval:
+how well texts and images find each other.
 """
 
 import lazy_loader
@@ -14,6 +15,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "recovery": ["recovered_accuracy"],
         "effects": ["direct_effects"],
         "labels": ["hit_rates"],
+        "ranking": ["average_precision"],
+        "text_retrieval": ["text_retrieval"],
         "stability": ["compare_components"],
     },
 )

@@ -27,7 +27,7 @@ if __name__ == "__main__":
         images, tables = stored.images[stored.scored], []
         source = {key: wildcards[key] for key in ("model", "dataset", "seed")}
         source |= {"texts": params.texts, "protocol": params.protocol, "split": split_names(images)}
-        source |= {"images": len(images), "intervention": ""}
+        source |= {"images": len(images), "intervention": "as it is"}
         prompts = {}
         if "classes" in inputs.keys():
             classifiers, metadata = load_arrays(inputs.classes)

@@ -13,14 +13,14 @@ if __name__ == "__main__":
         wildcards, inputs = snakemake.wildcards, snakemake.input
         heads = over_seeds(pd.concat([load_table(path, SCORES) for path in inputs.heads], ignore_index=True), SCORES)
         table = drawing.rows_of(load_table(inputs.table, SCORES), wildcards, ["model", "dataset"])
-        table = table[(table["intervention"] == "") & (table["direction"] == "image to image")]
+        table = table[(table["intervention"] == "as it is") & (table["direction"] == "image to image")]
         first = heads.iloc[0]
         figure = retrieval.retrieval_map(
             heads,
             table,
             title=f"What each head of {wildcards.model} retrieves on {wildcards.dataset}",
             footer=f"{wildcards.model} · {wildcards.dataset} · {drawing.images_of(table)}, seeds {first['seeds']} · "
-            f"{drawing.PROTOCOLS[first['protocol']]} \nnumbers: mean average precision (%); framed: best on the "
+            f"{drawing.PROTOCOLS[first['protocol']]}\nnumbers: mean average precision (%); framed: best on the "
             "fit images; green square: its names name the factor most; lines: 95 % interval over images",
         )
         drawing.save(figure, *snakemake.output)

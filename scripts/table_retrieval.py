@@ -12,8 +12,6 @@ if __name__ == "__main__":
     with job(snakemake.log[0]):
         tables = [load_table(path, [*SCORES, *MEANS]) for path in snakemake.input]
         table = pd.concat(tables, ignore_index=True).drop(columns="role", errors="ignore")
-        for name in ("intervention", "unit"):  # blank in whole columns, they are read as numbers
-            table[name] = table[name].fillna("")
         # The best head, or component, may be another one for another seed: all of them, in the order of the seeds.
         table["unit"] = table.groupby(KEYS)["unit"].transform(lambda units: ", ".join(dict.fromkeys(units)))
         table = table[[*KEYS, "unit", *table.columns.drop([*KEYS, "unit"])]]

@@ -11,7 +11,7 @@ from clipspectra.concepts import same_value
 from clipspectra.concepts.interventions import Edits, Intervention
 from clipspectra.concepts.retrieval import View
 from clipspectra.contributions.stored import EMBEDDING
-from clipspectra.evaluation.accuracy import in_top_k, zero_shot
+from clipspectra.evaluation.accuracy import eta_squared, in_top_k, zero_shot
 from clipspectra.evaluation.ranking import (
     average_precision,
     blocks,
@@ -128,6 +128,21 @@ def plain_precision(closeness, values):
     return 100 * np.mean(found)
 
 
+def best_component_on_fit(study, values):
+    """Of the component of each head whose scores the values explain most, the one that finds them best; both on fit."""
+    found = {}
+    for unit, explanation in study.told.items():
+        if unit[0] == EMBEDDING:
+            continue
+        view = View(study.stored, *unit, explanation.mean)
+        scores = np.stack([view.scores(direction)[study.stored.fit] for direction in explanation.components], 1)
+        of_fit = values[study.stored.fit]
+        component = int(eta_squared(scores, of_fit).argmax())
+        nearness = -np.abs(scores[:, component, None] - scores[:, component])
+        found[(*unit, component)] = plain_precision(nearness, of_fit)
+    return same_value.unit_label(max(found, key=found.get))
+
+
 def test_heads_and_components_rank_as_neighbours_do(study):
     stored, colours = study.stored, study.stored.images["colour"].to_numpy()
     heads, rows, scored = tables(study, {"colour": colours})
@@ -142,13 +157,16 @@ def test_heads_and_components_rank_as_neighbours_do(study):
             assert getattr(row, name) == pytest.approx(expected, abs=1e-6)
     np.testing.assert_allclose(heads["against_whole"], heads["score"] - heads["whole"], atol=1e-9)
     heads["named"] = np.where(heads.index == 2, 40.0, 0.0)
+    heads["fit_score"] = np.where(heads.index == heads["score"].idxmin(), 99.0, heads["fit_score"])  # best on fit alone
     table = same_value.same_value_table(heads, rows, scored).set_index("by")
     assert list(table.index) == list(same_value.ORDER)
-    best, named = heads.loc[heads["fit_score"].idxmax()], heads.loc[2]
+    best, named = heads.loc[heads["score"].idxmin()], heads.loc[2]
     assert table.loc[same_value.BEST_HEAD, "unit"] == same_value.unit_label((best["layer"], best["head"]))
     assert table.loc[same_value.BEST_HEAD, "score"] == best["score"]
     assert table.loc[same_value.NAMED_HEAD, "score"] == named["score"]
-    layer, head, component = (int(part[1:]) for part in table.loc[same_value.BEST_COMPONENT, "unit"].split())
+    label = table.loc[same_value.BEST_COMPONENT, "unit"]
+    assert label == best_component_on_fit(study, colours)
+    layer, head, component = (int(part[1:]) for part in label.split())
     scores = View(stored, layer, head, study.told[layer, head].mean).scores(
         study.told[layer, head].components[component].astype(np.float64)
     )[stored.scored]
@@ -190,6 +208,7 @@ def test_texts_and_images_find_each_other(study):
     assert at_one["score"] == 100 * (zero_shot(embeddings, classifier) == own).mean()
     assert at_one["by_chance"] == pytest.approx(100 / 12)
     assert table.loc[("image to text", "recall_at_5"), "score"] == 100 * in_top_k(embeddings, classifier, own, 5).mean()
+    assert table.loc[("image to text", "recall_at_5"), "by_chance"] == pytest.approx(500 / 12)
     assert list(table.loc["image to text"].index) == ["recall_at_1", "recall_at_5", "recall_at_10", "mean_ap"]
     assert list(table.loc["text to image"].index) == ["recall_at_1", "recall_at_5", "mean_ap"]  # of ten images
     relevant = own == np.arange(3)[:, None]

@@ -139,6 +139,60 @@ rule find_neighbours:
         "../scripts/find_neighbours.py"
 
 
+rule evaluate_retrieval:
+    input:
+        unpack(retrieval_files),
+        **ACTIVATIONS,
+    output:
+        table="results/evaluation/{model}/{dataset}/seed-{seed}/retrieval.csv",
+        heads="results/evaluation/{model}/{dataset}/seed-{seed}/retrieval-heads.csv",
+    log:
+        "results/logs/evaluation/{model}/{dataset}/seed-{seed}/retrieval.log",
+    benchmark:
+        "results/benchmarks/evaluation/{model}/{dataset}/seed-{seed}/retrieval.tsv"
+    wildcard_constraints:
+        dataset=any_of(KNOWN_DATASETS),
+    conda:
+        ENVIRONMENT
+    resources:
+        mem="8GB",
+        runtime="6h",
+    params:
+        factors=factor_phrases,
+        texts=FIRST_TEXTS,
+        naming=config["explanations"]["naming"],
+        protocol=config["protocol"],
+        code=code("evaluate_retrieval"),
+    message:
+        "Retrieval by {wildcards.model} on {wildcards.dataset}, seed {wildcards.seed}"
+    script:
+        "../scripts/evaluate_retrieval.py"
+
+
+rule table_retrieval:
+    input:
+        expand(
+            "results/evaluation/{model}/{dataset}/seed-{seed}/retrieval.csv",
+            model=MODELS,
+            dataset=KNOWN_DATASETS,
+            seed=SEEDS,
+        ),
+        interventions_by_model("results/interventions/{intervention}/{model}/seed-{seed}/retrieval.csv", seed=SEEDS),
+    output:
+        **table("retrieval", "Retrieval"),
+        latex="results/tables/retrieval.tex",
+    log:
+        "results/logs/tables/retrieval.log",
+    conda:
+        ENVIRONMENT
+    params:
+        code=code("table_retrieval"),
+    message:
+        "Table of retrieval"
+    script:
+        "../scripts/table_retrieval.py"
+
+
 rule interventions:
     input:
         INTERVENTION_TABLES,
@@ -156,6 +210,7 @@ rule evaluate_intervention:
         summary="results/interventions/{intervention}/{model}/seed-{seed}/summary.csv",
         values="results/interventions/{intervention}/{model}/seed-{seed}/values.csv",
         edit="results/interventions/{intervention}/{model}/seed-{seed}/edit.safetensors",
+        retrieval="results/interventions/{intervention}/{model}/seed-{seed}/retrieval.csv",
     log:
         "results/logs/interventions/{intervention}/{model}/seed-{seed}.log",
     benchmark:
@@ -167,6 +222,7 @@ rule evaluate_intervention:
         runtime="2h",
     params:
         entry=intervention_entry,
+        factors=lambda wildcards: list(DATASETS[INTERVENTIONS[wildcards.intervention]["dataset"]]["factors"]),
         protocol=config["protocol"],
         code=code("evaluate_intervention"),
     message:

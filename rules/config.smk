@@ -96,6 +96,8 @@ ARCHIVED_DATASETS = [name for name in DATASETS if name not in DEMO_DATASETS + OW
 EXPLAINED_DATASETS = [name for name in DATASETS if "fit" in DATASETS[name]["roles"]]
 CLASSED_DATASETS = [name for name in EXPLAINED_DATASETS if "prompts" in DATASETS[name]]
 FACTORED_DATASETS = [name for name in EXPLAINED_DATASETS if DATASETS[name]["factors"]]
+# Where it is known what images have in common: their classes or factors.
+KNOWN_DATASETS = [name for name in EXPLAINED_DATASETS if name in CLASSED_DATASETS + FACTORED_DATASETS]
 PAIRED_DATASETS = [name for name in FACTORED_DATASETS if DATASETS[name]["pairs"]]
 # Where names are judged by pairs of images: a model of each architecture with its weights in random order. No model of
 # a config can have its name.

@@ -12,6 +12,7 @@ rule tables:
         expand("results/tables/{table}.csv", table=TABLES if EXPLAINED_DATASETS else []),
         expand("results/tables/{table}.csv", table=CLASSED_TABLES if CLASSED_DATASETS else []),
         "results/tables/labels.csv" if FACTORED_DATASETS else [],
+        "results/tables/retrieval.csv" if KNOWN_DATASETS else [],
         "results/tables/segmentation.csv" if MASKED_DATASETS else [],
         "results/tables/transfer.csv" if TRANSFERS else [],
         expand(

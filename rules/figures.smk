@@ -238,6 +238,26 @@ rule plot_effects:
         "../scripts/plot_effects.py"
 
 
+rule plot_retrieval_map:
+    input:
+        heads=expand("results/evaluation/{{model}}/{{dataset}}/seed-{seed}/retrieval-heads.csv", seed=SEEDS),
+        table="results/tables/retrieval.csv",
+    output:
+        *figure("results/figures/{model}/{dataset}/retrieval-map", "retrieval-map", "What each head retrieves"),
+    log:
+        "results/logs/figures/{model}/{dataset}/retrieval-map.log",
+    wildcard_constraints:
+        dataset=any_of(KNOWN_DATASETS),
+    conda:
+        ENVIRONMENT
+    params:
+        code=code("plot_retrieval_map"),
+    message:
+        "Figure: what each head of {wildcards.model} retrieves on {wildcards.dataset}"
+    script:
+        "../scripts/plot_retrieval_map.py"
+
+
 rule plot_segmentation_parts:
     input:
         parts="results/segmentation/{model}/{dataset}/seed-{seed}/parts.csv",

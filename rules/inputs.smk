@@ -111,6 +111,18 @@ def factor_phrases(wildcards):
     return factors if isinstance(factors, dict) else {factor: {} for factor in factors}
 
 
+FIRST_TEXTS = next(iter(TEXTS))
+
+
+def retrieval_files(wildcards):
+    """What retrieval is scored by besides the activations: components with the names of the first text pool, classes."""
+    files = component_files({"dataset": wildcards.dataset, "texts": FIRST_TEXTS}, wildcards.model, wildcards.seed)
+    files = {name: files[name] for name in ("components", "names")}
+    if wildcards.dataset in CLASSED_DATASETS:
+        files["classes"] = f"results/text/{wildcards.model}/classes-{wildcards.dataset}.safetensors"
+    return files
+
+
 def spatial_file(wildcards):
     """The user's picture that texts are mapped on."""
     key = f"spatial.{wildcards.spatial}.image"

@@ -57,6 +57,7 @@ FIGURES = [
     *shown("recovery", "{model}/{dataset}/{texts}/recovery", **CLASSED, texts=TEXTS),
     *shown("names", "{model}/{dataset}/{texts}/names", **EXPLAINED),
     *shown("stability", "{model}/{dataset}/{texts}/stability", **EXPLAINED),
+    *shown("retrieval-map", "{model}/{dataset}/retrieval-map", model=MODELS, dataset=KNOWN_DATASETS),
     *shown("segmentation", "{model}/{dataset}/seed-{seed}/segmentation", **SEGMENTED),
     *shown("segmentation-parts", "{model}/{dataset}/seed-{seed}/segmentation-parts", **SEGMENTED),
     *shown("spatial", "spatial/{spatial}", spatial=config["spatial"]),

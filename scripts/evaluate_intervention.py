@@ -6,10 +6,11 @@ import numpy as np
 import pandas as pd
 
 from clipspectra.arrays import load_arrays, load_table, save_table
-from clipspectra.concepts.interventions import Intervention
+from clipspectra.concepts.interventions import Edits, Intervention
 from clipspectra.concepts.outcomes import evaluate, predictions, prepare
 from clipspectra.concepts.references import Reference, save_edit
 from clipspectra.concepts.retrieval import best_texts
+from clipspectra.concepts.same_value import SameValue, edited_table, factor_values
 from clipspectra.concepts.tables import curve, role_groups, settings, value_counts, with_splits, with_texts
 from clipspectra.contributions.stored import StoredActivations
 from clipspectra.data.datasets import class_indices
@@ -54,6 +55,11 @@ if __name__ == "__main__":
             save_table(snakemake.output[name], with_splits(pd.DataFrame(rows), source, roles, images))
         about = source | {"images": int(stored.fit.sum()), "sha256": stored.sha256, "code": snakemake.params.code}
         save_edit(snakemake.output.edit, edited, Reference.of(stored, explanations, edited), about)
+        columns = factor_values(images, snakemake.params.factors, values)
+        scored = SameValue({factor: column[stored.scored] for factor, column in columns.items()}, rng)
+        embeddings = (Edits(stored, explanations).embeddings(state) for state in (Intervention(), edited))
+        retrieval = edited_table(*embeddings, stored, scored).assign(role="eval", images=stored.scored.sum())
+        save_table(snakemake.output.retrieval, with_splits(retrieval, source, roles, images))
         names = {f"{naming}_": best_texts(inputs.names, naming)[["top", "bottom"]] for naming in NAMED_BY}
         names = pd.concat([table.add_prefix(naming) for naming, table in names.items()], axis=1)
         save_table(snakemake.output.units, with_texts(prepared.table, names))

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from matplotlib.text import Text
 
-from clipspectra.figures import concepts, curves, drawing, heads, lettering, maps, names
+from clipspectra.figures import concepts, curves, drawing, heads, lettering, maps, names, retrieval
 
 rng = np.random.default_rng(0)
 WORDS = {"title": "A title", "footer": "model · dataset · 300 eval images (test) · seeds 0, 1 · " * 4}
@@ -136,6 +136,18 @@ def transfer_table(with_classes=True):
     return table if with_classes else table.assign(top1=np.nan)
 
 
+def drawn_retrieval(layers, number, factors, blank=()):
+    """blank: factors of which no two images share a value."""
+    map_rows = [{"factor": factor} | head for factor in factors for head in each_head(layers, number)]
+    table = scored(map_rows, "score", "against_whole", "fit_score", "named").assign(whole=40.0)
+    mark_rows = [{"factor": factor, "by": by} for factor in factors for by in retrieval.MARKS]
+    marks = scored(mark_rows, "score").assign(unit="L11 H11 c20, L23 H15 c1", by_chance=30.0)
+    for of_figure in (table, marks):
+        numbers = of_figure.columns.drop(["factor", "layer", "head", "by", "unit", "kind"], errors="ignore")
+        of_figure.loc[of_figure["factor"].isin(blank), numbers] = np.nan
+    return retrieval.retrieval_map(table, marks, **WORDS)
+
+
 EVIDENCE = rng.normal(size=(2, 12, 12, 7, 7))
 FIGURES = {
     "contact sheet": lambda: heads.contact_sheet(PICTURES, ["three yellow\nbrick large"] * 9, **WORDS),
@@ -147,6 +159,11 @@ FIGURES = {
     "factors": lambda: heads.factors_map(components(4, 3), FACTORS[:5], **WORDS),
     "factors of many": lambda: heads.factors_map(components(32, 16), FACTORS, **WORDS),
     "factor": lambda: heads.factors_map(components(8, 16), FACTORS[:1], **WORDS),
+    "retrieval": lambda: drawn_retrieval(4, 3, FACTORS[:5]),
+    "retrieval of many": lambda: drawn_retrieval(32, 16, FACTORS),
+    "retrieval of classes": lambda: drawn_retrieval(24, 16, ["class"]),
+    "retrieval of nothing": lambda: drawn_retrieval(4, 3, ["digit"], blank=["digit"]),
+    "retrieval of a half": lambda: drawn_retrieval(4, 3, ["digit", "size"], blank=["digit"]),
     "parts": lambda: maps.segmentation_parts(scored(each_head(32, 16), "foreground_ap"), parts_together(512), **WORDS),
     "cards": drawn_card,
     "examples": drawn_examples,

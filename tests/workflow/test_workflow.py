@@ -43,7 +43,17 @@ def planned(result):
 def test_the_demo_gives_tables_and_figures(finished):
     results = finished.directory / "results"
     names_of_files = {str(path.relative_to(results)) for path in results.rglob("*.*")}
-    for table in ("accuracy", "recovery", "effects", "segmentation", "labels", "names", "stability", "texts"):
+    for table in (
+        "accuracy",
+        "recovery",
+        "effects",
+        "segmentation",
+        "labels",
+        "names",
+        "stability",
+        "texts",
+        "retrieval",
+    ):
         assert f"tables/{table}.csv" in names_of_files
     assert {"tables/exactness.csv", "tables/skipped-images.csv", "tables/recovery.tex"} <= names_of_files
     assert {f"figures/demo/digits/demo-vocabulary/recovery.{ending}" for ending in ("png", "pdf")} <= names_of_files
@@ -64,7 +74,14 @@ def test_the_demo_gives_tables_and_figures(finished):
     } <= names_of_files
     by_texts = [f"seed-0/demo-vocabulary/{figure}" for figure in ("heads-map", "cards", "spectra", "factors-map")]
     by_texts += [f"demo-vocabulary/{figure}" for figure in ("names", "stability")]
-    for figure in (*by_texts, "seed-0/segmentation", "seed-0/segmentation-parts", "ablation", "effects"):
+    for figure in (
+        *by_texts,
+        "seed-0/segmentation",
+        "seed-0/segmentation-parts",
+        "ablation",
+        "effects",
+        "retrieval-map",
+    ):
         assert {f"figures/demo/digits/{figure}.{ending}" for ending in ("png", "pdf", "json")} <= names_of_files
     for place in ("results/explorer/index.html", "results/report.zip", "results/figures/", "results/tables/"):
         assert f"\n  {place}" in finished.output
@@ -76,6 +93,11 @@ def test_the_demo_gives_tables_and_figures(finished):
     assert accuracy["colour", "none"] > 90
     assert accuracy["class", "none"] > 75
     assert accuracy["class", "MLPs and all heads"] < 30
+    retrieval = pd.read_csv(results / "tables" / "retrieval.csv").query("intervention == 'as it is'")
+    at_one = retrieval.query("direction == 'image to text' and measure == 'recall_at_1'").set_index("factor")["score"]
+    assert at_one.to_dict() == {factor: accuracy[factor, "none"] for factor in at_one.index}
+    colour = retrieval.query("direction == 'image to image' and factor == 'colour'").set_index("by")["score"]
+    assert colour["head that names it most"] > colour["whole embedding"]
     labels = pd.read_csv(results / "tables" / "labels.csv")
     labels = labels.set_index(["method", "naming", "components", "which_poles", "which_names"])
     for naming in ("says", "fires_on"):
@@ -163,7 +185,7 @@ BY_COMPONENT = {"plot_cards", "plot_heads_map", "plot_spectra", "plot_factors_ma
         (
             {"explanations": {"naming": "says"}},
             {"score_components_and_labels", "table_labels", "trace_query", "plot_query"}
-            | {"record_config"}
+            | {"record_config", "evaluate_retrieval", "table_retrieval", "plot_retrieval_map"}
             | BY_COMPONENT
             | EXPLORER,
         ),

@@ -71,15 +71,20 @@ def extreme_values(scores, values):
     return names[means.argmax(0)], names[means.argmin(0)]
 
 
-def in_top_k(embedding, classifier, labels, k):
-    """Whether the correct class (labels [image]) is among the k largest logits: bool [image].
+def label_ranks(embedding, classifier, labels):
+    """Place of the correct class (labels [image]) among the logits, 0 for the largest: [image].
 
     embedding: [image, d_embed]; classifier: [d_embed, class]. Ties go to the first class, as in zero_shot.
     """
     logits = embedding @ classifier  # [image, class]
     label_logits = np.take_along_axis(logits, labels[:, None], axis=1)
     above = (logits > label_logits) | ((logits == label_logits) & (np.arange(logits.shape[1]) < labels[:, None]))
-    return above.sum(1) < k
+    return above.sum(1)
+
+
+def in_top_k(embedding, classifier, labels, k):
+    """Whether the correct class is among the k largest logits: bool [image]; see label_ranks."""
+    return label_ranks(embedding, classifier, labels) < k
 
 
 def cosine(a, b):

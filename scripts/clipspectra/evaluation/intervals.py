@@ -114,6 +114,18 @@ def mean_of_sums(total, squares, count):
     return mean, mean - spread, mean + spread
 
 
+def mean_by_influence(name, mean, influence, count, least=0):
+    """A mean in %, with its interval by the infinitesimal jackknife and Student's t, as columns; no interval of one.
+
+    mean: as a share, NaN if it is of nothing; influence: its derivative by the weight of each image [image]
+    count: number of what the mean is of; least: below which it cannot be
+    """
+    images = len(influence)
+    error = np.sqrt((influence**2).sum() * images / max(images - 1, 1))
+    ends = mean + student(count - 1) * error * np.array([-1, 1])
+    return columns(name, *(100 * float(value) for value in (mean, *np.clip(ends, least, 1))))
+
+
 def ratio_of_sums(part, whole, part_squares, products, whole_squares, count):
     """(ratio, low, high) of the sums of two numbers of each image (delta method), from the sums of their products.
 

@@ -170,9 +170,16 @@ def draw_heads(axes, values, start, *, is_dark, label, digits=0, **options):
     image = axes.imshow(values, aspect="auto", **options)
     axes.figure.colorbar(image, ax=axes, label=label, shrink=0.9)
     label_heads(axes, values.shape, start)
+    draw_cell_numbers(axes, image, values, is_dark, digits)
+
+
+def draw_cell_numbers(axes, image, values, is_dark, digits):
+    """Numbers of values [layer, head] where there is room, in white where is_dark, over the colours of an image."""
+    shades = np.ma.filled(image.get_array(), np.nan)
     for (layer, head), value in np.ndenumerate(values) if has_numbers(values.shape) else ():
         colour = "white" if is_dark[layer, head] else "black"
-        background = {"facecolor": image.cmap(image.norm(value)), "edgecolor": "none", "pad": 1}  # over a hatch
+        fill = image.cmap(image.norm(shades[layer, head]))
+        background = {"facecolor": fill, "edgecolor": "none", "pad": 1}  # over a hatch
         number = "–" if np.isnan(value) else f"{value:.{digits}f}".replace("-", "−")
         axes.text(head, layer, number, ha="center", va="center", color=colour, bbox=background, zorder=3)
 

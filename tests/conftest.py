@@ -5,16 +5,17 @@ import os
 import pytest
 from clones import Clone
 
-# Models this small only make threads wait for each other, and two tests run at a time. Snakemake says its jobs' own number.
+# Models this small only make threads wait for each other, and two tests run at a time. Snakemake's jobs have their own.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items):
-    """Tests of one file run in one process of `make test`, and so do all that need the finished clone: it is made once."""
+    """What runs in one process of `make test`: all that needs the finished clone, the browser's tests, other files."""
     for item in items:
-        group = "finished" if "finished" in item.fixturenames else item.path.stem
-        item.add_marker(pytest.mark.xdist_group(group))
+        group = "browser" if item.path.parent.name == "browser" else item.path.stem
+        item.add_marker(pytest.mark.xdist_group("finished" if "finished" in item.fixturenames else group))
 
 
 @pytest.fixture(scope="session")

@@ -13,10 +13,8 @@ endif
 demo: .venv/ready
 	$(BIN)/snakemake --cores $(CORES) report
 
-# Two processes: one has the finished demo and all that needs it, the other begins with what takes long.
 test: .venv/ready
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder \
-		tests/workflow/test_workflow.py tests/workflow tests/browser tests/unit
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder
 
 lint: .venv/ready
 	$(BIN)/ruff check .

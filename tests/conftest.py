@@ -10,12 +10,25 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items):
-    """What runs in one process of `make test`: all that needs the finished clone, the browser's tests, other files."""
-    for item in items:
-        group = "browser" if item.path.parent.name == "browser" else item.path.stem
-        item.add_marker(pytest.mark.xdist_group("finished" if "finished" in item.fixturenames else group))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """In `make test`, files that name the finished clone run in one process, and so do the browser's."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            path = config.rootpath / nodeid.split("::")[0]
+            if path.parent.name == "browser":
+                return "browser"
+            return "finished" if "finished" in path.read_text() else str(path)
+
+    return Scheduling(config, log)
+
+
+def pytest_collection_modifyitems(config, items):
+    """In `make test`, what takes long comes first, so that both processes end together."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: ("finished" not in item.fixturenames, item.path.parent.name == "unit"))
 
 
 @pytest.fixture(scope="session")

@@ -42,6 +42,8 @@ if not workflow.modifier.skip_configfile:
     config.clear()
     config.update(strict_config)
 
+# Where Jupyter is, jsonschema builds the grammars of all addresses at import: a third of Snakemake's start, for nothing here.
+sys.modules.setdefault("rfc3987_syntax", None)
 try:
     validate(config, "../config/schema.yaml")
 except WorkflowError as error:

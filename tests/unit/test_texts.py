@@ -23,15 +23,6 @@ LENGTHS += ["cat " * 14, "cat " * 13]
 TOKENIZER = SimpleTokenizer(context_length=CONTEXT)
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Towers this small only make threads wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 class OtherCLIP(CLIP):
     """Not open_clip's own, so nothing is known of its text tower."""
 

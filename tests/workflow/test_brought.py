@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,8 @@ from open_clip import CustomTextCLIP
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from siglip_small import SIGLIP
+from skimage import data
+from test_pages import BLOCKS, OWN
 from tokenizers_small import cached, tokenizer_files
 
 
@@ -75,6 +78,29 @@ def planned(clone, *arguments):
     return {line.split()[0]: int(line.split()[1]) for line in lines if not line.startswith("total")}
 
 
+def test_ones_own_images_model_and_texts(clone):
+    """The pages' own config on photographs that ship with scikit-image; the demo's model stands for one's own."""
+    for name, photograph in {"cat": data.chelsea(), "coffee": data.coffee(), "rocket": data.rocket()}.items():
+        folder = clone.directory / "photographs" / name
+        folder.mkdir(parents=True)
+        for number in range(6):
+            Image.fromarray(photograph[:, number * 20 : number * 20 + 300]).save(folder / f"{number}.jpg")
+    (clone.directory / "my-texts.txt").write_text("a red digit\nthe sky\ncat fur\n\na wooden table\n")
+    (clone.directory / "my-weights.safetensors").write_bytes(
+        (clone.directory / "config" / "demo" / "balanced.safetensors").read_bytes()
+    )
+    config = "\n".join(BLOCKS["yaml"]).replace("architecture: ViT-B-16", "architecture: config/demo/digits-clip.json")
+    few = "seeds: [0]\nevaluation: {methods: [components, textspan], budgets: [0, 2]}\n"
+    (clone.directory / "config" / "mine.yaml").write_text(config + few)
+    for command in OWN:
+        result = clone.run(*shlex.split(command))
+        assert result.returncode == 0, result.stdout
+    table = pd.read_csv(clone.directory / "results" / "tables" / "accuracy.csv")
+    assert set(table["images"]) == {6}
+    assert set(table["model"]) == {"my-model"}  # the demo's config is not mixed in
+    assert (clone.directory / "results/figures/my-model/photographs/seed-0/my-texts/cards.png").exists()
+
+
 def test_what_is_replaced_under_its_old_name_is_noticed(clone):
     """By an older file, too: weights of any name, weights in a folder, a picture, a mask, a text pool."""
     here = clone.directory
@@ -107,10 +133,12 @@ def test_what_is_replaced_under_its_old_name_is_noticed(clone):
     assert planned(clone, *targets, *options) == {}
 
     def replaced(path, write):
+        """What is planned with another file in this place; then the old one is put back."""
+        old = path.rename(here / "old")
         write(path)
         os.utime(path, (10**9, 10**9))
         plan = planned(clone, *targets, *options)
-        assert clone.snakemake("--touch", *targets, *options).returncode == 0
+        old.replace(path)
         return plan
 
     of_images = {"choose_images", "extract_activations", "segment_images"}

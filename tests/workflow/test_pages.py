@@ -3,11 +3,8 @@
 import re
 import shlex
 
-import pandas as pd
 import pytest
-from clones import ROOT, Clone
-from PIL import Image
-from skimage import data
+from clones import ROOT
 
 PAGES = "\n".join(page.read_text() for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))))
 BLOCKS = {
@@ -52,27 +49,3 @@ def test_python(finished, block):
     check += "    assert torch.allclose(parts.total(), whole, atol=1e-5)"
     result = finished.run("env", "PYTHONPATH=scripts", "python", "-c", block + check)
     assert result.returncode == 0, result.stdout
-
-
-def test_ones_own_images_model_and_texts(tmp_path):
-    """The pages' own config on photographs that ship with scikit-image; the demo's model stands for one's own."""
-    clone = Clone(tmp_path / "clone")
-    for name, photograph in {"cat": data.chelsea(), "coffee": data.coffee(), "rocket": data.rocket()}.items():
-        folder = clone.directory / "photographs" / name
-        folder.mkdir(parents=True)
-        for number in range(6):
-            Image.fromarray(photograph[:, number * 20 : number * 20 + 300]).save(folder / f"{number}.jpg")
-    (clone.directory / "my-texts.txt").write_text("a red digit\nthe sky\ncat fur\n\na wooden table\n")
-    (clone.directory / "my-weights.safetensors").write_bytes(
-        (clone.directory / "config" / "demo" / "balanced.safetensors").read_bytes()
-    )
-    config = "\n".join(BLOCKS["yaml"]).replace("architecture: ViT-B-16", "architecture: config/demo/digits-clip.json")
-    few = "seeds: [0]\nevaluation: {methods: [components, textspan], budgets: [0, 2]}\n"
-    (clone.directory / "config" / "mine.yaml").write_text(config + few)
-    for command in OWN:
-        result = clone.run(*shlex.split(command))
-        assert result.returncode == 0, result.stdout
-    table = pd.read_csv(clone.directory / "results" / "tables" / "accuracy.csv")
-    assert set(table["images"]) == {6}
-    assert set(table["model"]) == {"my-model"}  # the demo's config is not mixed in
-    assert (clone.directory / "results/figures/my-model/photographs/seed-0/my-texts/cards.png").exists()

@@ -20,6 +20,7 @@ wildcard_constraints:
     texts=any_of(TEXTS),
     seed=any_of(SEEDS),
     intervention=any_of(INTERVENTIONS),
+    comparison=any_of(COMPARISONS),
     queries=any_of(config["queries"]),
     neighbours=any_of(config["neighbours"]),
     spatial=any_of(config["spatial"]),

@@ -11,6 +11,7 @@ CHAPTERS = {
     "Segmentation": ["segmentation", "segmentation-examples", "segmentation-parts", "spatial"],
     "Queries and neighbours": ["neighbours", "query"],
     "Interventions": ["intervention", "intervention-values", "interventions"],
+    "Comparisons": ["comparison-cards", "comparison-map", "comparisons"],
     "Stability": ["stability", "stability-over-seeds"],
     "Exactness": ["exactness"],
 }
@@ -63,6 +64,7 @@ SEE_ALSO = [
     ["plot_stability", "table_stability"],
     ["plot_segmentation", "plot_segmentation_parts", "table_segmentation"],
     ["plot_intervention", "plot_intervention_values", "table_interventions", "table_intervention_values"],
+    ["plot_comparison_map", "plot_comparison_cards", "table_comparisons"],
     ["paper", "explorer"],
 ]
 

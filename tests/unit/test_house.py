@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "evaluation": {"towers", "data", "contributions", "explanations"},
     "segmentation": {"towers", "data", "contributions"},
     "concepts": {"towers", "data", "contributions", "explanations", "evaluation"},
+    "comparison": {"towers", "data", "contributions", "explanations", "evaluation"},
     "figures": {"data"},
     "paper": set(),
     "explorer": {"data", "contributions", "explanations", "evaluation", "figures"},

@@ -20,10 +20,10 @@ def changed_most(table):
 def heading(model, row, prefix=""):
     """Heading of a card: the component's place, its share of the head and the factor that moves it most."""
     place = [int(row[f"{prefix}{name}"]) for name in ("layer", "head", "component")]
-    words = "{}, L{} H{} c{}: ".format(shorten(model, 24), *place) + f"{row[f'{prefix}share']:.0f} % of the head"
+    share = f"{row[f'{prefix}share']:.0f} % of the head"
     if "factor" in row:
-        words += f", {row[f'{prefix}eta2']:.0f} % of that {shorten(row[f'{prefix}factor'], 16)}"
-    return words
+        share += f", {row[f'{prefix}eta2']:.0f} % of that by {shorten(row[f'{prefix}factor'], 12)}"
+    return "{}: layer {}, head {}, component {}".format(shorten(model, 26), *place) + f"\n{share}"
 
 
 if __name__ == "__main__":

@@ -109,11 +109,8 @@ def drawn_card_pairs():
         "pictures": PICTURES,
         "names": [("fires on", [("a photo of one", False)] * 3), ("says", [("a text", True)] * 3)],
     }
-    entry = {
-        "heading": "a-model-of-a-long-name …, L11 H11 c10: 13 % of the head; r = −0.75",
-        "top": pole,
-        "bottom": pole,
-    }
+    heading = "a-model-of-a-very-long-n …: layer 11, head 11, component 10\n13 % of the head, 82 % of that by colour"
+    entry = {"heading": heading, "top": pole, "bottom": pole}
     return cards.card_pairs([(entry, entry)] * 3, **WORDS)
 
 

@@ -71,9 +71,13 @@ class ComparedModel:
 
     @cached_property
     def eta2_of_heads(self):
-        """η² of each factor over the whole variance of a head, [head, factor], in %: components are orthogonal."""
+        """η² of each factor over the whole variance of a head, [head, factor], in %; NaN for constant heads.
+
+        Components are orthogonal, so it is the mean of theirs, each counting by its share.
+        """
         share = self.factors.set_index(["layer", "head", "component"])["share"]
-        return self.eta2.mul(share, axis=0).groupby(level=["layer", "head"]).sum()
+        table = self.eta2.mul(share, axis=0).groupby(level=["layer", "head"]).sum()
+        return table.reindex(pd.MultiIndex.from_tuples(self.explanations, names=["layer", "head"]))
 
 
 def space_cosine(features, other_features):

@@ -66,7 +66,7 @@ class Similarity:
     pairs: {(unit, other unit): cross-moments [width, other width]} of each head with its most alike one, and with the
     one at its place
     covariance, other_covariance: {unit: sums of products of a head's rows [width, width]}
-    images: their number
+    images: their number; has_places: whether the towers have the same shape, so that places can be compared
     """
 
     units: list
@@ -76,11 +76,12 @@ class Similarity:
     covariance: dict
     other_covariance: dict
     images: int
+    has_places: bool
 
     def partners(self, unit):
         """{how a head is compared: the head of the other model}, of "same place" and "most alike", as there are."""
         row = self.cka[self.units.index(unit)]
-        partners = {"same place": unit} if (unit, unit) in self.pairs else {}
+        partners = {"same place": unit} if self.has_places and unit in self.other_units else {}
         return partners if np.isnan(row).all() else partners | {"most alike": self.other_units[np.nanargmax(row)]}
 
     def ranks(self, unit, other):
@@ -130,7 +131,7 @@ def compare_heads(first, second, is_constant, other_is_constant):
     other_own, other_covariance = _own_products(second, other_is_constant)
     units, other_units = list(own), list(other_own)
     of_layer = {layer: [place for place, unit in enumerate(other_units) if unit[0] == layer] for layer in second.layers}
-    is_same_shape = first.stored.basis.shape[:2] == second.stored.basis.shape[:2]
+    has_places = first.stored.basis.shape[:2] == second.stored.basis.shape[:2]
     cka, pairs, best = np.full((len(units), len(other_units)), np.nan), {}, {}
     for layer in progress(first.layers, "comparing heads", unit="layer"):
         rows = [place for place, unit in enumerate(units) if unit[0] == layer]
@@ -144,11 +145,11 @@ def compare_heads(first, second, is_constant, other_is_constant):
                 place = values.argmax()
                 if values[place] > best.get(row, (-np.inf,))[0]:
                     best[row] = values[place], other_units[columns[place]], moments[head, :, place].copy()
-                if is_same_shape and other_layer == layer:
+                if has_places and other_layer == layer:
                     pairs[units[row], units[row]] = moments[head, :, head].copy()
     pairs |= {(units[row], other): moments for row, (_, other, moments) in best.items()}
     count = int(first.stored.scored.sum())
-    return Similarity(units, other_units, cka, pairs, covariance, other_covariance, count)
+    return Similarity(units, other_units, cka, pairs, covariance, other_covariance, count, has_places)
 
 
 def _own_products(heads, is_constant):

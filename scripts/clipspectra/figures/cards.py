@@ -57,28 +57,28 @@ def cards(entries, *, title, footer):
     """
     figure = new_figure(0.5 + 1.95 * len(entries), title=title, footer=footer)
     for panel, entry in zip(np.atleast_1d(figure.subfigures(len(entries), 1)), entries):
-        _draw_card(panel, entry, (1, 2), 104)
+        _draw_card(panel, entry, (1, 2), "\n".join(wrapped(entry["heading"], 104)), 0.95)
     return figure
 
 
 def card_pairs(pairs, *, title, footer):
     """Two cards beside each other for each component: as it is in one model and in another, the top pole above.
 
-    pairs: of entries as in `cards`
+    pairs: of entries as in `cards`, whose headings have the same number of lines
     """
     figure = new_figure(0.5 + 2.9 * len(pairs), title=title, footer=footer)
     for row, pair in zip(np.atleast_1d(figure.subfigures(len(pairs), 1)), pairs):
         for panel, entry in zip(row.subfigures(1, 2), pair):
-            _draw_card(panel, entry, (2, 1), 68)
+            heading = "\n".join(shorten(line, 58) for line in entry["heading"].split("\n"))
+            _draw_card(panel, entry, (2, 1), heading, 1.2)
     return figure
 
 
-def _draw_card(panel, entry, shape, width):
-    """Draw a card with its poles in so many rows and columns, and a heading of so many letters a line."""
-    heading = "\n".join(wrapped(entry["heading"], width))
+def _draw_card(panel, entry, shape, heading, room):
+    """Draw a card with its poles in so many rows and columns; room: height of a pole's names, beside that of its pictures."""
     panel.suptitle(heading, fontsize=7.5, fontweight="bold", x=0.01, ha="left")
     for place, (pole, (sign, colour)) in zip(panel.add_gridspec(*shape), POLES.items()):
-        inner = place.subgridspec(2, 4, height_ratios=[1, 0.95])
+        inner = place.subgridspec(2, 4, height_ratios=[1, room])
         for column, picture in enumerate(entry[pole]["pictures"][:4]):
             show_picture(panel.add_subplot(inner[0, column]), picture, frame=colour)
         axes = panel.add_subplot(inner[1, :])

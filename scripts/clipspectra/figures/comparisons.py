@@ -19,7 +19,7 @@ def comparison_map(table, *, title, footer):
     panels += [_draw_lost] if "lost_change" in table and table["lost_change"].notna().any() else []
     grid, start = by_head(table, lambda rows: 0).shape, table["layer"].min()
     rows = -(-len(panels) // 2)
-    height = 0.85 + max(1.3, (0.42 if has_numbers(grid) else 0.085) * grid[0])
+    height = 0.85 + max(1.3, min(3.3, 0.42 * grid[0]) if has_numbers(grid) else 0.085 * grid[0])
     figure = new_figure(0.6 + rows * height, title=title, footer=footer)
     axes = figure.subplots(rows, 2, squeeze=False).flat
     for place, draw in zip(axes, panels):
@@ -53,7 +53,7 @@ def _draw_cka(axes, table, start):
 
 def _draw_change(axes, values, start, label, digits, most=np.inf):
     limit = min(np.nanmax(np.abs(values), initial=0), most) or 1
-    is_dark = np.abs(values) > 0.75 * limit
+    is_dark = np.abs(values) > 0.6 * limit
     options = {"cmap": "PuOr_r", "vmin": -limit, "vmax": limit}
     draw_heads(axes, values, start, is_dark=is_dark, label=label, digits=digits, **options)
 

@@ -77,7 +77,7 @@ def draw_strongest(axes, shares, start, *, title="Factor that explains most of i
         fill = {"facecolor": colours.get(index, OTHER), "alpha": 0.15 + 0.85 * share / most}
         axes.add_patch(Rectangle(place, 1, 1, edgecolor="white", linewidth=cell_edge(grid), **fill))
         if has_numbers(grid):
-            words = f"{shorten(names[index], 12)}\n{label.format(100 * share)}"
+            words = f"{shorten(names[index], min(12, 36 // grid[1]))}\n{label.format(100 * share)}"
             axes.text(head, layer, words, ha="center", va="center", fontsize=7.5)
     label_heads(axes, grid, start)
     if not has_numbers(grid):

@@ -23,7 +23,7 @@ def heading(model, row, prefix=""):
     share = f"{row[f'{prefix}share']:.0f} % of the head"
     if "factor" in row:
         share += f", {row[f'{prefix}eta2']:.0f} % of that by {shorten(row[f'{prefix}factor'], 12)}"
-    return "{}: layer {}, head {}, component {}".format(shorten(model, 26), *place) + f"\n{share}"
+    return "{}: layer {}, head {}, component {}".format(shorten(model, 18), *place) + f"\n{share}"
 
 
 if __name__ == "__main__":

@@ -69,13 +69,13 @@ def card_pairs(pairs, *, title, footer):
     figure = new_figure(0.5 + 2.9 * len(pairs), title=title, footer=footer)
     for row, pair in zip(np.atleast_1d(figure.subfigures(len(pairs), 1)), pairs):
         for panel, entry in zip(row.subfigures(1, 2), pair):
-            heading = "\n".join(shorten(line, 58) for line in entry["heading"].split("\n"))
+            heading = "\n".join(shorten(line, 52) for line in entry["heading"].split("\n"))
             _draw_card(panel, entry, (2, 1), heading, 1.2)
     return figure
 
 
 def _draw_card(panel, entry, shape, heading, room):
-    """Draw a card with its poles in so many rows and columns; room: height of a pole's names, beside that of its pictures."""
+    """Draw a card with its poles in so many rows and columns; room: height of names, in units of the pictures'."""
     panel.suptitle(heading, fontsize=7.5, fontweight="bold", x=0.01, ha="left")
     for place, (pole, (sign, colour)) in zip(panel.add_gridspec(*shape), POLES.items()):
         inner = place.subgridspec(2, 4, height_ratios=[1, room])

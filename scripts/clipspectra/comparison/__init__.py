@@ -9,8 +9,8 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "similarity": ["Similarity", "compare_heads"],
+        "similarity": ["HeadRows", "Similarity", "check_images", "compare_heads"],
         "matching": ["Match", "match_components"],
-        "changes": ["component_changes", "head_changes"],
+        "changes": ["ComparedModel", "pair_changes", "space_cosine"],
     },
 )

@@ -21,6 +21,7 @@ wildcard_constraints:
     seed=any_of(SEEDS),
     intervention=any_of(INTERVENTIONS),
     transfer=any_of(TRANSFERS),
+    comparison=any_of(COMPARISONS),
     queries=any_of(config["queries"]),
     neighbours=any_of(config["neighbours"]),
     spatial=any_of(config["spatial"]),

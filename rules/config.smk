@@ -85,6 +85,7 @@ for entry in config["datasets"].values():
 
 MODELS, DATASETS, TEXTS, SEEDS = (config[key] for key in ("models", "datasets", "texts", "seeds"))
 METHODS, INTERVENTIONS, TRANSFERS = config["evaluation"]["methods"], config["interventions"], config["transfer"]
+COMPARISONS = config["comparisons"]
 # With texts of their own; components first, which the others are compared with.
 EXPLAINING_METHODS = [method for method in METHODS if method not in CONTROLS]
 EXPLAINING_METHODS.sort(key=lambda method: method != "components")
@@ -132,12 +133,12 @@ for name in MASKED_DATASETS:
         )
 
 
-for kind in (*REQUESTS, "interventions"):
+for kind in (*REQUESTS, "interventions", "comparisons"):
     for name, entry in config[kind].items():
         if kind == "interventions":
             entry.setdefault("models", list(MODELS))
         models = entry["models"] if "models" in entry else [entry["model"]]
-        key = f"{kind}.{name}.{'models' if kind == 'interventions' else 'model'}"
+        key = f"{kind}.{name}.{'models' if 'models' in entry else 'model'}"
         check_known(key, models, MODELS, "model")
         if kind != "spatial":
             entry.setdefault("texts", next(iter(TEXTS)))

@@ -20,6 +20,7 @@ rule tables:
             queries=[name for name, entry in config["queries"].items() if "topics" in entry],
         ),
         INTERVENTION_TABLES,
+        "results/tables/comparisons.csv" if COMPARISONS else [],
     localrule: True
     message:
         "All tables made"

@@ -281,6 +281,33 @@ def transfers_by_model(pattern, **wildcards):
     ]
 
 
+def compared_files(wildcards):
+    """What a comparison is computed from: the files of the first model, and with other_ in front of the second."""
+    entry, files = COMPARISONS[wildcards.comparison], {}
+    for prefix, model in zip(("", "other_"), entry["models"]):
+        own, folder = component_files(entry, model, wildcards.seed), f"results/evaluation/{model}/{entry['dataset']}"
+        own["factors"] = f"{folder}/seed-{wildcards.seed}/{entry['texts']}/factors.csv"
+        if entry["dataset"] in CLASSED_DATASETS:
+            own["effects"] = f"{folder}/seed-{wildcards.seed}/effects.csv"
+        files |= {f"{prefix}{name}": path for name, path in own.items()}
+    return files
+
+
+def compared_cards(wildcards):
+    """What the cards of a comparison show, of the first seed."""
+    entry, seed = COMPARISONS[wildcards.comparison], SEEDS[0]
+    dataset, texts = entry["dataset"], entry["texts"]
+    files = {
+        "images": f"results/data/{dataset}/seed-{seed}/images.csv",
+        "manifest": f"results/data/{dataset}/manifest.csv",
+    }
+    for prefix, model in zip(("", "other_"), entry["models"]):
+        files[f"{prefix}names"] = component_files(entry, model, seed)["names"]
+        pole_images = f"results/evaluation/{model}/{dataset}/seed-{seed}/{texts}/pole-images.parquet"
+        files[f"{prefix}pole_images"] = pole_images
+    return files
+
+
 # --- Notebooks
 
 

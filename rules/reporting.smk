@@ -12,6 +12,7 @@ CHAPTERS = {
     "Segmentation": ["segmentation", "segmentation-examples", "segmentation-parts", "spatial"],
     "Queries and neighbours": ["neighbours", "query"],
     "Interventions": ["edited-models", "intervention", "intervention-values", "interventions"],
+    "Comparisons": ["comparison-cards", "comparison-map", "comparisons"],
     "Stability": ["stability", "stability-over-seeds"],
     "Transfer": ["transfer", "transfer-curves"],
     "Exactness": ["exactness"],
@@ -70,6 +71,7 @@ SEE_ALSO = [
         *("plot_intervention", "plot_intervention_values", "table_interventions"),
         *("table_intervention_values", "table_edited_models"),
     ],
+    ["plot_comparison_map", "plot_comparison_cards", "table_comparisons"],
     ["paper", "explorer"],
 ]
 

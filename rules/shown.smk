@@ -41,6 +41,15 @@ def shown_transfers(kind, file):
     ]
 
 
+def shown_comparisons(kind, file):
+    """Figures of a kind, one for each comparison."""
+    return [
+        figure
+        for name, entry in COMPARISONS.items()
+        for figure in shown(kind, file, comparison=[name], model=entry["models"][:1], dataset=[entry["dataset"]])
+    ]
+
+
 RUN = {"model": MODELS, "dataset": EXPLAINED_DATASETS, "seed": [FIGURE_SEED], "texts": TEXTS}
 EXPLAINED = {key: RUN[key] for key in ("model", "dataset", "texts")}
 SEGMENTED = {"model": MODELS, "dataset": MASKED_DATASETS, "seed": [FIGURE_SEED]}
@@ -66,6 +75,8 @@ FIGURES = [
     *shown_interventions("intervention", "interventions/{intervention}/{model}", COUNTED),
     *shown_interventions("intervention-values", "interventions/{intervention}/{model}-values"),
     *shown_transfers("transfer", "transfer/{transfer}/{model}"),
+    *shown_comparisons("comparison-map", "comparisons/{comparison}/heads-map"),
+    *shown_comparisons("comparison-cards", "comparisons/{comparison}/cards"),
 ]
 
 

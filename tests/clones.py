@@ -41,6 +41,7 @@ class Clone:
             models={"demo": self.config["models"]["demo"]},
             interventions={"more-four": self.config["interventions"]["more-four"] | {"live": True}},
             transfer={},  # which takes two datasets
+            comparisons={},
             demo_training={"balanced": {"steps": 4}, "biased": {"steps": 2, "start": "balanced", "agreement": 0.95}},
         )
 

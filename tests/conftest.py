@@ -35,6 +35,7 @@ def pytest_collection_modifyitems(config, items):
 def finished(tmp_path_factory):
     """A clone where `make demo` has run, at small size. Tests leave its results as they are."""
     clone = Clone(tmp_path_factory.mktemp("finished") / "clone")
+    clone.configure(comparisons={"balanced-and-biased": {"models": ["demo", "demo"], "dataset": "digits"}})
     result = clone.run("make", "demo", "CORES=2")
     assert result.returncode == 0, result.stdout
     clone.output = result.stdout

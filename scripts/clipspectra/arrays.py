@@ -16,7 +16,7 @@ ROWS = 1000  # of large arrays in memory at a time
 P_VALUES = ("p", "p_holm")  # columns of tests
 # Columns of names, whatever they look like.
 NAMES = ("model", "dataset", "texts", "image", "mask", "class", "group", "split", "text", "opposite", "topic", "name")
-NAMES += ("value", "seeds", "factor", "intervention", "unit", "transfer", "from")
+NAMES += ("value", "seeds", "factor", "intervention", "unit", "transfer", "from", "comparison", "other_model")
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from matplotlib.text import Text
 
-from clipspectra.figures import concepts, curves, drawing, heads, lettering, maps, names, retrieval
+from clipspectra.figures import cards, comparisons, concepts, curves, drawing, heads, lettering, maps, names, retrieval
 
 rng = np.random.default_rng(0)
 WORDS = {"title": "A title", "footer": "model · dataset · 300 eval images (test) · seeds 0, 1 · " * 4}
@@ -101,7 +101,24 @@ def drawn_card():
         "pictures": PICTURES,
         "names": [("fires on", [("a photo of one", False)] * 3), ("says", [("a text", True)] * 3)],
     }
-    return heads.cards([{"heading": "layer 1, head 0, component 1", "top": pole, "bottom": pole}], **WORDS)
+    return cards.cards([{"heading": "layer 1, head 0, component 1", "top": pole, "bottom": pole}], **WORDS)
+
+
+def drawn_card_pairs():
+    pole = {
+        "pictures": PICTURES,
+        "names": [("fires on", [("a photo of one", False)] * 3), ("says", [("a text", True)] * 3)],
+    }
+    heading = "a-model-of-a-very-long-n …: layer 11, head 11, component 10\n13 % of the head, 82 % of that by colour"
+    entry = {"heading": heading, "top": pole, "bottom": pole}
+    return cards.card_pairs([(entry, entry)] * 3, **WORDS)
+
+
+def compared_heads(layers, count, compared="same place"):
+    table = scored(each_head(layers, count), "lost_change").assign(compared=compared, other="L3 H1", cka=0.5)
+    gained = rng.choice(["colour", "a factor of a long name"], len(table))
+    numbers = {name: rng.random(len(table)) for name in ("variance", "other_variance")} | {"rank": rng.integers(1, 3)}
+    return table.assign(**numbers, gained=gained, gained_eta2=rng.random(len(table)) * 9)
 
 
 def drawn_names():
@@ -166,6 +183,10 @@ FIGURES = {
     "retrieval of a half": lambda: drawn_retrieval(4, 3, ["digit", "size"], blank=["digit"]),
     "parts": lambda: maps.segmentation_parts(scored(each_head(32, 16), "foreground_ap"), parts_together(512), **WORDS),
     "cards": drawn_card,
+    "card pairs": drawn_card_pairs,
+    "comparison": lambda: comparisons.comparison_map(compared_heads(4, 3), **WORDS),
+    "comparison of many": lambda: comparisons.comparison_map(compared_heads(32, 16), **WORDS),
+    "comparison of towers": lambda: comparisons.comparison_map(compared_heads(12, 6, "most alike"), **WORDS),
     "examples": drawn_examples,
     "spatial": lambda: maps.spatial(PICTURES[0], EVIDENCE, ["a text", "a text that fills several lines"], **WORDS),
     "query": drawn_query,

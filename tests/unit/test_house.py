@@ -28,6 +28,7 @@ MAY_IMPORT = {
     "segmentation": {"towers", "data", "contributions"},
     "concepts": {"towers", "data", "contributions", "explanations", "evaluation"},
     "editing": {"towers", "data", "contributions", "explanations", "concepts"},
+    "comparison": {"towers", "data", "contributions", "explanations", "evaluation"},
     "figures": {"data"},
     "paper": set(),
     "explorer": {"data", "contributions", "explanations", "evaluation", "figures"},

@@ -48,6 +48,7 @@ def test_the_demo_gives_tables_and_figures(finished):
         "stability",
         "texts",
         "retrieval",
+        "comparisons",
     ):
         assert f"tables/{table}.csv" in names_of_files
     assert {"tables/exactness.csv", "tables/skipped-images.csv", "tables/recovery.tex"} <= names_of_files
@@ -67,6 +68,8 @@ def test_the_demo_gives_tables_and_figures(finished):
         "tables/edited-models.csv",
         "interventions/more-four/demo/seed-1/edit.safetensors",
     } <= names_of_files
+    compared = {f"figures/comparisons/balanced-and-biased/{figure}.png" for figure in ("heads-map", "cards")}
+    assert compared | {"comparisons/balanced-and-biased/seed-0/components.csv"} <= names_of_files
     by_texts = [f"seed-0/demo-vocabulary/{figure}" for figure in ("heads-map", "cards", "spectra", "factors-map")]
     by_texts += [f"demo-vocabulary/{figure}" for figure in ("names", "stability")]
     for figure in (
@@ -80,6 +83,10 @@ def test_the_demo_gives_tables_and_figures(finished):
         assert {f"figures/demo/digits/{figure}.{ending}" for ending in ("png", "pdf", "json")} <= names_of_files
     for place in ("results/explorer/index.html", "results/report.zip", "results/figures/", "results/tables/"):
         assert f"\n  {place}" in finished.output
+    same = pd.read_csv(results / "tables" / "comparisons.csv")
+    assert len(same) == 2 * 12
+    assert (same[["cka", "correlation", "rank"]] == 1).all(axis=None)
+    assert (same["lost_change"] == 0).all()
     exactness = pd.read_csv(results / "tables" / "exactness.csv")
     chosen = [len(pd.read_csv(path)) for path in results.glob("data/digits/seed-*/images.csv")]
     assert exactness["images"].sum() == sum(chosen) > 200
@@ -158,6 +165,7 @@ def test_one_figure_plans_nothing_above_its_data(finished):
 
 PAPER = {"describe_study", "paper"}
 EXPLORER = {"explore_components", "explorer"} | PAPER
+COMPARED = {"compare_models", "table_comparisons", "plot_comparison_map", "plot_comparison_cards"}
 BY_COMPONENT = {"plot_cards", "plot_heads_map", "plot_spectra", "plot_factors_map"}
 
 
@@ -174,6 +182,7 @@ BY_COMPONENT = {"plot_cards", "plot_heads_map", "plot_spectra", "plot_factors_ma
             {"explain_heads_by_sparse_sums", "evaluate_recovery", "table_recovery", "plot_recovery"}
             | {"score_components_and_labels", "table_labels"}
             | BY_COMPONENT
+            | COMPARED
             | {"evaluate_names", "table_names", "plot_names"}
             | EXPLORER,
         ),
@@ -182,6 +191,7 @@ BY_COMPONENT = {"plot_cards", "plot_heads_map", "plot_spectra", "plot_factors_ma
             {"score_components_and_labels", "table_labels", "trace_query", "plot_query"}
             | {"record_config", "evaluate_retrieval", "table_retrieval", "plot_retrieval_map"}
             | BY_COMPONENT
+            | COMPARED
             | EXPLORER,
         ),
         (

@@ -61,23 +61,24 @@ def heads_map(table, factors, *, first=3, title, footer):
     return figure
 
 
-def draw_strongest(axes, shares, start):
+def draw_strongest(axes, shares, start, *, title="Factor that explains most of it", most=1.0, label="{:.0f} %"):
     """The factor with the largest share of each head, deeper in colour the larger it is; start: the first layer.
 
-    shares: {factor: [layer, head]}. The factors that are largest in most heads have colours, all others are grey.
+    shares: {factor: [layer, head]}; most: the share of the deepest colour; label: of shares, in %. The factors that are
+    largest in most heads have colours, all others are grey.
     """
     names, shares = list(shares), np.stack(list(shares.values()))
     strongest, grid = shares.argmax(0), shares.shape[1:]
     by_count = np.argsort(-np.bincount(strongest.ravel(), minlength=len(names)), kind="stable")[: len(OKABE_ITO)]
     colours = {index: OKABE_ITO[place] for place, index in enumerate(sorted(by_count))}
-    axes.set(xlim=(-0.5, grid[1] - 0.5), ylim=(grid[0] - 0.5, -0.5), title="Factor that explains most of it")
+    axes.set(xlim=(-0.5, grid[1] - 0.5), ylim=(grid[0] - 0.5, -0.5), title=title)
     for (layer, head), index in np.ndenumerate(strongest):
         share, place = shares[index, layer, head], (head - 0.5, layer - 0.5)
-        fill = {"facecolor": colours.get(index, OTHER), "alpha": 0.15 + 0.85 * share}
+        fill = {"facecolor": colours.get(index, OTHER), "alpha": 0.15 + 0.85 * share / most}
         axes.add_patch(Rectangle(place, 1, 1, edgecolor="white", linewidth=cell_edge(grid), **fill))
         if has_numbers(grid):
-            number = f"{shorten(names[index], 12)}\n{100 * share:.0f} %"
-            axes.text(head, layer, number, ha="center", va="center", fontsize=7.5)
+            words = f"{shorten(names[index], min(12, 36 // grid[1]))}\n{label.format(100 * share)}"
+            axes.text(head, layer, words, ha="center", va="center", fontsize=7.5)
     label_heads(axes, grid, start)
     if not has_numbers(grid):
         entries = {shorten(names[index], 20): colour for index, colour in colours.items()}
@@ -195,40 +196,6 @@ def label_heads(axes, grid, start, most=12):
 def _step(count, most):
     """The power of two in whose steps at most so many of the count are named."""
     return 2 ** max(0, int(np.ceil(np.log2(count / most))))
-
-
-def cards(entries, *, title, footer):
-    """One card per component: images and names of its top pole (left) and its bottom pole (right).
-
-    entries: dicts with "heading", and for "top" and "bottom" a dict of "pictures" (four are shown) and "names", a list
-    of (what they are, lines), each line a text and whether it is to be dimmed.
-    """
-    figure = new_figure(0.5 + 1.95 * len(entries), title=title, footer=footer)
-    for panel, entry in zip(np.atleast_1d(figure.subfigures(len(entries), 1)), entries):
-        heading = "\n".join(wrapped(entry["heading"], 104))
-        panel.suptitle(heading, fontsize=7.5, fontweight="bold", x=0.01, ha="left")
-        grid = panel.add_gridspec(1, 2)
-        for side, (pole, sign, colour) in enumerate((("top", "+", "#0072B2"), ("bottom", "−", "#D55E00"))):
-            inner = grid[side].subgridspec(2, 4, height_ratios=[1, 0.95])
-            for place, picture in enumerate(entry[pole]["pictures"][:4]):
-                show_picture(panel.add_subplot(inner[0, place]), picture, frame=colour)
-            axes = panel.add_subplot(inner[1, :])
-            axes.set_axis_off()
-            lines = [(place, *line) for place, line in enumerate(_card_lines(entry[pole]["names"], sign))]
-            for place, head, text, is_dim in lines:
-                style = {"va": "top", "fontsize": 7, "color": "#777777" if is_dim else colour}
-                y = 1 - place / max(len(lines), 6)
-                for x, words, colour_of in ((0.0, head, "black"), (0.16, text, style["color"])):
-                    line = axes.text(x, y, words, ha="left", transform=axes.transAxes, **style | {"color": colour_of})
-                    line.set_in_layout(False)  # a long text must not make its pole's pictures smaller
-    return figure
-
-
-def _card_lines(names, sign):
-    """(label, text, whether it is dimmed) of each line of a card; the label stands beside the first of a kind."""
-    for label, lines in names:
-        for place, (text, is_dim) in enumerate(lines):
-            yield label if place == 0 else "", f"{sign} {text}" if text else "", is_dim
 
 
 RECOVERY_LINES = {

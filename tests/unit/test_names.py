@@ -146,6 +146,16 @@ def test_degenerate_cases_have_defined_names(case):
     assert np.isfinite([lost, beats]).all()
 
 
+def test_a_head_without_components_has_no_names():
+    """One that writes the same for every image."""
+    embeddings = unit(rng.normal(size=(20, 8)))
+    sums, pool = ActivitySums(), TextPool(unit(rng.normal(size=(6, 8))), Moments.from_data(embeddings))
+    sums.add(np.zeros((20, 0)), embeddings)
+    table = name_components(np.zeros((0, 8)), sums.activity(), pool, texts_per_pole=5)
+    assert len(table) == 0
+    assert {"component", "pole", "naming", "text", "named"} <= set(table.columns)
+
+
 def test_chance_is_what_random_texts_reach():
     embeddings = unit(rng.normal(size=(400, 24)) * 0.8 ** np.arange(24) + 1)
     scores, texts = embeddings @ rng.normal(size=(24, 3)), unit(rng.normal(size=(60, 24)))

@@ -157,7 +157,7 @@ def name_components(components, activity, pool, *, texts_per_pole):
     tables = []
     for naming, scores in by_naming.items():
         rank, count = len(components), min(texts_per_pole, len(pool.features))
-        flat = scores.reshape(2 * rank, -1)  # top poles first
+        flat = scores.reshape(2 * rank, scores.shape[-1])  # top poles first
         chosen = highest(flat, max(count, min(32, flat.shape[1])))
         best = np.take_along_axis(flat, chosen[:, :1], axis=1)[:, 0]
         margin = best - next_meaning(flat, chosen, pool)
@@ -173,7 +173,8 @@ def name_components(components, activity, pool, *, texts_per_pole):
             "named": best > by_chance[1],
         }
         table = pd.DataFrame({name: np.repeat(column, count) for name, column in poles.items()})
-        at_pole = {name: np.take_along_axis(of.reshape(2 * rank, -1), chosen, axis=1) for name, of in by_naming.items()}
+        by_pole = {name: of.reshape(flat.shape) for name, of in by_naming.items()}
+        at_pole = {name: np.take_along_axis(of, chosen, axis=1) for name, of in by_pole.items()}
         table["naming"], table["place"] = naming, np.tile(np.arange(count), 2 * rank)
         table["text"], table["score"] = chosen.ravel(), at_pole[naming].ravel()
         table["projection"], table["activation"] = at_pole["says"].ravel(), at_pole["fires_on"].ravel()

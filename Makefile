@@ -14,7 +14,7 @@ demo: .venv/ready
 	$(BIN)/snakemake --cores $(CORES) report
 
 test: .venv/ready
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses 2
 
 lint: .venv/ready
 	$(BIN)/ruff check .

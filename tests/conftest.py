@@ -12,8 +12,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """In `make test`, files that name the finished clone run in one process, and so do the browser's."""
+    """With several processes (`make test`), files that name the finished clone run in one, and so do the browser's."""
     from xdist.scheduler import LoadScopeScheduling
+
+    config.option.loadscopereorder = False
 
     class Scheduling(LoadScopeScheduling):
         def _split_scope(self, nodeid):
@@ -26,7 +28,7 @@ def pytest_xdist_make_scheduler(config, log):
 
 
 def pytest_collection_modifyitems(config, items):
-    """In `make test`, what takes long comes first, so that both processes end together."""
+    """With several processes, what takes long comes first, so that they end together."""
     if hasattr(config, "workerinput"):
         items.sort(key=lambda item: ("finished" not in item.fixturenames, item.path.parent.name == "unit"))
 

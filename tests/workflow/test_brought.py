@@ -247,7 +247,8 @@ def test_what_the_explorer_cannot_show_is_refused(clone):
         options = study(clone, models, explorer={"pictures": list(pictures)})
         assert sentence in clone.snakemake("--dry-run", *options, "--", "explorer").stdout
     (clone.directory / "note.png").write_text("no picture")
-    result = clone.snakemake(*study(clone, models, explorer={"pictures": ["note.png"]}), "--", "explorer")
+    target = "results/explorer-parts/own-pictures/demo.safetensors"
+    result = clone.snakemake(*study(clone, models, explorer={"pictures": ["note.png"]}), "--", target)
     assert result.returncode != 0
     assert "explorer.pictures: note.png cannot be read" in result.stdout
     result = clone.snakemake(

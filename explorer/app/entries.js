@@ -107,7 +107,7 @@ function Intervention({ part, run }) {
       ${part.units[seed].length < all ? `; here are the first ${part.units[seed].length}` : ""}. Names: what they fire on.</p>
     <${Table} label="Units" columns=${["unit", "edited", "share of the concept (%)", "−", "+"]}
       rows=${part.units[seed].map((row) => [
-        row.unit ? html`<${PlaceLink} run=${run} unit=${row.unit} component=${row.component ?? undefined} />` : "MLPs",
+        row.unit ? html`<${PlaceLink} run=${run} unit=${row.unit} component=${row.component ?? undefined} />` : row.words,
         row.chosen ? row.do : "–",
         row.share === null || row.share === undefined ? "–" : number(100 * row.share),
         html`<${Text}>${row.fires_on_bottom || ""}<//>`,

@@ -14,9 +14,11 @@ from PIL import Image
 from towers_small import pictures, small
 
 from clipspectra import InputError
+from clipspectra.arrays import load_table, save_table
 from clipspectra.contributions import contributions
 from clipspectra.evaluation.accuracy import eta_squared, extreme_values
 from clipspectra.explorer import overview
+from clipspectra.explorer.entries import edited_unit
 from clipspectra.explorer.gathering import above_chance, own_classes
 from clipspectra.explorer.heads import matches, scores_part
 from clipspectra.explorer.maps import save_strip, signed_layer
@@ -53,6 +55,20 @@ def test_a_part_is_one_call_whatever_it_holds(tmp_path):
     assert read["bytes"] == "lost?"
     with pytest.raises(ValueError, match="JSON compliant"):
         write_part(tmp_path, "nan", [float("nan")])
+
+
+def test_the_units_of_every_kind_of_edit_are_shown(tmp_path):
+    """As tables hold them: of MLPs alone, of all heads of a layer, of components after both."""
+    rows = [{"do": "remove", "chosen": "yes", "mlps": "all"}]
+    every = [*rows, {"do": "remove", "chosen": "yes", "layer": 1, "head": "all"}]
+    every.append({"do": "invert", "chosen": "no", "layer": 2, "head": 3, "component": 4})
+    for table, expected in (
+        (rows, [("", "all MLPs")]),
+        (every, [("", "all MLPs"), ("", "layer 1, all heads"), ("2.3", None)]),
+    ):
+        save_table(tmp_path / "units.csv", pd.DataFrame(table))
+        units = load_table(tmp_path / "units.csv", ["layer", "head", "component"]).to_dict("records")
+        assert [(unit["unit"], unit.get("words")) for unit in map(edited_unit, units)] == expected
 
 
 def test_the_pictures_of_a_component_are_those_of_its_scores():

@@ -34,7 +34,13 @@ def intervention(files, description):
 
 def edited_unit(row):
     """A unit of an edit for the page, from its row of the table of units."""
-    unit = {"unit": unit_name(int(row["layer"]), int(row["head"])) if row["layer"] >= 0 else "", "do": row["do"]}
+    unit = {"unit": "", "do": row["do"]}
+    if not row.get("layer", -1) >= 0:
+        unit["words"] = "all MLPs"
+    elif row["head"] == "all":
+        unit["words"] = f"layer {int(row['layer'])}, all heads"
+    else:
+        unit["unit"] = unit_name(int(row["layer"]), int(float(row["head"])))
     unit |= {key: rounded(row[key]) for key in ("component", "share") if key in row}
     unit |= {key: str(row[key]) for key in ("fires_on_top", "fires_on_bottom") if key in row}
     return unit | {"chosen": row["chosen"] == "yes"}

@@ -10,18 +10,9 @@ from stored_small import EMBEDDING, stored_small
 
 from clipspectra import InputError
 from clipspectra.evaluation.accuracy import cosine, in_top_k
+from clipspectra.evaluation.kept_names import kept_by_budget, kept_texts, names_by_pole, names_kept
 from clipspectra.evaluation.recovery import recovered_accuracy
-from clipspectra.evaluation.transfer import (
-    SETTINGS,
-    check_alike,
-    head_measures,
-    kept_by_budget,
-    kept_texts,
-    names_by_pole,
-    names_kept,
-    over_heads,
-    with_components,
-)
+from clipspectra.evaluation.transfer import SETTINGS, check_alike, head_measures, over_heads, with_components
 
 rng = np.random.default_rng(11)
 TEXTS, CLASSIFIER, BUDGETS = rng.normal(size=(60, 24)), rng.normal(size=(24, 5)), [0, 2, 5, 99]

@@ -2,8 +2,9 @@
 
 accuracy: zero-shot accuracy with parts held at their mean, and what moves a component; recovery: accuracy
 with heads replaced by their explanations; effects: what each head and MLP does alone; labels: whether texts
-name what moves a component; stability: what stays over seeds and halves of the text pool; transfer: what
-components of one dataset give on another; ranking and text_retrieval: how well texts and images find each other.
+name what moves a component; stability: what stays over seeds and halves of the text pool; transfer and
+kept_names: what components of one dataset give on another; ranking and text_retrieval: how well texts and
+images find each other.
 """
 
 import lazy_loader
@@ -18,6 +19,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "ranking": ["average_precision"],
         "text_retrieval": ["text_retrieval"],
         "stability": ["compare_components"],
-        "transfer": ["names_kept", "with_components"],
+        "transfer": ["with_components"],
+        "kept_names": ["names_kept"],
     },
 )

@@ -1,22 +1,22 @@
-"""How far a basis fitted on one dataset holds on another: its share of the variance, its likeness, its names.
+"""How far a basis fitted on one dataset holds on another: accuracy recovered, share of the variance, likeness.
 
 A basis is the components of all heads, as directions. What is frozen are the components, and with means "travelled" the
-means too; with means "own" these are of the dataset that is scored. All that is needed of its images are moments, and
-the sums that names follow from.
+means too; with means "own" these are of the dataset that is scored.
 """
 
 from dataclasses import replace
 from functools import partial
-from itertools import product
 
 import numpy as np
 import pandas as pd
 
 from clipspectra import InputError
-from clipspectra.contributions.stored import EMBEDDING
+from clipspectra.arrays import with_source
+from clipspectra.evaluation.intervals import holm
+from clipspectra.evaluation.recovery import paired_differences, recovered_accuracy
 from clipspectra.evaluation.stability import by_chance, matched
-from clipspectra.explanations.naming import TextPool, activities, text_scores
-from clipspectra.explanations.spectral import highest
+from clipspectra.explanations.methods import control_draws
+from clipspectra.jobs import progress
 
 BASES = {
     "own": "components of the dataset that is scored",
@@ -32,7 +32,11 @@ SETTINGS = [
     ("weights", "travelled"),
     ("weights", "own"),
 ]
-NAMING = "fires_on"  # which depends on images; what a component says is the same on all
+
+# Columns of accuracy, which needs classes: blank without.
+ACCURACIES = [f"{score}{end}" for score in ("top1", "top5", "cosine", "against_own") for end in ("", "_low", "_high")]
+ACCURACIES += ["top1_draws_low", "top1_draws_high", "p", "p_holm"]
+COLUMNS = ["basis", "means", "budget", "draws", *ACCURACIES]
 
 
 def check_alike(own, travelled, files):
@@ -131,97 +135,55 @@ def over_heads(table):
     return pd.DataFrame(sums).reset_index()
 
 
-def pole_names(components, activity, pool, count):
-    """Numbers of the texts that a component fires on, best first [component * pole, place]; -1 without an image."""
-    scores = text_scores(NAMING, components, activity, pool).transpose(1, 0, 2)  # [component, pole, text]
-    names = highest(scores.reshape(-1, scores.shape[-1]), count)
-    names[~activity.means.transpose(1, 0, 2).any(2).ravel()] = -1
-    return names
+def random_bases(stored, layers, features, means, seed):
+    """Draws of the random basis, directions of the span of the fit images: {("random", of): draws about means of `of`}.
 
-
-def names_by_pole(stored, bases, features, count):
-    """Names of every pole on the images that its basis comes from, and on those that are scored: one row each.
-
-    stored: {"own", "travelled"}: StoredActivations; features: of the text pool [text, d_embed]; count: texts of a pole
-    bases: {(basis, means) in SETTINGS: {(layer, head): HeadExplanation}}
-
-    Returns (table, given, there): the table has layer, head, component, pole, basis, means and variance (of the
-    component, over the images scored); given, there: numbers of texts [pole, place], as pole_names gives them. They are
-    given on the fit images of the basis's dataset, about its mean; the weights are named where the travelled basis is.
+    means: {of: {(layer, head): HeadExplanation}}
     """
-    pools = {name: TextPool(features, *images.fit_moments(EMBEDDING)) for name, images in stored.items()}
-    scored = stored["own"].scored
-    there_pool = TextPool(features, *stored["own"].moments(EMBEDDING, scored))
-    tables, given, there = [], [], []
-    for layer in stored["own"].layers:
-        of_layer = {
-            (setting, head): (head, explanation)
-            for setting, explanations in bases.items()
-            for (of, head), explanation in explanations.items()
-            if of == layer
-        }
-        at_home = {key: value for key, value in of_layer.items() if key[0][1] == "travelled"}
-        at_home = activities(stored["travelled"], layer, at_home, [stored["travelled"].fit])
-        own = {key: value for key, value in of_layer.items() if key[0] == ("own", "own")}
-        at_home |= activities(stored["own"], layer, own, [stored["own"].fit])
-        on_scored = activities(stored["own"], layer, of_layer, [scored])
-        for (setting, head), (_, explanation) in of_layer.items():
-            basis = setting[0]
-            home = "own" if basis == "own" else "travelled"
-            components, (activity,) = explanation.components, on_scored[setting, head]
-            given.append(pole_names(components, at_home[(basis, home), head][0], pools[home], count))
-            there.append(pole_names(components, activity, there_pool, count))
-            place = {"layer": layer, "head": head, "component": np.repeat(np.arange(len(components)), 2)}
-            place["pole"] = np.tile(["top", "bottom"], len(components))
-            place |= {"basis": basis, "means": setting[1], "variance": np.repeat(activity.spread**2, 2)}
-            tables.append(pd.DataFrame(place))
-    return pd.concat(tables, ignore_index=True), np.concatenate(given), np.concatenate(there)
-
-
-def names_kept(given, there, weights):
-    """How many poles keep their names, in %, each counted with its weight; one without a name given is left out.
-
-    given, there: numbers of texts [pole, place], -1 where there are none; weights: [pole]
-
-    names_kept: whose first text stays the first; texts_kept: of their texts that stay among them. By chance: the same
-    with the names there dealt to the poles at random, by their weights.
-    """
-    inside = (given[:, 0] >= 0) & (weights > 0)
-    given, there, weights = given[inside], there[inside], weights[inside]
-    if not len(given):
-        return dict.fromkeys(("names_kept", "names_kept_by_chance", "texts_kept", "texts_kept_by_chance"), np.nan)
-    kept, overlap = kept_texts(given, there)
-    share, count = weights / weights.sum(), given.shape[1]
+    heads = {(layer, head): moments for layer in layers for head, moments in enumerate(stored.fit_moments(layer))}
+    draws = control_draws("random_directions", heads, features, seed=seed)
     return {
-        "names_kept": 100 * share @ kept,
-        "names_kept_by_chance": 100 * same_at_random(given[:, :1], there[:, :1], share),
-        "texts_kept": 100 * share @ overlap,
-        "texts_kept_by_chance": 100 * same_at_random(given, there, share) / count,
+        ("random", of): [
+            {unit: replace(explanation, mean=of_unit[unit].mean) for unit, explanation in draw.items()}
+            for draw in draws
+        ]
+        for of, of_unit in means.items()
     }
 
 
-def kept_by_budget(names, given, there, budgets):
-    """Table of names_kept of each basis about each means, among the first components of every head: a row per budget.
+def variance_of_heads(stored, explanations, draws, budgets, seed):
+    """head_measures of all stored heads on the images scored, of random bases as far as there are draws."""
+    tables = []
+    for layer in progress(stored.layers, "variance held", unit="layer"):
+        for head, moments in enumerate(stored.moments(layer, stored.scored)):
+            bases = {name: [of_basis[layer, head].components] for name, of_basis in explanations.items()}
+            if (layer, head) in draws[0]:
+                bases["random"] = [draw[layer, head].steps for draw in draws]
+            rng = np.random.default_rng([seed, layer, head])
+            tables.append(with_source(head_measures(bases, moments, budgets, rng), {"layer": layer, "head": head}))
+    return pd.concat(tables, ignore_index=True)
 
-    names, given, there: of names_by_pole. Poles count by the variance of their component.
+
+def accuracies(stored, settings, budgets, layers, classes, mlps):
+    """Table of the accuracy that each basis recovers about each means, one row per budget; blank without classes.
+
+    stored: {"own", "travelled"}: StoredActivations; settings: {(basis, means): draws}, ("own", "own") first
+    layers: whose heads are replaced; classes: (classifier [d_embed, class], labels [image]), None without
+    mlps: "mean" or "kept", see recovered_accuracy
     """
-    rows = []
-    for (basis, means), budget in product(SETTINGS, budgets):
-        inside = names["basis"].eq(basis) & names["means"].eq(means) & names["component"].lt(budget)
-        kept = names_kept(given[inside], there[inside], names["variance"].to_numpy()[inside])
-        rows.append({"basis": basis, "means": means, "budget": budget} | kept)
-    return pd.DataFrame(rows)
-
-
-def kept_texts(given, there):
-    """(whether the first text stays, bool [pole]; share of the texts that stay [pole]) of names as in names_kept."""
-    stays = (given[:, :, None] == there[:, None, :]).any(2) & (given >= 0)
-    return (given[:, 0] == there[:, 0]) & (given[:, 0] >= 0), stays.mean(1)
-
-
-def same_at_random(given, there, share):
-    """Expected number of texts in common of the names of two poles, each drawn by the poles' share [pole]."""
-    shares, length = np.repeat(share, given.shape[1]), max(given.max(), there.max()) + 2
-    # How often each text is a name; the first number, of -1, is of poles that have none.
-    first, second = (np.bincount(numbers.ravel() + 1, shares, length)[1:] for numbers in (given, there))
-    return first @ second
+    if classes is None:
+        keys = [(*key, budget, len(draws)) for key, draws in settings.items() for budget in budgets]
+        return pd.DataFrame(keys, columns=["basis", "means", "budget", "draws"]).reindex(columns=COLUMNS)
+    own, tables, reference = stored["own"], [], None
+    means = {name: images.fit_means() for name, images in stored.items()}
+    for (basis, of), draws in settings.items():
+        options = {"mlps": mlps, "means": means[of]}
+        table, correct = recovered_accuracy(own, draws, budgets, layers, *classes, **options)
+        reference = correct[0] if reference is None else reference
+        if basis not in ("own", "random"):
+            table = pd.concat([table, paired_differences(correct[0], reference, of="own")], axis=1)
+        tables.append(with_source(table, {"basis": basis, "means": of}))
+    table = pd.concat(tables, ignore_index=True).reindex(columns=COLUMNS)
+    compared = table["p"].notna() & (table["budget"] > 0)  # without components all bases are the same
+    table.loc[compared, "p_holm"] = holm(table.loc[compared, "p"])
+    return table

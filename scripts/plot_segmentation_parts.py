@@ -6,7 +6,8 @@ from clipspectra.jobs import job
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):
-        parts, wildcards = load_table(snakemake.input.parts), snakemake.wildcards
+        parts = load_table(snakemake.input.parts, ["mean_ap", "foreground_ap"])  # blank where no patch is foreground
+        wildcards = snakemake.wildcards
         figure = maps.segmentation_parts(
             parts[parts["component"] < 0],
             load_table(snakemake.input.together),

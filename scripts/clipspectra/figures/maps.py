@@ -148,7 +148,9 @@ def segmentation_parts(heads, together, *, title, footer):
     figure = new_figure(heads_height(values.shape, least=2.8), title=title, footer=footer)
     left, right = figure.subplots(1, 2)
     options = {"label": "foreground AP of the head alone (%)", "cmap": "cividis"}
-    draw_heads(left, values, heads["layer"].min(), is_dark=~(values > (values.min() + values.max()) / 2), **options)
+    known = values[np.isfinite(values)]
+    is_dark = values <= (known.min() + known.max()) / 2 if len(known) else np.zeros(values.shape, bool)
+    draw_heads(left, values, heads["layer"].min(), is_dark=is_dark, **options)
     left.set_title("Each head alone")
     lines = {"foreground_ap": ("foreground AP", "#009E73"), "mean_iou": ("mean IoU, cut at the mean", "#0072B2")}
     lines["chosen_iou"] = ("mean IoU, chosen cut", "#D55E00")

@@ -11,6 +11,11 @@ COMPARED_MEANS = [
 rule comparisons:
     input:
         "results/tables/comparisons.csv" if COMPARISONS else [],
+        expand(
+            "results/figures/comparisons/{comparison}/{figure}.png",
+            comparison=COMPARISONS,
+            figure=["heads-map", "cards"],
+        ),
     localrule: True
     message:
         "All models compared"

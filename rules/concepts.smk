@@ -327,7 +327,7 @@ use rule table_accuracy as table_edited_models with:
 rule fold_intervention:
     input:
         unpack(model_files),
-        edit=f"results/interventions/{{intervention}}/{{model}}/seed-{SEEDS[0]}/edit.safetensors",
+        edit=foldable_edit,
         outcome=f"results/interventions/{{intervention}}/{{model}}/seed-{SEEDS[0]}/edited-model.csv",
     output:
         weights="results/interventions/{intervention}/{model}/weights.safetensors",

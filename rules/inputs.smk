@@ -234,6 +234,24 @@ def intervention_files(wildcards):
 
 # Interventions that are made in the model itself, too.
 LIVE = [name for name, entry in INTERVENTIONS.items() if entry["live"]]
+
+
+def foldable_edit(wildcards):
+    """The edit of the first seed, to be folded into weights; refused where the config alone tells that it cannot be."""
+    name, model = wildcards.intervention, wildcards.model
+    edits = INTERVENTIONS[name]["edits"]
+    if any("mlps" in edit for edit in edits):
+        raise WorkflowError(
+            f"Config, interventions.{name}: an edit of MLPs cannot be folded into weights, since each token would need a "
+            "mean of its own; leave it out, or use edit.safetensors in the running model."
+        )
+    if all(edit["do"] == "amplify" and edit["by"] == 1 for edit in edits):
+        raise WorkflowError(
+            f"Config, interventions.{name}: amplifying by 1 changes nothing, so there is nothing to fold."
+        )
+    return f"results/interventions/{name}/{model}/seed-{SEEDS[0]}/edit.safetensors"
+
+
 INTERVENTION_TABLES = expand(
     "results/tables/{table}.csv",
     table=["interventions", "intervention-values", *["edited-models"] * bool(LIVE)] if INTERVENTIONS else [],

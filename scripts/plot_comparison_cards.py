@@ -8,6 +8,7 @@ from clipspectra.figures.lettering import shorten
 from clipspectra.jobs import job
 
 SHOWN = 3  # pairs of cards
+LEAST = 0.1  # % of a head that must have changed for a component to count as changed
 
 
 def changed_most(table):
@@ -36,7 +37,8 @@ if __name__ == "__main__":
             prefix: [load_table(inputs[f"{prefix}{name}"]) for name in ("names", "pole_images")]
             for prefix in ("", "other_")
         }
-        for _, row in changed_most(table).iterrows():
+        shown = changed_most(table)
+        for _, row in shown.iterrows():
             own, other = (
                 cards.poles(
                     {name: int(row[f"{prefix}{name}"]) for name in ("layer", "head", "component")},
@@ -48,17 +50,19 @@ if __name__ == "__main__":
             )
             if row["correlation"] < 0:  # the poles that go along beside each other
                 other = {"top": other["bottom"], "bottom": other["top"]}
-            related = f"; r = {row['correlation']:.2f}".replace("-", "−")
+            related = f"; |r| = {abs(row['correlation']):.2f}"
             headings = heading(first["model"], row), heading(first["other_model"], row, "other_") + related
             pairs.append([{"heading": words} | entry for words, entry in zip(headings, (own, other))])
         entry = {"model": f"{first['model']} and {first['other_model']}", "dataset": first["dataset"]}
         entry |= {"seed": first["seed"], "texts": first["texts"]}
         figure = cards.card_pairs(
             pairs,
-            title=f"Components of {first['model']} that changed most in {first['other_model']}",
+            title=f"Components of {first['model']} that changed most in {first['other_model']}"
+            if shown["changed"].max() >= LEAST
+            else f"No component of {first['model']} changed in {first['other_model']}",
             footer=drawing.provenance(entry, load_table(inputs.images), params.protocol)
             + "\nright: the component, of the head "
             + {"same place": "at the same place", "most alike": "that is most alike"}[first["compared"]]
-            + ", whose scores go along most (r: correlation), turned the same way",
+            + ", that it is matched with (r: correlation of the scores), turned the same way",
         )
         drawing.save(figure, *snakemake.output)

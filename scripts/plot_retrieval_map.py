@@ -20,7 +20,8 @@ if __name__ == "__main__":
             table,
             title=f"What each head of {wildcards.model} retrieves on {wildcards.dataset}",
             footer=f"{wildcards.model} · {wildcards.dataset} · {drawing.images_of(table)}, seeds {first['seeds']} · "
-            f"{drawing.PROTOCOLS[first['protocol']]}\nnumbers: mean average precision (%); framed: best on the "
-            "fit images; green square: its names name the factor most; lines: 95 % interval over images",
+            f"{drawing.PROTOCOLS[first['protocol']]}\nmap: mean average precision (%), framed: best on the fit "
+            "images, green square: its names name the factor most, by the mean over seeds; "
+            "below: of what each seed chooses, with its 95 % interval over images",
         )
         drawing.save(figure, *snakemake.output)

@@ -9,8 +9,8 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "python.md"
 sys.path.insert(0, str(ROOT / "scripts"))
 
-CHAPTERS = ("towers", "data", "contributions", "explanations", "evaluation", "segmentation", "concepts", "comparison")
-CHAPTERS += ("results",)
+CHAPTERS = ("towers", "data", "contributions", "explanations", "evaluation", "segmentation", "concepts", "editing")
+CHAPTERS += ("comparison", "results")
 INTRODUCTION = """# In Python
 
 The core is the package `clipspectra`. `pip install .` in a clone installs it with what it needs, without Snakemake

@@ -1,18 +1,20 @@
 """Edits in the running model and in its weights: equal to edits of its own sum, in float64, and gone afterwards."""
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from stored_small import stored_small
 from torch.nn import functional as F
 from towers_small import SMALL, pictures, small
 
 from clipspectra import InputError
-from clipspectra.concepts.interventions import Edits, Intervention
+from clipspectra.concepts.interventions import Edits, Intervention, check_units
 from clipspectra.concepts.references import Reference, load_edit, save_edit
 from clipspectra.contributions.exact import activations, contributions, head_basis
 from clipspectra.editing import edited, folded_weights
@@ -129,12 +131,54 @@ def test_what_a_live_edit_cannot_be_is_refused(tmp_path):
         raise ZeroDivisionError
     assert torch.equal(model.encode_image(images), plain)
 
+    with pytest.raises(InputError, match="The images are of type Image"), edited(model, EDIT, reference):
+        model.visual(Image.new("RGB", (32, 32)))
+    with edited(model, EDIT, reference):
+        copy = deepcopy(model)
+        with ThreadPoolExecutor(1) as pool, pytest.raises(InputError, match="in another thread"):
+            pool.submit(model.encode_image, images).result()
+        model.train()
+        with pytest.raises(InputError, match="changed inside the `with` block"):
+            model.encode_image(images)
+        model.eval()
+        with torch.no_grad():
+            model.visual.proj.mul_(1.0)
+        with pytest.raises(InputError, match="changed inside the `with` block"):
+            model.encode_image(images)
+    with pytest.raises(InputError, match="was copied inside a `with` block"):
+        copy.encode_image(images)
+    assert torch.equal(model.encode_image(images), plain)
+
     path = tmp_path / "edit.safetensors"
     save_edit(path, EDIT, reference, {"model": "small"})
     for content in (path.read_bytes()[:-20], b"", path.read_bytes().replace(b"edit 1", b"edit 0")):
         path.write_bytes(content)
-        with pytest.raises(InputError, match=re.escape(f"snakemake {path}")):
+        with pytest.raises(InputError, match=re.escape(f"{path} is damaged")):
             load_edit(path)
+    path.unlink()
+    with pytest.raises(InputError, match=re.escape(f"There is no edit {path}")):
+        load_edit(path)
+
+
+def test_a_reference_has_all_that_its_intervention_needs(tmp_path):
+    model = small("ViT")
+    reference, _ = reference_of(model, pictures(model, 3), EDIT)
+    for intervention, sentence in (
+        (EDIT.scale(0.0, [(2, 1)]), "lacks layer 2, head 1"),
+        (EDIT.scale(0.0, [(1, 1, 7)]), "lacks layer 1, head 1, component 7"),
+        (EDIT.scale(float("nan"), [(1, 1)]), "not a finite number"),
+    ):
+        with pytest.raises(InputError, match=sentence), edited(model, intervention, reference):
+            pass
+        with pytest.raises(InputError, match=sentence):
+            folded_weights(model, intervention, reference)
+    without = replace(reference, mlps=None)
+    with pytest.raises(InputError, match="lacks the mean of mlps"), edited(model, EDIT.scale_mlps(0.0), without):
+        pass
+    study = stored_small(tmp_path)
+    for unit in [(0, 1, -1), (0, -1)]:
+        with pytest.raises(InputError, match="There is no layer 0"):
+            check_units([unit], study.told)
 
 
 def folded(model, intervention, reference):

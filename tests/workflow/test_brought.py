@@ -85,11 +85,18 @@ def test_ones_own_images_model_and_texts(clone):
         folder.mkdir(parents=True)
         for number in range(6):
             Image.fromarray(photograph[:, number * 20 : number * 20 + 300]).save(folder / f"{number}.jpg")
+        sketches = clone.directory / "sketches" / "all"
+        sketches.mkdir(parents=True, exist_ok=True)
+        for number in range(2):
+            sketch = Image.fromarray(photograph[:, number * 40 :]).convert("L")
+            sketch.save(sketches / f"{name}-{number}.png")
     (clone.directory / "my-texts.txt").write_text("a red digit\nthe sky\ncat fur\n\na wooden table\n")
     (clone.directory / "my-weights.safetensors").write_bytes(
         (clone.directory / "config" / "demo" / "balanced.safetensors").read_bytes()
     )
     config = "\n".join(BLOCKS["yaml"]).replace("architecture: ViT-B-16", "architecture: config/demo/digits-clip.json")
+    sketches = "datasets:\n  sketches: {folder: sketches, roles: {fit: {per_class: 4}, eval: {per_class: 2}}}"
+    config = config.replace("datasets:", sketches, 1)
     few = "seeds: [0]\nevaluation: {methods: [components, textspan], budgets: [0, 2]}\n"
     (clone.directory / "config" / "mine.yaml").write_text(config + few)
     for command in OWN:

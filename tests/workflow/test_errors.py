@@ -48,6 +48,23 @@ def test_an_unknown_model_or_dataset_is_named(clone, target):
     assert target in result.stdout
 
 
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        ({"do": "remove", "mlps": True}, "cannot be folded"),
+        ({"do": "amplify", "by": 1, "heads": [[0, 0]]}, "changes nothing"),
+    ],
+)
+def test_a_fold_that_cannot_be_is_refused_before_any_work(clone, edit, words):
+    clone.configure(interventions={"fold-me": {"dataset": "digits", "edits": [edit]}})
+    result = clone.snakemake("--dry-run", "results/interventions/fold-me/demo/weights.safetensors")
+    assert result.returncode != 0
+    assert (
+        f"Config, interventions.fold-me: {'an edit of MLPs' if 'mlps' in edit else 'amplifying by 1'}" in result.stdout
+    )
+    assert words in result.stdout
+
+
 def test_a_damaged_or_missing_checkpoint_is_named(clone):
     target = "results/text/demo/demo-vocabulary.safetensors"
     weights = clone.directory / clone.config["models"]["demo"]["pretrained"]

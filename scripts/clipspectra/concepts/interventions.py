@@ -117,10 +117,10 @@ def check_units(units, explanations):
         if unit[0] not in layers:
             raise InputError(f"There is no {name}: the stored layers are {layers[0]} to {layers[-1]}.")
         heads = sum(layer == unit[0] for layer, _ in explanations)
-        if unit[1] >= heads:
+        if not 0 <= unit[1] < heads:
             raise InputError(f"There is no {name}: layer {unit[0]} has the heads 0 to {heads - 1}.")
         count = len(explanations[unit[:2]].components)
-        if len(unit) == 3 and unit[2] >= count:
+        if len(unit) == 3 and not 0 <= unit[2] < count:
             raise InputError(f"There is no {name}: that head has {count} components, numbered from 0.")
         if unit in checked:
             raise InputError(f"The {name} is listed twice; list it once.")

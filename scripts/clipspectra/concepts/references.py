@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 
 from clipspectra import InputError
 from clipspectra.arrays import load_arrays, save_arrays
-from clipspectra.concepts.interventions import Factors, Intervention, check_units
+from clipspectra.concepts.interventions import Factors, Intervention, check_units, unit_name
 
 LAYOUT = "edit 1"  # of the file
 
@@ -71,7 +71,14 @@ def save_edit(path, intervention, reference, metadata):
     arrays = {f"mean.{layer}.{head}": mean for (layer, head), mean in reference.means.items()}
     arrays |= {"component." + ".".join(map(str, unit)): row for unit, row in reference.components.items()}
     arrays |= {name: getattr(reference, name) for name in ("early", "mlps") if getattr(reference, name) is not None}
-    heads = [[*head, factors.rest, sorted(factors.components.items())] for head, factors in intervention.heads.items()]
+    heads = [
+        [
+            *map(int, head),
+            float(factors.rest),
+            [[int(n), float(factor)] for n, factor in sorted(factors.components.items())],
+        ]
+        for head, factors in intervention.heads.items()
+    ]
     factors = {"heads": sorted(heads), "early": float(intervention.early), "mlps": float(intervention.mlps)}
     about = {"layout": LAYOUT, "weights": reference.weights, "first_layer": reference.first_layer, "factors": factors}
     save_arrays(path, arrays, metadata | about)
@@ -89,14 +96,33 @@ def load_edit(path):
         numbered = {tuple(name.split(".")): array for name, array in arrays.items() if "." in name}
         means = {tuple(map(int, name[1:])): array for name, array in numbered.items() if name[0] == "mean"}
         components = {tuple(map(int, name[1:])): array for name, array in numbered.items() if name[0] == "component"}
-        needed = {(*head, number) for head, scales in heads.items() for number in scales.components}
-        if means.keys() != heads.keys() or components.keys() != needed:
-            raise KeyError("means or components")
         sums = {name: arrays.get(name) for name in ("early", "mlps")}
-        if any(factors[name] != 1 and sums[name] is None and (name == "mlps" or first_layer) for name in sums):
-            raise KeyError("sums")
+        reference = Reference(metadata["weights"], first_layer, means, components, **sums)
+        check_complete(reference, intervention)
+    except FileNotFoundError:
+        raise InputError(f"There is no edit {path}.") from None
     except (SafetensorError, KeyError, ValueError, TypeError) as error:
         raise InputError(
-            f"{path} is damaged, or not an edit that this version wrote; make it again: snakemake {path}"
+            f"{path} is damaged, or no edit.safetensors that this version wrote; remove it, and run the workflow again."
         ) from error
-    return intervention, Reference(metadata["weights"], first_layer, means, components, **sums)
+    return intervention, reference
+
+
+def check_complete(reference, intervention):
+    """Raise InputError unless a Reference has all that an Intervention needs, with factors that are numbers."""
+    for head, factors in intervention.heads.items():
+        units = [head, *((*head, number) for number in factors.components)]
+        absent = [unit for unit in units if unit not in reference.means | reference.components]
+        if absent:
+            raise InputError(
+                f"The reference lacks {unit_name(absent[0])}; make it with Reference.of this intervention."
+            )
+    for name in ("early", "mlps"):
+        is_needed = getattr(intervention, name) != 1 and (name == "mlps" or reference.first_layer)
+        if is_needed and getattr(reference, name) is None:
+            raise InputError(f"The reference lacks the mean of {name}; make it with Reference.of this intervention.")
+    factors = [
+        number for scales in intervention.heads.values() for number in (scales.rest, *scales.components.values())
+    ]
+    if not np.isfinite([intervention.early, intervention.mlps, *factors]).all():
+        raise InputError("The intervention has a factor that is not a finite number.")

@@ -230,6 +230,10 @@ def source_parts(layer, read, weights):
 def check_images(tower, images):
     """Raise InputError unless images are [image, 3, height, width] of the tower's size."""
     height, width = tower.image_size
+    if not isinstance(images, torch.Tensor):
+        raise InputError(
+            f"The images are of type {type(images).__name__}; use the preprocessing of the model, and a batch."
+        )
     if images.ndim != 4 or tuple(images.shape[1:]) != (3, height, width):
         raise InputError(
             f"Images of shape {list(images.shape)} do not fit the model, which takes [image, 3, {height}, {width}]; "

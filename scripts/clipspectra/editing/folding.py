@@ -12,11 +12,10 @@ A fold is not the edit. Later layers read the stream that it changes, at all tok
 the edit leaves both as they are. How far they are apart is measured (editing.outcomes), not assumed.
 """
 
-import numpy as np
 import torch
 
 from clipspectra import InputError
-from clipspectra.editing.live import all_factors, check_reference
+from clipspectra.editing.live import all_factors, check_reference, directions_and_scales
 from clipspectra.towers.families import adapt
 from clipspectra.towers.tower import float64
 
@@ -29,7 +28,7 @@ def folded_weights(model, intervention, reference):
     would change nothing, and for weights that the Reference does not belong to.
     """
     tower = adapt(model.visual)
-    check_reference(reference, model.visual)
+    check_reference(reference, intervention, model.visual)
     if intervention.mlps != 1:
         raise _unfoldable("it edits MLPs, whose output at each token would need a mean of its own; leave them out")
     factors = all_factors(tower, intervention, reference)
@@ -68,7 +67,7 @@ def folded_weights(model, intervention, reference):
 
 
 def _unfoldable(reason):
-    return InputError(f"This intervention cannot be folded into the weights: {reason}. Use `edited` instead.")
+    return InputError(f"This intervention cannot be folded into the weights: {reason}.")
 
 
 def _by_weight(layers):
@@ -106,9 +105,8 @@ def _weight_change(tower, layer, written, head, factors, reference):
         project = tower.linear()[0][0]  # M: [d_embed, d_model]
         if layer.scale is not None:
             written = float64(layer.scale)[:, None] * written
-        directions = np.array([reference.components[*head, number] for number in factors.components], np.float64)
-        directions = torch.from_numpy(directions).to(project)
-        scales = torch.tensor(list(factors.components.values())).to(project) - factors.rest
+        pair = directions_and_scales(head, factors, reference)
+        directions, scales = (torch.from_numpy(array).to(project) for array in pair)
         targets = directions.T @ (scales[:, None] * (directions @ project @ written))  # (A - rest) M W
         if tower.readout.norm is not None:  # LayerNorm subtracts the mean of what is written: let it be 0
             project = torch.cat([project, torch.ones_like(project[:1])])

@@ -9,6 +9,7 @@ of q with B^T (A - 1), and a constant. The LayerNorm statistics, and what later 
 pass, as in the edit of stored arrays, which this equals.
 """
 
+import threading
 from contextlib import contextmanager
 
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 
 from clipspectra import InputError
 from clipspectra.concepts.interventions import Factors
+from clipspectra.concepts.references import check_complete
 from clipspectra.contributions.exact import check_images, head_basis, mlp_contributions, read_coordinates
 from clipspectra.towers.families import adapt
 from clipspectra.towers.hooks import Hooks, observe
@@ -28,13 +30,16 @@ def edited(model, intervention, reference):
 
     model: open_clip model in eval mode, in float32 or float64; intervention: Intervention; reference: its Reference
 
-    encode_image, forward and visual give edited embeddings, [image, d_embed], with or without normalisation and
-    gradients. What is inside the model, such as forward_intermediates, is not edited and is refused. Raises InputError
-    for a tower that cannot be decomposed, weights that the reference does not belong to, images of another size, and
-    a model that is edited already.
+    encode_image, forward and visual give edited embeddings, [image, d_embed], with or without normalisation; their
+    gradients are those of the images, as the edit is of the weights that were there at the start. What is inside the
+    model, such as forward_intermediates, is not edited and is refused, and so are copies of the model made inside the
+    block, passes of another thread, and weights that changed. Raises InputError for these, for a tower that cannot be
+    decomposed, a reference that does not belong to the weights or to the intervention, images of another size, and a
+    model that is edited already.
     """
     tower = adapt(model.visual)
-    check_reference(reference, model.visual)
+    check_reference(reference, intervention, model.visual)
+    thread, versions = threading.get_ident(), _versions(model.visual)
     change = Change(tower, intervention, reference)
     coordinates, terms, tokens = {}, [], tower.readout.tokens  # of one forward pass
 
@@ -46,6 +51,13 @@ def edited(model, intervention, reference):
         terms.append(output[:, tokens].clone())
 
     def start(images):
+        if threading.get_ident() != thread:
+            raise InputError("This model was edited in another thread, and runs edited in that thread alone.")
+        if model.visual.training or _versions(model.visual) != versions:
+            raise InputError(
+                "The model changed inside the `with` block (its weights, or train()), and the edit belongs to it as it "
+                "was; change it outside."
+            )
         check_images(tower, images)
         coordinates.clear()
         terms.clear()
@@ -72,8 +84,14 @@ def edited(model, intervention, reference):
         yield model
 
 
-def check_reference(reference, visual):
-    """Raise InputError unless a Reference belongs to the weights of an image tower."""
+def _versions(visual):
+    """How often each weight was changed in place, and which they are."""
+    return [(weight.data_ptr(), weight._version) for weight in visual.parameters()]
+
+
+def check_reference(reference, intervention, visual):
+    """Raise InputError unless a Reference has all that an Intervention needs, and is of an image tower's weights."""
+    check_complete(reference, intervention)
     digest = weights_digest(visual)
     if digest != reference.weights:
         raise InputError(
@@ -102,7 +120,7 @@ class Change:
                 change = head_change(basis[head].T, (layer, head), factors[layer, head], reference)
                 maps.append(change[:-scalar_count])
                 scalars = scalars + change[-scalar_count:]
-                if (layer, head) in reference.means:
+                if layer >= reference.first_layer:
                     constant -= reference.means[layer, head] @ change
             self.maps[layer] = self._tensor(np.concatenate(maps))
         if early:
@@ -148,7 +166,12 @@ def head_change(contributions, head, factors, reference):
     """Contributions of a head [row, d_embed], or rows of its B^T, times A - 1: what its factors change of them."""
     change = (factors.rest - 1) * contributions
     if factors.components:
-        directions = np.array([reference.components[*head, number] for number in factors.components], np.float64)
-        scales = np.array(list(factors.components.values())) - factors.rest
+        directions, scales = directions_and_scales(head, factors, reference)
         change = change + (contributions @ directions.T * scales) @ directions
     return change
+
+
+def directions_and_scales(head, factors, reference):
+    """(the edited components of a head [component, d_embed], their factors less that of the rest [component])."""
+    directions = [reference.components[*head, number] for number in factors.components]
+    return np.array(directions, np.float64), np.array(list(factors.components.values())) - factors.rest

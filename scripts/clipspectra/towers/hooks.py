@@ -128,14 +128,28 @@ class Hooks(ExitStack):
     """Hooks and replaced forwards, all removed at the end of the `with` block."""
 
     def before(self, module, callback):
-        self.callback(module.register_forward_pre_hook(lambda _, inputs: callback(inputs[0])).remove)
+        def hook(called, inputs):
+            _require(called is module)
+            return callback(inputs[0])
+
+        self.callback(module.register_forward_pre_hook(hook).remove)
 
     def after(self, module, callback):
-        self.callback(module.register_forward_hook(lambda _, __, output: callback(output)).remove)
+        def hook(called, _, output):
+            _require(called is module)
+            return callback(output)
+
+        self.callback(module.register_forward_hook(hook).remove)
 
     def replace(self, module, method, name="forward"):
         setattr(module, name, method)
         self.callback(delattr, module, name)
+
+
+def _require(is_own):
+    """Raise InputError in a copy of a hooked module, which has the hooks for good."""
+    if not is_own:
+        raise InputError("This model was copied inside a `with` block that edits or reads it; copy it outside.")
 
 
 def _observe_transformer(hooks, tower, ends, on_layer, on_mlp, layers, only_read):

@@ -178,10 +178,10 @@ def unit_tables(stored, explanations, fit, scored):
         scores = of_fit @ directions
         for factor, codes in fit.codes.items() if len(explanation.components) else ():
             component = int(eta_squared(scores, codes).argmax())
-            on_fit = fit.mean_precisions(by_scores(scores[:, component]), [factor])[factor]
-            if on_fit > fit_scores[factor]:
+            fit_score = fit.mean_precisions(by_scores(scores[:, component]), [factor])[factor]
+            if fit_score > fit_scores[factor]:
                 precision = scored.precisions(by_scores(of_eval @ directions[:, component]), [factor])[factor]
-                fit_scores[factor] = on_fit
+                fit_scores[factor] = fit_score
                 label = {"unit": unit_label((*unit, component))}
                 rows[factor][BEST_COMPONENT] = label | compared(precision, whole[factor])
     return pd.DataFrame(heads), rows

@@ -161,7 +161,12 @@ def test_a_wrong_or_cut_archive_is_named(tmp_path):
     with pytest.raises(InputError, match=r"its md5 is [0-9a-f]{32}, expected 0{32}. Fetch it again"):
         check_digest(path, {"md5": "0" * 32})
     check_digest(path, {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()})
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    whole = path.read_bytes()
+    for place in range(60, len(whole), len(whole) // 20):  # one bit, anywhere after the header
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(InputError, match=r"waterbirds.tar.gz is damaged or cut off"):
+            waterbirds({"archive": path}, tmp_path / f"flipped-{place}")
+    path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(InputError, match=r"waterbirds.tar.gz is damaged or cut off"):
         waterbirds({"archive": path}, tmp_path / "images")
 

@@ -3,9 +3,11 @@
 Archives are not trusted: entries that point outside their folder are refused, and pickles may hold plain data only.
 """
 
+import gzip
 import pickle
 import tarfile
 import zipfile
+import zlib
 from contextlib import contextmanager
 from typing import ClassVar
 
@@ -253,11 +255,16 @@ def check_complete(table, dataset):
 
 @contextmanager
 def open_tar(path):
-    """Open a tar archive. Raises InputError if it is not a tar, damaged or cut off."""
+    """Open a tar archive. Raises InputError if it is not a tar, damaged (by its check sum) or cut off."""
     try:
         with tarfile.open(path) as tar:
+            if isinstance(tar.fileobj, gzip.GzipFile):
+                while tar.fileobj.read(
+                    2**20
+                ):  # to the end, where the check sum of all is: tarfile does not read that far
+                    pass
             yield tar
-    except (tarfile.TarError, EOFError) as error:
+    except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
         if zipfile.is_zipfile(path):
             raise InputError(f"The archive {path} is a zip archive; the published one is a tar.") from error
         reason = str(error).splitlines()[0].rstrip(":")

@@ -11,6 +11,7 @@ from clipspectra.contributions.stored import EMBEDDING, StoredActivations
 from clipspectra.explanations.head import save_explanations
 from clipspectra.explanations.methods import explain, with_names
 from clipspectra.explanations.naming import TextPool, activities
+from clipspectra.explanations.spectral import principal_components
 from clipspectra.jobs import job, progress
 
 # Cheap enough for every layer; the other methods explain only the layers that are evaluated.
@@ -57,6 +58,11 @@ if __name__ == "__main__":
         stored = StoredActivations(inputs.shards, inputs.basis, inputs.images, params.protocol)
         arrays, metadata = load_arrays(inputs.texts, "features")
         pool = TextPool(arrays["features"], *stored.fit_moments(EMBEDDING))
+        if not len(principal_components(pool.embedding)[1]):
+            raise InputError(
+                f"All {stored.fit.sum()} fit images of {wildcards.dataset}, seed {wildcards.seed}, are the same to the "
+                "model, and components are how images differ; take other images, or more under roles.fit."
+            )
         texts, methods = np.array(json.loads(metadata["texts"]), object), list(params.options)
         if params.last_layers > len(stored.layers):
             raise InputError(

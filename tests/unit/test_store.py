@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from safetensors.numpy import load_file, save_file
-from stored_small import save_images
+from stored_small import save_images, stored_small
 
 from clipspectra import InputError
 from clipspectra.arrays import ArrayStream, load_arrays, save_arrays, save_table
@@ -164,3 +164,18 @@ def test_two_runs_at_once_lose_nothing(tmp_path):
     for run in runs:
         run.join(60)
     assert load_file(path)["row"].tolist() == list(range(15))
+
+
+PLACES = np.arange(40)
+
+
+@pytest.mark.parametrize(
+    ("roles", "sentence"),
+    [
+        ({"fit": PLACES == 3, "eval": PLACES > 3}, "There is a single fit image, and components are how images differ"),
+        ({"fit": PLACES < 3}, "no fit rows or no eval rows"),
+    ],
+)
+def test_images_that_have_no_components_are_refused(tmp_path, roles, sentence):
+    with pytest.raises(InputError, match=sentence):
+        stored_small(tmp_path, roles=roles)

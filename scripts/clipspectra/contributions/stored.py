@@ -33,8 +33,8 @@ class StoredActivations:
     scored, those that choices are checked on, and the pairs that names are judged by; with protocol "held_out" the
     images of these roles, with "same" all fit and eval images are both fitted and scored, as in the reference
     implementation
-    Raises InputError where no image has the role fit, or none has the role eval, and where the shards do not fit the
-    table of images.
+    Raises InputError where fewer than two images have the role fit, or none has the role eval, and where the shards do
+    not fit the table of images.
     """
 
     def __init__(self, shards, basis, images, protocol="held_out"):
@@ -66,6 +66,11 @@ class StoredActivations:
             )
         if protocol == "same":
             self.fit = self.scored = self.fit | self.scored
+        if self.fit.sum() < 2:
+            raise InputError(
+                "There is a single fit image, and components are how images differ; raise 'per_class' of the dataset's "
+                "role fit."
+            )
 
     def reduced(self, layer, head=None):
         """q of a layer chunk by chunk, float64 [image, head, coordinate + scalar], or of one head without that axis."""

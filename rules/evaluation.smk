@@ -1,4 +1,4 @@
-# Whether the words are right, and enough: accuracy, direct effects, recovery, labels, stability, transfer.
+# Whether the words are right, and enough: accuracy, direct effects, recovery, labels, stability.
 TABLES = ["exactness", "stability", "texts", "names"]
 CLASSED_TABLES = ["accuracy", "recovery", "effects"]
 # Methods that explain principal components, whose factors are known where the manifest has them.
@@ -327,48 +327,3 @@ rule table_stability:
         "Table of stability"
     script:
         "../scripts/table_stability.py"
-
-
-rule evaluate_transfer:
-    input:
-        unpack(transfer_files),
-    output:
-        table="results/transfer/{transfer}/{model}/seed-{seed}/transfer.csv",
-        heads="results/transfer/{transfer}/{model}/seed-{seed}/heads.csv",
-        names="results/transfer/{transfer}/{model}/seed-{seed}/names.parquet",
-    log:
-        "results/logs/transfer/{transfer}/{model}/seed-{seed}.log",
-    benchmark:
-        "results/benchmarks/transfer/{transfer}/{model}/seed-{seed}.tsv"
-    conda:
-        ENVIRONMENT
-    resources:
-        mem="8GB",
-        runtime="2h",
-    params:
-        datasets=transfer_datasets,
-        texts_per_pole=config["explanations"]["texts_per_pole"],
-        budgets=config["evaluation"]["budgets"],
-        last_layers=config["evaluation"]["last_layers"],
-        mlps=config["evaluation"]["mlps"],
-        protocol=config["protocol"],
-        code=code("evaluate_transfer"),
-    message:
-        "Transfer {wildcards.transfer} of {wildcards.model}, seed {wildcards.seed}"
-    script:
-        "../scripts/evaluate_transfer.py"
-
-
-use rule table_accuracy as table_transfer with:
-    input:
-        transfers_by_model("results/transfer/{transfer}/{model}/seed-{seed}/transfer.csv", seed=SEEDS),
-    output:
-        **table("transfer", "A basis on another dataset"),
-        latex="results/tables/transfer.tex",
-    log:
-        "results/logs/tables/transfer.log",
-    params:
-        scores=["top1", "top5", "cosine", "against_own", "variance_held", "matched_cosine", "names_kept", "texts_kept"],
-        means=["draws", "overlap", "matched_cosine_by_chance", "names_kept_by_chance", "texts_kept_by_chance"],
-    message:
-        "Table of what a basis gives on another dataset"

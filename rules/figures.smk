@@ -204,23 +204,6 @@ rule plot_stability:
         "../scripts/plot_stability.py"
 
 
-rule plot_transfer:
-    input:
-        table="results/tables/transfer.csv",
-    output:
-        *figure("results/figures/transfer/{transfer}/{model}", "transfer-curves", "On another dataset", "{model}"),
-    log:
-        "results/logs/figures/transfer/{transfer}/{model}.log",
-    conda:
-        ENVIRONMENT
-    params:
-        code=code("plot_transfer"),
-    message:
-        "Figure: transfer {wildcards.transfer} of {wildcards.model}"
-    script:
-        "../scripts/plot_transfer.py"
-
-
 rule plot_effects:
     input:
         table="results/tables/effects.csv",
@@ -391,51 +374,3 @@ rule plot_intervention_values:
         "Figure: what {wildcards.intervention} moves in {wildcards.model}"
     script:
         "../scripts/plot_intervention_values.py"
-
-
-rule plot_comparison_map:
-    input:
-        table="results/tables/comparisons.csv",
-    output:
-        *figure(
-            "results/figures/comparisons/{comparison}/heads-map",
-            "comparison-map",
-            "Two models by head",
-            "Comparisons",
-        ),
-    log:
-        "results/logs/figures/comparisons/{comparison}/heads-map.log",
-    conda:
-        ENVIRONMENT
-    params:
-        numbers=[*COMPARED_SCORES, *COMPARED_MEANS],
-        code=code("plot_comparison_map"),
-    message:
-        "Figure: the heads of {wildcards.comparison} side by side"
-    script:
-        "../scripts/plot_comparison_map.py"
-
-
-rule plot_comparison_cards:
-    input:
-        unpack(compared_cards),
-        components=f"results/comparisons/{{comparison}}/seed-{FIGURE_SEED}/components.csv",
-    output:
-        *figure(
-            "results/figures/comparisons/{comparison}/cards",
-            "comparison-cards",
-            "What changed most",
-            "Comparisons",
-        ),
-    log:
-        "results/logs/figures/comparisons/{comparison}/cards.log",
-    conda:
-        ENVIRONMENT
-    params:
-        naming=config["explanations"]["naming"],
-        protocol=config["protocol"],
-        code=code("plot_comparison_cards"),
-    message:
-        "Figure: the components of {wildcards.comparison} that changed most"
-    script:
-        "../scripts/plot_comparison_cards.py"

@@ -110,9 +110,10 @@ def load_edit(path):
 
 def check_complete(reference, intervention):
     """Raise InputError unless a Reference has all that an Intervention needs, with factors that are numbers."""
+    known = reference.means.keys() | reference.components.keys()
     for head, factors in intervention.heads.items():
         units = [head, *((*head, number) for number in factors.components)]
-        absent = [unit for unit in units if unit not in reference.means | reference.components]
+        absent = [unit for unit in units if unit not in known]
         if absent:
             raise InputError(
                 f"The reference lacks {unit_name(absent[0])}; make it with Reference.of this intervention."

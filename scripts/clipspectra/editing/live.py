@@ -44,8 +44,7 @@ def edited(model, intervention, reference):
     coordinates, terms, tokens = {}, [], tower.readout.tokens  # of one forward pass
 
     def on_layer(number, state):
-        if number in change.heads:
-            coordinates[number] = read_coordinates(tower.layers[number], state, tokens)[:, change.heads[number]]
+        coordinates[number] = read_coordinates(tower.layers[number], state, tokens)[:, change.heads[number]]
 
     def on_mlp(_, output):
         terms.append(output[:, tokens].clone())

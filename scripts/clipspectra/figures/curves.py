@@ -183,10 +183,8 @@ def transfer(table, *, title, footer):
             if not len(of_basis):
                 continue
             thick = basis == "own"  # a rim to see below a line that is the same
-            budgets, line = (
-                of_basis["budget"],
-                {"color": colour, "ms": 4.5 if thick else 3, "lw": 2.4 if thick else 1.2},
-            )
+            budgets, line = of_basis["budget"], {"color": colour, "ms": 3, "lw": 1.2}
+            line |= {"ms": 4.5, "lw": 2.4} if thick else {}
             (lines[label.format(**names)],) = axes.plot(budgets, of_basis[score], style, **line)
             if score == "top1" and basis == "random":
                 band = of_basis["top1_draws_low"], of_basis["top1_draws_high"]

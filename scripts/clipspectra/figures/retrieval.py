@@ -8,11 +8,11 @@ from clipspectra.figures.drawing import new_figure
 from clipspectra.figures.heads import by_head, draw_cell_numbers, has_numbers, label_heads
 from clipspectra.figures.lettering import shorten
 
-MARKS = {  # of what ranks the images: label, colour, marker
-    "whole embedding": ("whole embedding", "black", "D"),
-    "head, best on fit images": ("head, best on fit images", "#0072B2", "o"),
-    "head that names it most": ("head that names it most", "#009E73", "s"),
-    "component, best on fit images": ("component, best on fit images", "#D55E00", "^"),
+MARKS = {  # of what ranks the images: colour, marker
+    "whole embedding": ("black", "D"),
+    "head, best on fit images": ("#0072B2", "o"),
+    "head that names it most": ("#009E73", "s"),
+    "component, best on fit images": ("#D55E00", "^"),
 }
 ROW, STEP = 0.54, 0.205  # inches of a factor's marks, and the part of it between two of them
 
@@ -21,9 +21,9 @@ def retrieval_map(heads, table, *, title, footer):
     """Layers by heads for each factor: mean average precision, coloured by its difference from the whole embedding's.
 
     Below, for each factor, the whole embedding, the heads and the component that were chosen, and chance. Framed: the
-    head that is best on the fit images; dotted: the one that names the factor most. Of many factors, those that a head
-    finds best beside the whole embedding are shown, as many as a page holds.
-    heads: rows of heads_table, averaged over seeds; table: of retrieval.csv, the rows of images among images
+    head that is best on the fit images; green square: the one that names the factor most. Of many factors, those that a
+    head finds best beside the whole embedding are shown, as many as a page holds.
+    heads: of same_value.unit_tables, averaged over seeds; table: of retrieval.csv, the rows of images among images
     """
     factors = list(dict.fromkeys(heads["factor"]))
     grid = by_head(heads[heads["factor"] == factors[0]], lambda rows: 0).shape
@@ -90,7 +90,7 @@ def _draw_marks(axes, table, factors):
     """Mean average precision with its interval of all that ranks the images, by factor, and of a random ranking."""
     for place, factor in enumerate(factors):
         rows = table[table["factor"] == factor].set_index("by")
-        for number, (by, (_, colour, marker)) in enumerate(MARKS.items()):
+        for number, (by, (colour, marker)) in enumerate(MARKS.items()):
             if by not in rows.index:
                 continue
             row, y = rows.loc[by], place + STEP * (number - (len(MARKS) - 1) / 2)
@@ -107,7 +107,7 @@ def _draw_marks(axes, table, factors):
     axes.set_yticks(range(len(factors)), [shorten(factor, 24) for factor in factors])
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
-    lines = [Line2D([], [], color=colour, marker=marker, ms=3.5, lw=1.2) for _, colour, marker in MARKS.values()]
+    lines = [Line2D([], [], color=colour, marker=marker, ms=3.5, lw=1.2) for colour, marker in MARKS.values()]
     lines.append(Line2D([], [], color="#777777", linestyle=":", linewidth=1.4))
-    labels = [*(label for label, _, _ in MARKS.values()), "random ranking"]
+    labels = [*MARKS, "random ranking"]
     axes.figure.legend(lines, labels, loc="outside upper center", ncols=3, frameon=False, fontsize=7)

@@ -115,7 +115,7 @@ def observe(
         _OBSERVED.add(tower.visual)
         hooks.callback(_OBSERVED.discard, tower.visual)
         if isinstance(tower.visual, ModifiedResNet):
-            _observe_resnet(hooks, tower, ends, on_layer, on_mlp)
+            _observe_resnet(hooks, tower, ends, on_layer, on_mlp, layers)
         else:
             _observe_transformer(hooks, tower, ends, on_layer, on_mlp, layers, only_read)
         yield ends
@@ -274,7 +274,7 @@ def _explicit_forward(attention, on_state):
     return forward
 
 
-def _observe_resnet(hooks, tower, ends, on_layer, on_mlp):
+def _observe_resnet(hooks, tower, ends, on_layer, on_mlp, layers):
     """Replace the attention pool's forward: its input is split by the sources that add up in the last stage."""
     pool, blocks = tower.visual.attnpool, list(tower.visual.layer4)
     feature_maps = {}
@@ -305,7 +305,7 @@ def _observe_resnet(hooks, tower, ends, on_layer, on_mlp):
             value = _by_head(flat, pool.num_heads)
             z = F.scaled_dot_product_attention(query, key, value)
             total = total + z
-            if on_layer is not None:
+            if on_layer is not None and (layers is None or number in layers):
                 on_layer(number, AttentionState(query, key, value, None, z, z))
             if on_mlp is not None:  # a ResNet has none
                 on_mlp(number, x.new_zeros(len(x), 1, tower.width))

@@ -147,12 +147,16 @@ def save_latex(path, table):
                 notes = ["" if np.isnan(low) else f" [{low:.2f}, {high:.2f}]" for low, high in bounds]
             elif f"{name}_sd" in table:
                 notes = ["" if np.isnan(spread) else f" ± {spread:.2f}" for spread in table[f"{name}_sd"]]
-            digits = 4 if name in P_VALUES else 2
-            values = ["" if np.isnan(value) else f"{value:.{digits}f}{note}" for value, note in zip(values, notes)]
+            if name in P_VALUES:
+                values = ["" if np.isnan(p) else f"{p:.4f}" if p >= 5e-5 else "<0.0001" for p in values]
+            else:
+                values = ["" if np.isnan(value) else f"{value:.2f}{note}" for value, note in zip(values, notes)]
         shown[name.replace("_", " ")] = values
     text = pd.DataFrame(shown).to_latex(index=False, escape=True)
     with atomic_write(path) as part:
-        part.write_text(text.replace("±", r"$\pm$").replace("–", "--"), encoding="utf-8")
+        for plain, latex in (("±", r"$\pm$"), ("–", "--"), ("<", "$<$"), (">", "$>$")):
+            text = text.replace(plain, latex)
+        part.write_text(text, encoding="utf-8")
 
 
 def over_seeds(table, scores, means=()):

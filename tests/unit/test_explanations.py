@@ -313,6 +313,8 @@ def test_latex_has_intervals_or_deviations(tmp_path):
     text = (tmp_path / "t.tex").read_text()
     assert r"71.00 [68.00, 74.00] & 0.0123 & 0.50" in text
     assert "60.00 & 0.0123 & " in text
+    save_latex(tmp_path / "t.tex", pd.DataFrame({"name": ["a<b"], "p": [1e-9]}))  # no p value is 0
+    assert r"a$<$b & $<$0.0001 \\" in (tmp_path / "t.tex").read_text()
     save_latex(tmp_path / "t.tex", pd.DataFrame({"model": ["a_b"], "top1": [71.234], "top1_sd": [0.5], "n": [3]}))
     text = (tmp_path / "t.tex").read_text()
     assert r"a\_b & 71.23 $\pm$ 0.50 & 3" in text

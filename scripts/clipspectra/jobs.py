@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
-from clipspectra import InputError
+from clipspectra import InputError, processes
 
 
 @contextmanager
@@ -65,6 +65,7 @@ def _prepare_process():
     # Of MKL, which torch multiplies with on CPUs: the same bits for an image wherever it stands in a batch. Without it,
     # results would depend on which images were stored before. It costs no time.
     os.environ.setdefault("MKL_CBWR", "AUTO")
+    processes.end_with_run()
     gc.set_threshold(1_000_000, 50, 50)  # torch's imports make 870,000 objects that stay: a second less in each job
 
 

@@ -1,0 +1,175 @@
+"""Kill a study at random moments with kill -9, run it again, and compare all results with those of a study left alone.
+
+    python tools/crash.py [--kills 20] [--seed 0]
+
+The study is the small one of the tests (tests/clones.py). It runs with one seed, and then with a second one, which
+extends what is stored; one of the kills is for the job that does. What is killed: a job, Snakemake alone, or both. After
+each kill the same plain command runs again, which the next kill stops.
+"""
+
+import argparse
+import hashlib
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+sys.path.append(str(ROOT / "tests"))
+
+from clones import Clone, environment  # noqa: E402
+
+COMMAND = ["snakemake", "--cores", "2"]
+UNCOMPARED = ("logs", "benchmarks")  # which hold times
+LONGEST = 20  # seconds until a kill, from the start of Snakemake; its start takes 3 of them, all 89 jobs 100 or more
+
+
+class Run:
+    """Snakemake at work in a folder, in a session of its own."""
+
+    def __init__(self, folder, targets=()):
+        self.folder, self.log = folder, open(folder / "run.log", "w+")  # noqa: SIM115
+        options = {"cwd": folder, "env": environment(), "start_new_session": True}
+        self.process = subprocess.Popen([*COMMAND, *targets], stdout=self.log, stderr=subprocess.STDOUT, **options)
+        self.began = time.monotonic()
+
+    def output(self):
+        return (self.folder / "run.log").read_text(errors="replace")
+
+    def wait_until(self, condition, seconds):
+        """Wait until a condition holds, the run ends, or so many seconds have passed since the start."""
+        while not condition() and self.process.poll() is None and time.monotonic() - self.began < seconds:
+            time.sleep(0.02)
+
+    def kill(self, what, rng):
+        """Kill -9 "a job", "Snakemake" or "both"; the names of the jobs that were at work."""
+        at_work = jobs(self.folder)
+        if what == "a job" and at_work:
+            os.kill(rng.choice(sorted(at_work)), signal.SIGKILL)
+        elif what == "Snakemake":
+            self.process.kill()
+        else:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        return sorted(at_work.values())
+
+
+def jobs(folder):
+    """{number of a process: script} of the scripts at work in a folder, whoever their parent is."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            script = re.search(rf"{re.escape(str(folder))}/\.snakemake/scripts/[^.]+\.(\w+)\.py", path.read_text())
+        except OSError:  # it has ended
+            continue
+        if script:
+            found[int(path.parent.name)] = script[1]
+    return found
+
+
+def digests(folder):
+    """{path: sha256} of all results, hidden files too."""
+    results = folder / "results"
+    files = [
+        path for path in results.rglob("*") if path.is_file() and path.relative_to(results).parts[0] not in UNCOMPARED
+    ]
+    return {str(path.relative_to(results)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def finish(folder, targets=()):
+    """Run until the end; raise what was printed if it fails."""
+    run = Run(folder, targets)
+    if run.process.wait():
+        sys.exit(f"The run failed:\n{run.output()}")
+
+
+def killed_once(folder, what, rng, targets=(), script=None):
+    """Start a run and kill it at a random moment, or in the middle of a script; a row of the table, None if it ended."""
+    run = Run(folder, targets)
+    if script:
+        run.wait_until(lambda: script in jobs(folder).values(), 600)
+        moment = time.monotonic() - run.began + rng.uniform(0, 4)
+    else:
+        moment = rng.uniform(0.5, LONGEST)
+    run.wait_until(lambda: False, moment)
+    if run.process.poll() is not None:
+        if run.process.returncode:
+            sys.exit(f"The run failed:\n{run.output()}")
+        return None
+    at_work = run.kill(what, rng)
+    died = time.monotonic()
+    while jobs(folder) and time.monotonic() - died < 30:
+        time.sleep(0.02)
+    orphans = time.monotonic() - died
+    steps = re.findall(r"(\d+) of (\d+) steps", run.output())
+    return {
+        "killed": what if at_work or what != "a job" else "both",
+        "after (s)": f"{died - run.began:.1f}",
+        "jobs at work": ", ".join(at_work) or "none",
+        "jobs done": steps[-1][0] if steps else "0",
+        "last job gone after (s)": f"{orphans:.1f}" if what == "Snakemake" and at_work else "",
+        "lock left": "yes" if any((folder / ".snakemake" / "locks").glob("*")) else "no",
+        "parts left": str(sum(1 for _ in (folder / "results").rglob(".unfinished-*"))),
+    }
+
+
+def crash(clone, kills, rng, targets=(), seeds=(0, 1)):
+    """Kill the study of a clone so many times, half of them with its first seed alone; the rows of the table.
+
+    The last run of either half is left alone, and must succeed.
+    """
+    rows = []
+    halves = [seeds[:count] for count in range(1, len(seeds) + 1)]
+    for number, half in enumerate(halves):
+        clone.configure(seeds=list(half))
+        wanted = kills * (number + 1) // len(halves)
+        script = "extract_activations" if number else None  # while it extends what is stored
+        while len(rows) < wanted:
+            what = "Snakemake" if script else rng.choice(["a job", "Snakemake", "both"])
+            row = killed_once(clone.directory, what, rng, targets, script)
+            if row is None:
+                for name in ("tables", "figures"):  # it was faster, so there is work again
+                    shutil.rmtree(clone.directory / "results" / name)
+                continue
+            rows.append({"seeds": len(half)} | row)
+            script = None
+        finish(clone.directory, targets)
+    return rows
+
+
+def compare(killed, alone):
+    """What differs between two dicts of digests, a sentence each."""
+    return [
+        f"{path}: {'differs' if path in killed and path in alone else 'only in one'}"
+        for path in sorted(killed.keys() | alone.keys())
+        if killed.get(path) != alone.get(path)
+    ]
+
+
+def as_table(rows):
+    """Rows as a table in Markdown."""
+    lines = [list(rows[0]), ["---"] * len(rows[0]), *(map(str, row.values()) for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0, help="of the moments and of what is killed")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        alone, killed = (Clone(Path(temporary).resolve() / name) for name in ("alone", "killed"))
+        for seeds in ([0], [0, 1]):
+            alone.configure(seeds=seeds)
+            finish(alone.directory)
+        rows = crash(killed, options.kills, random.Random(options.seed))
+        different = compare(digests(killed.directory), digests(alone.directory))
+        print(as_table(rows))
+        print(f"{len(digests(alone.directory))} files compared; {len(different)} differ.", *different, sep="\n")
+        sys.exit(bool(different))

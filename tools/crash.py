@@ -3,8 +3,8 @@
     python tools/crash.py [--kills 20] [--seed 0]
 
 The study is the small one of the tests (tests/clones.py). It runs with one seed, and then with a second one, which
-extends what is stored; one of the kills is for the job that does. What is killed: a job, Snakemake alone, or both. After
-each kill the same plain command runs again, which the next kill stops.
+extends what is stored; one of the kills is for the job that does. What is killed: a job, Snakemake alone, or both.
+After each kill the same plain command runs again, which the next kill stops.
 """
 
 import argparse
@@ -90,7 +90,7 @@ def finish(folder, targets=()):
 
 
 def killed_once(folder, what, rng, targets=(), script=None):
-    """Start a run and kill it at a random moment, or in the middle of a script; a row of the table, None if it ended."""
+    """Start a run and kill it at a random moment, or in the middle of a script; a row of the table, or None."""
     run = Run(folder, targets)
     if script:
         run.wait_until(lambda: script in jobs(folder).values(), 600)

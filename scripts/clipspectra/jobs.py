@@ -30,6 +30,10 @@ def job(log, entry=""):
     shown, warnings.showwarning = warnings.showwarning, lambda message, *place, **options: warn(log, message)
     try:
         yield log
+    except KeyboardInterrupt:
+        with suppress(OSError):
+            log("Interrupted.")
+        sys.exit(130)
     except BaseException as error:
         with suppress(OSError):
             traceback.print_exc(file=file)

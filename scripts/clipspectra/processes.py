@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 RUN = "CLIPSPECTRA_RUN"  # of the environment: the machine and the number of the Snakemake process that jobs belong to
-_held = []  # files locked until this process ends
+RECORD = "run"  # file in Snakemake's folder: who kept it last
 
 
 def lead_jobs():
@@ -57,18 +57,18 @@ def claim(folder):
     Returns what the user should know, in a sentence; else nothing.
     """
     folder = Path(folder)
-    folder.mkdir(exist_ok=True)
     try:
-        file = open(folder / "run", "a+")  # noqa: SIM115
-        _held.append(file)
+        folder.mkdir(exist_ok=True)
+        file = os.open(folder / RECORD, os.O_RDWR | os.O_CREAT, 0o666)  # open, and locked, until this process ends
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:  # a run is alive, and Snakemake decides by its locks whether both can be
         fcntl.flock(file, fcntl.LOCK_SH)
         return None
     except OSError:  # without locks of files nobody knows
         return None
-    file.seek(0)
-    system, _, name = file.read().partition(" ")
+    record = f"{_system()} {platform.node()}"
+    last = os.pread(file, 1000, 0).decode()
+    system, _, name = last.partition(" ")
     is_known, is_locked = system == _system() or name == platform.node(), any(folder.glob("locks/*.lock"))
     sentence = None
     if is_locked and not is_known:
@@ -81,8 +81,17 @@ def claim(folder):
             )
         for leftover in ("locks", "backups"):
             shutil.rmtree(folder / leftover, ignore_errors=True)
-        file.truncate(0)
-        file.write(f"{_system()} {platform.node()}")
-        file.flush()
+        if last != record:
+            with suppress(OSError):  # of a full disk; the record is missing then, and a lock stays
+                os.ftruncate(file, 0)
+                os.pwrite(file, record.encode(), 0)
     fcntl.flock(file, fcntl.LOCK_SH)
     return sentence
+
+
+def dated_in_future(paths, folder):
+    """Those of the files that are dated more than ten seconds after now, by the clock of Snakemake's folder."""
+    now = Path(folder, RECORD)
+    now.touch()
+    limit = now.stat().st_mtime + 10
+    return [path for path in paths if os.path.exists(path) and os.path.getmtime(path) > limit]

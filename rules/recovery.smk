@@ -34,7 +34,3 @@ processes.lead_jobs()
 
 onstart:
     check_dates()
-
-
-if workflow.dag_settings:  # what a killed job left is made again, with a profile of the user's own or none too
-    workflow.dag_settings.force_incomplete = True

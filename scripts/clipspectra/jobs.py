@@ -73,13 +73,20 @@ def _prepare_process():
     gc.set_threshold(1_000_000, 50, 50)  # torch's imports make 870,000 objects that stay: a second less in each job
 
 
+_FULL = {
+    "No space left on device": "No space is left on the disk",
+    "Disk quota exceeded": "The disk quota is used up",
+}
+
+
 def user_message(error):
     """An error that the user can fix, in one sentence; None for other errors."""
     if isinstance(error, InputError | PermissionError):
         return str(error)
-    if "No space left on device" in str(error):  # safetensors has its own error class
-        target = f" for {error.filename}" if getattr(error, "filename", None) else ""
-        return f"No space is left on the disk{target}; make room and run again."
+    for words, sentence in _FULL.items():
+        if words in str(error):  # safetensors has its own error class
+            target = f" for {error.filename}" if getattr(error, "filename", None) else ""
+            return f"{sentence}{target}; make room and run again."
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"{error.filename}: {error.strerror}."
     return None

@@ -81,37 +81,79 @@ def test_a_damaged_or_missing_checkpoint_is_named(clone):
     assert missing in result.stdout
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "kill"])
-def test_an_interrupted_run_goes_on(clone, how):
-    """Stopped in the middle of writing images; then a second run."""
+@pytest.mark.parametrize(
+    ("how", "whom"),
+    [(signal.SIGINT, "all"), (signal.SIGKILL, "all"), (signal.SIGKILL, "snakemake")],
+    ids=["Ctrl-C", "kill", "kill Snakemake alone"],
+)
+def test_an_interrupted_run_goes_on(clone, how, whom):
+    """Stopped in the middle of writing images; then the same run again, without another step."""
     clone.config["datasets"]["digits"]["demo"]["images"] = 6000
     clone.configure()
-    target = "results/data/digits/manifest.csv"
-    process = subprocess.Popen(
-        ["snakemake", "--cores", "1", target],
-        cwd=clone.directory,
-        env=environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    command = ["snakemake", "--cores", "1", "results/data/digits/manifest.csv"]
+    with open(clone.directory / "printed", "w") as printed:
+        process = subprocess.Popen(
+            command, cwd=clone.directory, env=environment(), stdout=printed, stderr=printed, start_new_session=True
+        )
     images = clone.directory / "results" / "data" / "digits" / "images"
-    deadline = time.monotonic() + 60
-    while not (images.exists() and len(list(images.iterdir())) > 50):
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.05)
-    subprocess.run(["kill", f"-{how.value}", "--", f"-{process.pid}"], check=True)
+    wait_until(lambda: (images.exists() and len(list(images.iterdir())) > 50) or process.poll() is not None)
+    if whom == "snakemake":
+        second = clone.run(*command)
+        assert second.returncode != 0
+        assert second.stdout.count("LockException") == second.stdout.count("cannot be locked") == 1
+        assert "Traceback" not in second.stdout
+        process.kill()
+    else:
+        os.killpg(process.pid, how)
     assert process.wait(30) != 0
-    assert not (clone.directory / target).exists()
+    wait_until(lambda: not working(clone))  # the job ends with its Snakemake
+    assert not (clone.directory / command[-1]).exists()
+    assert "Traceback" not in (clone.directory / "printed").read_text()
     clone.config["datasets"]["digits"]["demo"]["images"] = 240
     clone.configure()
-    if how == signal.SIGKILL:  # nobody was left to take the lock away
-        assert clone.snakemake("--unlock").returncode == 0
-    result = clone.snakemake(target)
+    result = clone.run(*command)
     assert result.returncode == 0, result.stdout
-    assert len(pd.read_csv(clone.directory / target)) == 240 + 200  # and 20 pairs for each of five factors
+    assert ("The run before this one was killed." in result.stdout) == (how == signal.SIGKILL)
+    assert len(pd.read_csv(clone.directory / command[-1])) == 240 + 200  # and 20 pairs for each of five factors
     assert len(list(images.glob("*.png"))) == 2 * 240 + 200  # these without masks
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def working(clone):
+    """Whether a script of this clone is at work, whoever its parent is."""
+    return (
+        str(clone.directory / ".snakemake")
+        in subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
+    )
+
+
+@pytest.mark.parametrize(
+    ("mount", "sentence"),
+    [
+        ("mount -t tmpfs -o size=1m none results", "No space is left on the disk; make room and run again."),
+        ("mount --bind -o ro results results", "No permission to write in {}/results"),
+    ],
+    ids=["full", "read-only"],
+)
+def test_a_disk_that_takes_nothing_is_one_sentence(clone, mount, sentence):
+    """On a file system of its own, for one command."""
+    (clone.directory / "results").mkdir()
+    mounted = ["unshare", "--mount", "--map-root-user", "sh", "-c"]
+    if clone.run(*mounted, mount).returncode:
+        pytest.skip("mounting is not allowed here")
+    run = "snakemake --cores 1 results/data/digits/manifest.csv"
+    result = clone.run(*mounted, f"{mount}; {run}; code=$?; find results -type f -name '[!.]*.png'; exit $code")
+    assert result.returncode != 0
+    assert sentence.format(clone.directory) in result.stdout
+    assert "Traceback" not in result.stdout
+    assert "images/" not in result.stdout  # nothing half-made stays
+    assert clone.run(*run.split()).returncode == 0
 
 
 def test_a_directory_without_write_permission_is_named(clone):

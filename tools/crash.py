@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -27,7 +28,7 @@ from clones import Clone, environment  # noqa: E402
 
 COMMAND = ["snakemake", "--cores", "2"]
 UNCOMPARED = ("logs", "benchmarks")  # which hold times
-LONGEST = 20  # seconds until a kill, from the start of Snakemake; its start takes 3 of them, all 89 jobs 100 or more
+MOST = 7  # jobs done before a kill, of the study's 89
 
 
 class Run:
@@ -38,20 +39,27 @@ class Run:
         options = {"cwd": folder, "env": environment(), "start_new_session": True}
         self.process = subprocess.Popen([*COMMAND, *targets], stdout=self.log, stderr=subprocess.STDOUT, **options)
         self.began = time.monotonic()
+        self.wait_until(lambda: "\nJob " in self.output())
+        self.seconds_to_work = time.monotonic() - self.began  # until the first job, with nothing in its way
 
     def output(self):
         return (self.folder / "run.log").read_text(errors="replace")
 
-    def wait_until(self, condition, seconds):
-        """Wait until a condition holds, the run ends, or so many seconds have passed since the start."""
-        while not condition() and self.process.poll() is None and time.monotonic() - self.began < seconds:
-            time.sleep(0.02)
+    def done(self):
+        """How many jobs have been done."""
+        return self.output().count("\nFinished jobid: ")
+
+    def wait_until(self, condition):
+        """Wait until a condition holds or the run ends."""
+        while not condition() and self.process.poll() is None:
+            time.sleep(0.05)
 
     def kill(self, what, rng):
         """Kill -9 "a job", "Snakemake" or "both"; the names of the jobs that were at work."""
         at_work = jobs(self.folder)
-        if what == "a job" and at_work:
-            os.kill(rng.choice(sorted(at_work)), signal.SIGKILL)
+        if what == "a job":
+            with suppress(ProcessLookupError):
+                os.kill(rng.choice(sorted(at_work)), signal.SIGKILL)
         elif what == "Snakemake":
             self.process.kill()
         else:
@@ -87,36 +95,34 @@ def finish(folder, targets=()):
     run = Run(folder, targets)
     if run.process.wait():
         sys.exit(f"The run failed:\n{run.output()}")
+    return run
 
 
 def killed_once(folder, what, rng, targets=(), script=None):
-    """Start a run and kill it at a random moment, or in the middle of a script; a row of the table, or None."""
+    """Start a run and kill it at a random moment, or in the middle of a script; (a row of the table or None, run)."""
     run = Run(folder, targets)
-    if script:
-        run.wait_until(lambda: script in jobs(folder).values(), 600)
-        moment = time.monotonic() - run.began + rng.uniform(0, 4)
-    else:
-        moment = rng.uniform(0.5, LONGEST)
-    run.wait_until(lambda: False, moment)
+    count = rng.randint(0, MOST)
+    run.wait_until(lambda: script in jobs(folder).values() if script else run.done() >= count)
+    moment = time.monotonic() + rng.uniform(0, 4)
+    run.wait_until(lambda: time.monotonic() > moment and (what != "a job" or jobs(folder)))
     if run.process.poll() is not None:
         if run.process.returncode:
             sys.exit(f"The run failed:\n{run.output()}")
-        return None
+        return None, run
     at_work = run.kill(what, rng)
     died = time.monotonic()
     while jobs(folder) and time.monotonic() - died < 30:
         time.sleep(0.02)
     orphans = time.monotonic() - died
-    steps = re.findall(r"(\d+) of (\d+) steps", run.output())
-    return {
-        "killed": what if at_work or what != "a job" else "both",
-        "after (s)": f"{died - run.began:.1f}",
+    row = {
+        "killed": what,
         "jobs at work": ", ".join(at_work) or "none",
-        "jobs done": steps[-1][0] if steps else "0",
-        "last job gone after (s)": f"{orphans:.1f}" if what == "Snakemake" and at_work else "",
+        "jobs done": run.done(),
+        "last job gone after (s)": f"{orphans:.1f}" if what == "Snakemake" and at_work else "-",
         "lock left": "yes" if any((folder / ".snakemake" / "locks").glob("*")) else "no",
-        "parts left": str(sum(1 for _ in (folder / "results").rglob(".unfinished-*"))),
+        "parts left": sum(1 for _ in (folder / "results").rglob(".unfinished-*")),
     }
+    return row, run
 
 
 def crash(clone, kills, rng, targets=(), seeds=(0, 1)):
@@ -132,15 +138,22 @@ def crash(clone, kills, rng, targets=(), seeds=(0, 1)):
         script = "extract_activations" if number else None  # while it extends what is stored
         while len(rows) < wanted:
             what = "Snakemake" if script else rng.choice(["a job", "Snakemake", "both"])
-            row = killed_once(clone.directory, what, rng, targets, script)
+            row, run = killed_once(clone.directory, what, rng, targets, script)
+            note_recovery(rows, run)
             if row is None:
                 for name in ("tables", "figures"):  # it was faster, so there is work again
                     shutil.rmtree(clone.directory / "results" / name)
                 continue
-            rows.append({"seeds": len(half)} | row)
+            rows.append({"number": len(rows) + 1, "seeds": len(half)} | row)
             script = None
-        finish(clone.directory, targets)
+        note_recovery(rows, finish(clone.directory, targets))
     return rows
+
+
+def note_recovery(rows, run):
+    """Add to the last row after how many seconds the run after the kill was at work again."""
+    if rows:
+        rows[-1].setdefault("next run at work after (s)", f"{run.seconds_to_work:.1f}")
 
 
 def compare(killed, alone):

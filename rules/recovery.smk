@@ -14,10 +14,10 @@ def check_dates():
     read = sorted({str(path) for job in waiting for path in job.input if not path.is_storage} - made)
     future = processes.dated_in_future(read, ".snakemake")
     if future:
-        others = f" and {len(future) - 1} other inputs" if len(future) > 1 else ""
+        others = f" and {len(future) - 1} other inputs are" if len(future) > 1 else " is"
         places = " ".join(sorted({"results" if path.startswith("results/") else shlex.quote(path) for path in future}))
         raise WorkflowError(
-            f"{future[0]}{others} are dated in the future, so a clock is or was wrong, and Snakemake cannot tell old "
+            f"{future[0]}{others} dated in the future, so a clock is or was wrong, and Snakemake cannot tell old "
             f"results from new ones. When the clock is right, date them now: find {places} -newer .snakemake/run "
             "-exec touch -r .snakemake/run {} +"
         )

@@ -98,10 +98,10 @@ def finish(folder, targets=()):
     return run
 
 
-def killed_once(folder, what, rng, targets=(), script=None):
+def killed_once(folder, what, rng, targets, most, script):
     """Start a run and kill it at a random moment, or in the middle of a script; (a row of the table or None, run)."""
     run = Run(folder, targets)
-    count = rng.randint(0, MOST)
+    count = rng.randint(0, most)
     run.wait_until(lambda: script in jobs(folder).values() if script else run.done() >= count)
     moment = time.monotonic() + rng.uniform(0, 4)
     run.wait_until(lambda: time.monotonic() > moment and (what != "a job" or jobs(folder)))
@@ -125,26 +125,25 @@ def killed_once(folder, what, rng, targets=(), script=None):
     return row, run
 
 
-def crash(clone, kills, rng, targets=(), seeds=(0, 1)):
-    """Kill the study of a clone so many times, half of them with its first seed alone; the rows of the table.
+def crash(clone, kills, rng, studies=([0], [0, 1]), targets=(), most=MOST):
+    """Kill a study so many times, evenly in each of its stages, and leave its last run alone; the rows of the table.
 
-    The last run of either half is left alone, and must succeed.
+    studies: the seeds of each stage; the first kill of a later one is for the job that extends what is stored
+    most: jobs that may be done before a kill
     """
-    rows = []
-    halves = [seeds[:count] for count in range(1, len(seeds) + 1)]
-    for number, half in enumerate(halves):
-        clone.configure(seeds=list(half))
-        wanted = kills * (number + 1) // len(halves)
-        script = "extract_activations" if number else None  # while it extends what is stored
-        while len(rows) < wanted:
-            what = "Snakemake" if script else rng.choice(["a job", "Snakemake", "both"])
-            row, run = killed_once(clone.directory, what, rng, targets, script)
+    rows, kinds = [], rng.choices(["a job", "Snakemake", "both"], k=kills)
+    for number, seeds in enumerate(studies):
+        clone.configure(seeds=seeds)
+        script = "extract_activations" if number else None
+        while len(rows) < kills * (number + 1) // len(studies):
+            what = "Snakemake" if script else kinds[len(rows)]
+            row, run = killed_once(clone.directory, what, rng, targets, most, script)
             note_recovery(rows, run)
-            if row is None:
-                for name in ("tables", "figures"):  # it was faster, so there is work again
-                    shutil.rmtree(clone.directory / "results" / name)
+            if row is None:  # it was faster, so it gets work again
+                for path in [clone.directory / path for path in targets or ("results/tables", "results/figures")]:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
                 continue
-            rows.append({"number": len(rows) + 1, "seeds": len(half)} | row)
+            rows.append({"number": len(rows) + 1, "seeds": len(seeds)} | row)
             script = None
         note_recovery(rows, finish(clone.directory, targets))
     return rows

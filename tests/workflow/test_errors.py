@@ -1,6 +1,7 @@
 """What users meet when something is wrong: a config, a file, a directory, a run that was stopped."""
 
 import os
+import re
 import signal
 import subprocess
 import time
@@ -133,36 +134,55 @@ def working(clone):
     )
 
 
-@pytest.mark.parametrize(
-    ("mount", "sentence"),
-    [
-        ("mount -t tmpfs -o size=1m none results", "No space is left on the disk; make room and run again."),
-        ("mount --bind -o ro results results", "No permission to write in {}/results"),
-    ],
-    ids=["full", "read-only"],
-)
-def test_a_disk_that_takes_nothing_is_one_sentence(clone, mount, sentence):
-    """On a file system of its own, for one command."""
+def test_a_run_told_to_end_finishes_its_jobs_and_a_wrong_clock_is_named(clone):
+    command = ["snakemake", "--cores", "1", "results/data/digits/seed-0/images.csv"]
+    process = subprocess.Popen(
+        command, cwd=clone.directory, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    data = clone.directory / "results" / "data" / "digits"
+    wait_until(lambda: (data / "images").exists() or process.poll() is not None)
+    process.terminate()
+    assert process.wait(60) != 0
+    assert (data / "manifest.csv").exists()
+    assert not (data / "seed-0").exists()
+    assert not (clone.directory / ".snakemake" / "locks").exists()
+
+    tomorrow = time.time() + 86400
+    os.utime(data / "manifest.csv", (tomorrow, tomorrow))
+    result = clone.run(*command)
+    assert result.returncode != 0
+    assert "results/data/digits/manifest.csv is dated in the future" in result.stdout
+    remedy = re.search("find results .*", result.stdout)[0]
+    clone.run("sh", "-c", remedy)
+    result = clone.run(*command)
+    assert result.returncode == 0, result.stdout
+    assert result.stdout.count("Finished jobid") == 1
+
+
+def test_a_full_disk_is_one_sentence(clone):
+    """Results on a file system of their own, for one command."""
     (clone.directory / "results").mkdir()
     mounted = ["unshare", "--mount", "--map-root-user", "sh", "-c"]
+    mount, run = "mount -t tmpfs -o size=1m none results", "snakemake --cores 1 results/data/digits/manifest.csv"
     if clone.run(*mounted, mount).returncode:
         pytest.skip("mounting is not allowed here")
-    run = "snakemake --cores 1 results/data/digits/manifest.csv"
     result = clone.run(*mounted, f"{mount}; {run}; code=$?; find results -type f -name '[!.]*.png'; exit $code")
     assert result.returncode != 0
-    assert sentence.format(clone.directory) in result.stdout
+    assert "\nError: No space is left on the disk; make room and run again.\n" in result.stdout
     assert "Traceback" not in result.stdout
     assert "images/" not in result.stdout  # nothing half-made stays
-    assert clone.run(*run.split()).returncode == 0
 
 
-def test_a_directory_without_write_permission_is_named(clone):
-    clone.directory.chmod(0o555)
+@pytest.mark.parametrize("folder", [".", "results"])
+def test_a_directory_without_write_permission_is_named(clone, folder):
+    folder = clone.directory / folder
+    folder.mkdir(exist_ok=True)
+    folder.chmod(0o555)
     humbled = ["setpriv", "--bounding-set=-dac_override"] if os.getuid() == 0 else []  # root may write anywhere
     result = clone.run(*humbled, "snakemake", "--cores", "1", "results/data/digits/manifest.csv")
     assert result.returncode != 0
-    assert f"No permission to write in {clone.directory}" in result.stdout
-    assert not (clone.directory / "results").exists()
+    assert f"No permission to write in {folder}" in result.stdout
+    assert not (clone.directory / "results" / "data").exists()
 
 
 def test_what_the_config_names_must_be_in_the_manifest(clone):

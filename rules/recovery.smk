@@ -18,8 +18,8 @@ def check_dates():
         places = " ".join(sorted({"results" if path.startswith("results/") else shlex.quote(path) for path in future}))
         raise WorkflowError(
             f"{future[0]}{others} dated in the future, so a clock is or was wrong, and Snakemake cannot tell old "
-            f"results from new ones. When the clock is right, date them now: find {places} -newer .snakemake/run "
-            "-exec touch -r .snakemake/run {} +"
+            f"results from new ones. When the clock is right, date them now: find {places} -newer "
+            ".snakemake/clipspectra-run -exec touch -r .snakemake/clipspectra-run {} +"
         )
 
 

@@ -56,6 +56,8 @@ def log_errors(log):
     """In a notebook, write the traceback of a cell that fails to a log too."""
     from IPython import get_ipython
 
+    processes.end_with_run()
+
     def write_and_show(shell, kind, error, trace, tb_offset=None):
         with open(log, "w") as file:
             traceback.print_exception(error, file=file)

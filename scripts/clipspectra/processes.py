@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 RUN = "CLIPSPECTRA_RUN"  # of the environment: the machine and the number of the Snakemake process that jobs belong to
-RECORD = "run"  # file in Snakemake's folder: who kept it last
+RECORD = "clipspectra-run"  # file in Snakemake's folder: who kept it last
 
 
 def lead_jobs():

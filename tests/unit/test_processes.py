@@ -98,7 +98,7 @@ def test_locks_of_a_killed_run_are_removed_and_those_of_a_living_one_kept(tmp_pa
     kill(third)
     fourth = start(CLAIM, tmp_path)
     assert fourth.word.startswith("The run before this one was killed. Its lock is removed")
-    assert os.listdir(tmp_path) == ["run"]
+    assert os.listdir(tmp_path) == [processes.RECORD]
     kill(fourth)
 
 
@@ -112,7 +112,7 @@ def test_locks_of_a_killed_run_are_removed_and_those_of_a_living_one_kept(tmp_pa
 )
 def test_locks_of_another_machine_are_kept_and_it_is_named(tmp_path, record, words):
     lock(tmp_path)
-    (tmp_path / "run").write_text(record)
+    (tmp_path / processes.RECORD).write_text(record)
     process = start(CLAIM, tmp_path)
     assert process.word.startswith(words)
     assert ("snakemake --unlock" in process.word) == (tmp_path / "locks").exists()

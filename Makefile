@@ -8,13 +8,16 @@ ifneq ($(words $(CURDIR)),1)
 $(error The path $(CURDIR) has a blank, which Snakemake cannot run jobs with; move this folder to a path without blanks)
 endif
 
-.PHONY: demo test lint benchmark lock clean
+.PHONY: demo test test-crash lint benchmark lock clean
 
 demo: .venv/ready
 	$(BIN)/snakemake --cores $(CORES) report
 
 test: .venv/ready
 	$(BIN)/python -m pytest --numprocesses 2
+
+test-crash: .venv/ready
+	$(BIN)/python tools/crash.py
 
 lint: .venv/ready
 	$(BIN)/ruff check .

@@ -64,8 +64,9 @@ except WorkflowError as error:
     places = "".join(f" (line {line} of {path})" for path, line in lines.items() if line)
     raise WorkflowError(f"Config, {where}: {problem.message[:300]}{hint}{places}") from None
 
-if not os.access(".", os.W_OK):
-    raise WorkflowError(f"No permission to write in {Path.cwd()}; name another place with --directory.")
+for folder in (".", "results", ".snakemake"):
+    if os.path.exists(folder) and not os.access(folder, os.W_OK):
+        raise WorkflowError(f"No permission to write in {Path(folder).resolve()}; name another place with --directory.")
 
 
 def with_whole_numbers(value):

@@ -1,10 +1,12 @@
 """Files that appear whole or not at all: arrays as safetensors, tables as CSV or Parquet, and what they came from."""
 
 import csv
+import fcntl
 import json
 import os
+import re
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import numpy as np
 import pandas as pd
 from safetensors import safe_open
 
+UNFINISHED = ".unfinished-"  # how the names of files begin that are being written
 ROWS = 1000  # of large arrays in memory at a time
 P_VALUES = ("p", "p_holm")  # columns of tests
 # Columns of names, whatever they look like.
@@ -21,17 +24,43 @@ NAMES += ("value", "seeds", "factor", "intervention", "unit", "transfer", "from"
 
 @contextmanager
 def atomic_write(path):
-    """A path to write to; moved to `path` at the end, removed after an error."""
+    """A path to write to, of this writer alone; moved to `path` at the end, removed after an error.
+
+    What killed writers of the same file left is removed first.
+    """
     path = Path(path)
-    part = path.with_name(f".part-{path.name}")
+    _remove_leftovers(path)
+    file, part = _locked_part(path)
     try:
         yield part
         umask = os.umask(0)
         os.umask(umask)
-        part.chmod(0o666 & ~umask)  # safetensors writes files that nobody else may read
+        part.chmod(0o666 & ~umask)  # nobody else may read it yet
+        os.fsync(file)  # a power cut after the move could leave an empty file otherwise
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+        os.close(file)
+
+
+def _locked_part(path):
+    """A new file beside `path` with a name of its own, open and locked until its writer ends: (file, its path)."""
+    while True:
+        file, part = tempfile.mkstemp(prefix=UNFINISHED, suffix=f"-{path.name}", dir=path.parent)
+        with suppress(OSError):  # of file systems without locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if os.path.exists(part):
+            return file, Path(part)
+        os.close(file)  # another writer, that looked before it was locked, has removed it
+
+
+def _remove_leftovers(path):
+    """Remove the parts of a file whose writers are dead: those that nobody holds the lock of."""
+    is_part = re.compile(rf"{re.escape(UNFINISHED)}\w{{8}}-{re.escape(path.name)}").fullmatch
+    for part in [path.with_name(name) for name in os.listdir(path.parent) if is_part(name)]:
+        with suppress(OSError), open(part, "r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            part.unlink()
 
 
 def versions(*packages):

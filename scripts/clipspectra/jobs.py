@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
-from clipspectra import InputError
+from clipspectra import InputError, processes
 
 
 @contextmanager
@@ -30,6 +30,10 @@ def job(log, entry=""):
     shown, warnings.showwarning = warnings.showwarning, lambda message, *place, **options: warn(log, message)
     try:
         yield log
+    except KeyboardInterrupt:
+        with suppress(OSError):
+            log("Interrupted.")
+        sys.exit(130)
     except BaseException as error:
         with suppress(OSError):
             traceback.print_exc(file=file)
@@ -52,6 +56,8 @@ def log_errors(log):
     """In a notebook, write the traceback of a cell that fails to a log too."""
     from IPython import get_ipython
 
+    processes.end_with_run()
+
     def write_and_show(shell, kind, error, trace, tb_offset=None):
         with open(log, "w") as file:
             traceback.print_exception(error, file=file)
@@ -65,16 +71,24 @@ def _prepare_process():
     # Of MKL, which torch multiplies with on CPUs: the same bits for an image wherever it stands in a batch. Without it,
     # results would depend on which images were stored before. It costs no time.
     os.environ.setdefault("MKL_CBWR", "AUTO")
+    processes.end_with_run()
     gc.set_threshold(1_000_000, 50, 50)  # torch's imports make 870,000 objects that stay: a second less in each job
+
+
+_FULL = {
+    "No space left on device": "No space is left on the disk",
+    "Disk quota exceeded": "The disk quota is used up",
+}
 
 
 def user_message(error):
     """An error that the user can fix, in one sentence; None for other errors."""
     if isinstance(error, InputError | PermissionError):
         return str(error)
-    if "No space left on device" in str(error):  # safetensors has its own error class
-        target = f" for {error.filename}" if getattr(error, "filename", None) else ""
-        return f"No space is left on the disk{target}; make room and run again."
+    for words, sentence in _FULL.items():
+        if words in str(error):  # safetensors has its own error class
+            target = f" for {error.filename}" if getattr(error, "filename", None) else ""
+            return f"{sentence}{target}; make room and run again."
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"{error.filename}: {error.strerror}."
     return None

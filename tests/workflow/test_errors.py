@@ -1,6 +1,7 @@
 """What users meet when something is wrong: a config, a file, a directory, a run that was stopped."""
 
 import os
+import re
 import signal
 import subprocess
 import time
@@ -81,46 +82,107 @@ def test_a_damaged_or_missing_checkpoint_is_named(clone):
     assert missing in result.stdout
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "kill"])
-def test_an_interrupted_run_goes_on(clone, how):
-    """Stopped in the middle of writing images; then a second run."""
+@pytest.mark.parametrize(
+    ("how", "whom"),
+    [(signal.SIGINT, "all"), (signal.SIGKILL, "all"), (signal.SIGKILL, "snakemake")],
+    ids=["Ctrl-C", "kill", "kill Snakemake alone"],
+)
+def test_an_interrupted_run_goes_on(clone, how, whom):
+    """Stopped in the middle of writing images; then the same run again, without another step."""
     clone.config["datasets"]["digits"]["demo"]["images"] = 6000
     clone.configure()
-    target = "results/data/digits/manifest.csv"
-    process = subprocess.Popen(
-        ["snakemake", "--cores", "1", target],
-        cwd=clone.directory,
-        env=environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    command = ["snakemake", "--cores", "1", "results/data/digits/manifest.csv"]
+    with open(clone.directory / "printed", "w") as printed:
+        process = subprocess.Popen(
+            command, cwd=clone.directory, env=environment(), stdout=printed, stderr=printed, start_new_session=True
+        )
     images = clone.directory / "results" / "data" / "digits" / "images"
-    deadline = time.monotonic() + 60
-    while not (images.exists() and len(list(images.iterdir())) > 50):
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.05)
-    subprocess.run(["kill", f"-{how.value}", "--", f"-{process.pid}"], check=True)
+    wait_until(lambda: (images.exists() and len(list(images.iterdir())) > 50) or process.poll() is not None)
+    if whom == "snakemake":
+        second = clone.run(*command)
+        assert second.returncode != 0
+        assert second.stdout.count("LockException") == second.stdout.count("cannot be locked") == 1
+        assert "Traceback" not in second.stdout
+        process.kill()
+    else:
+        os.killpg(process.pid, how)
     assert process.wait(30) != 0
-    assert not (clone.directory / target).exists()
+    wait_until(lambda: not working(clone))  # the job ends with its Snakemake
+    assert not (clone.directory / command[-1]).exists()
+    assert "Traceback" not in (clone.directory / "printed").read_text()
     clone.config["datasets"]["digits"]["demo"]["images"] = 240
     clone.configure()
-    if how == signal.SIGKILL:  # nobody was left to take the lock away
-        assert clone.snakemake("--unlock").returncode == 0
-    result = clone.snakemake(target)
+    result = clone.run(*command)
     assert result.returncode == 0, result.stdout
-    assert len(pd.read_csv(clone.directory / target)) == 240 + 200  # and 20 pairs for each of five factors
+    assert ("The run before this one was killed." in result.stdout) == (how == signal.SIGKILL)
+    assert len(pd.read_csv(clone.directory / command[-1])) == 240 + 200  # and 20 pairs for each of five factors
     assert len(list(images.glob("*.png"))) == 2 * 240 + 200  # these without masks
 
 
-def test_a_directory_without_write_permission_is_named(clone):
-    clone.directory.chmod(0o555)
+def wait_until(condition):
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def working(clone):
+    """Whether a script of this clone is at work, whoever its parent is."""
+    return (
+        str(clone.directory / ".snakemake")
+        in subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
+    )
+
+
+def test_a_run_told_to_end_finishes_its_jobs_and_a_wrong_clock_is_named(clone):
+    command = ["snakemake", "--cores", "1", "results/data/digits/seed-0/images.csv"]
+    process = subprocess.Popen(
+        command, cwd=clone.directory, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    data = clone.directory / "results" / "data" / "digits"
+    wait_until(lambda: (data / "images").exists() or process.poll() is not None)
+    process.terminate()
+    assert process.wait(60) != 0
+    assert (data / "manifest.csv").exists()
+    assert not (data / "seed-0").exists()
+    assert not (clone.directory / ".snakemake" / "locks").exists()
+
+    tomorrow = time.time() + 86400
+    os.utime(data / "manifest.csv", (tomorrow, tomorrow))
+    result = clone.run(*command)
+    assert result.returncode != 0
+    assert "results/data/digits/manifest.csv is dated in the future" in result.stdout
+    remedy = re.search("find results .*", result.stdout)[0]
+    clone.run("sh", "-c", remedy)
+    result = clone.run(*command)
+    assert result.returncode == 0, result.stdout
+    assert result.stdout.count("Finished jobid") == 1
+
+
+def test_a_full_disk_is_one_sentence(clone):
+    """Results on a file system of their own, for one command."""
+    (clone.directory / "results").mkdir()
+    mounted = ["unshare", "--mount", "--map-root-user", "sh", "-c"]
+    mount, run = "mount -t tmpfs -o size=1m none results", "snakemake --cores 1 results/data/digits/manifest.csv"
+    if clone.run(*mounted, mount).returncode:
+        pytest.skip("mounting is not allowed here")
+    result = clone.run(*mounted, f"{mount}; {run}; code=$?; find results -type f -name '[!.]*.png'; exit $code")
+    assert result.returncode != 0
+    assert "\nError: No space is left on the disk; make room and run again.\n" in result.stdout
+    assert "Traceback" not in result.stdout
+    assert "images/" not in result.stdout  # nothing half-made stays
+
+
+@pytest.mark.parametrize("folder", [".", "results"])
+def test_a_directory_without_write_permission_is_named(clone, folder):
+    folder = clone.directory / folder
+    folder.mkdir(exist_ok=True)
+    folder.chmod(0o555)
     humbled = ["setpriv", "--bounding-set=-dac_override"] if os.getuid() == 0 else []  # root may write anywhere
     result = clone.run(*humbled, "snakemake", "--cores", "1", "results/data/digits/manifest.csv")
     assert result.returncode != 0
-    assert f"No permission to write in {clone.directory}" in result.stdout
-    assert not (clone.directory / "results").exists()
+    assert f"No permission to write in {folder}" in result.stdout
+    assert not (clone.directory / "results" / "data").exists()
 
 
 def test_what_the_config_names_must_be_in_the_manifest(clone):

@@ -7,13 +7,12 @@ versions (9.27), and takes some for code; so what stands in that place is writte
 import html
 import json
 import re
-import tempfile
 import zipfile
 from collections import defaultdict
-from pathlib import Path
 from urllib.parse import quote
 
 from clipspectra import InputError
+from clipspectra.arrays import atomic_write
 
 PAGE = "report/report.html"
 # The page's data: each is one line of JSON in a script element.
@@ -210,10 +209,7 @@ def completed_page(page, study, folders, groups, repository):
 
 def complete_report(bare, target, complete):
     """Copy a report's zip file with its page completed; a half-made copy never takes the target's place."""
-    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        made = Path(folder) / target.name
-        with zipfile.ZipFile(bare) as report, zipfile.ZipFile(made, "w") as copy:
-            for entry in report.infolist():
-                content = report.read(entry)
-                copy.writestr(entry, complete(content.decode()).encode() if entry.filename == PAGE else content)
-        made.replace(target)
+    with atomic_write(target) as part, zipfile.ZipFile(bare) as report, zipfile.ZipFile(part, "w") as copy:
+        for entry in report.infolist():
+            content = report.read(entry)
+            copy.writestr(entry, complete(content.decode()).encode() if entry.filename == PAGE else content)

@@ -154,9 +154,15 @@ def example_arrays(files, rows, masks, values, grid):
     return arrays | {name: arrays[name].astype(np.uint8) for name in ("masks", "predictions")}
 
 
+PNG_END = b"IEND\xaeB`\x82"  # a killed job may have left a part
+
+
 def have_pictures(folder, numbers):
     """Whether each of these numbers has its pictures in the folder, bool [image]; removes those of other numbers."""
-    kinds = {number: {path.name[7:-4] for path in folder.glob(f"{number:06d}-*.png")} for number in numbers}
+    kinds = {}
+    for number in numbers:
+        pictures = folder.glob(f"{number:06d}-*.png")
+        kinds[number] = {path.name[7:-4] for path in pictures if path.read_bytes().endswith(PNG_END)}
     for path in folder.glob("*.png"):
         if int(path.name.split("-")[0]) not in kinds:
             path.unlink()  # a row of the manifest may mean another picture now

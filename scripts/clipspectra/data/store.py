@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from safetensors import SafetensorError, safe_open
 
+from clipspectra import InputError
 from clipspectra.arrays import ROWS, as_text
+from clipspectra.checked import open_arrays
 
 
 def picture_ids(*digests):
@@ -63,10 +64,10 @@ class ImageStore:
         if not os.path.exists(path):
             return
         try:
-            with safe_open(path, "np") as file:
-                metadata = file.metadata() or {}
+            with open_arrays(path) as file:
+                metadata = file.metadata()
                 rows, ids = file.get_tensor("row"), file.get_tensor("picture_id")
-        except SafetensorError:
+        except InputError:
             self.replaced = "it is of an older version, or damaged"
             return
         other = [key for key, value in as_text(identity).items() if metadata.get(key) != value]
@@ -79,7 +80,7 @@ class ImageStore:
         """The stored values of an array [image] for a table of images_of_seeds; nan where an image is not stored."""
         index, values = self._index(images), np.full(len(images), np.nan)
         if len(self.rows):
-            with safe_open(self.path, "np") as file:
+            with open_arrays(self.path) as file:
                 values[index >= 0] = file.get_tensor(name)[index[index >= 0]]
         return values
 
@@ -105,7 +106,7 @@ class ImageStore:
             stop = min(start + ROWS, len(self.rows))
             chunk = kept[kept["index"].between(start, stop - 1)]
             if len(chunk):
-                with safe_open(self.path, "np") as file:
+                with open_arrays(self.path) as file:
                     arrays = {name: file.get_slice(name)[start:stop] for name in file.keys()}
                 arrays = {name: array[chunk["index"] - start] for name, array in arrays.items()}
                 stream.append(arrays | {"row": chunk["row"].to_numpy(np.int64)})

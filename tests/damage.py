@@ -9,6 +9,7 @@ import json
 import os
 import resource
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -18,7 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
-SECONDS, MEMORY = 20, 6 * 2**30  # that the reading of one damaged file may take
+SECONDS, MEMORY = 10, 6 * 2**30  # of processors and in bytes: what the reading of one damaged file may take
+PATIENCE = 300  # seconds without a word before a process counts as hanging too
 OUTCOMES = ("refused", "equal", "other", "silent", "traceback", "memory", "hang", "crash", "outside")
 GOOD = ("refused", "equal", "other")
 NASTY = [  # inserted into texts and binaries
@@ -125,6 +127,7 @@ def work(folder, jobs):
             kind.path.write_bytes(mutate(sound, rng, kind.special))
             print(json.dumps({"kind": name, "number": number}), file=channel)
             note = ""
+            signal.setitimer(signal.ITIMER_PROF, SECONDS)  # ends the process
             try:
                 outcome = "equal" if same(kind.read(), expected) else "silent" if kind.is_checked else "other"
             except MemoryError:
@@ -173,8 +176,7 @@ def damage(folder, kinds, count, first=0):
             process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=environment)
         current, is_hanging, buffer = None, False, b""
         while True:
-            deadline = SECONDS if current else 120
-            if not select.select([process.stdout], [], [], deadline)[0]:
+            if not select.select([process.stdout], [], [], PATIENCE)[0]:
                 is_hanging = True
                 process.kill()
                 break
@@ -190,6 +192,7 @@ def damage(folder, kinds, count, first=0):
                     current = None
         process.wait()
         if current:
+            is_hanging |= process.returncode == -signal.SIGPROF
             results.append(current | {"outcome": "hang" if is_hanging else "crash", "note": str(process.returncode)})
         elif process.returncode:
             raise RuntimeError(f"Before any damage: {Path(folder, 'log').read_text()[-3000:]}")

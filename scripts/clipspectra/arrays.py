@@ -151,10 +151,18 @@ def save_latex(path, table):
                 notes = ["" if np.isnan(spread) else f" ± {spread:.2f}" for spread in table[f"{name}_sd"]]
             digits = 4 if name in P_VALUES else 2
             values = ["" if np.isnan(value) else f"{value:.{digits}f}{note}" for value, note in zip(values, notes)]
+        elif values.dtype == object or pd.api.types.is_string_dtype(values):  # TeX stops at control characters
+            values = values.map(_printable)
         shown[name.replace("_", " ")] = values
     text = pd.DataFrame(shown).to_latex(index=False, escape=True)
     with atomic_write(path) as part:
         part.write_text(text.replace("±", r"$\pm$").replace("–", "--"), encoding="utf-8")
+
+
+def _printable(value):
+    """A text with blanks for control characters; any other value as it is."""
+    is_text = isinstance(value, str)
+    return "".join(character if character.isprintable() else " " for character in value) if is_text else value
 
 
 def over_seeds(table, scores, means=()):

@@ -8,13 +8,17 @@ ifneq ($(words $(CURDIR)),1)
 $(error The path $(CURDIR) has a blank, which Snakemake cannot run jobs with; move this folder to a path without blanks)
 endif
 
-.PHONY: demo test lint benchmark lock clean
+.PHONY: demo test test-damage lint benchmark lock clean
 
 demo: .venv/ready
 	$(BIN)/snakemake --cores $(CORES) report
 
 test: .venv/ready
 	$(BIN)/python -m pytest --numprocesses 2
+
+FILES ?= 1000
+test-damage: .venv/ready
+	PYTHONPATH=scripts:tests:tests/unit $(BIN)/python tests/damage.py $(FILES)
 
 lint: .venv/ready
 	$(BIN)/ruff check .

@@ -11,6 +11,7 @@ import shutil
 import struct
 import tarfile
 import zlib
+from functools import cache
 
 import archives_small
 import numpy as np
@@ -320,8 +321,12 @@ def png_size(content, rng):
 
 
 def png_bomb(content, rng):
-    text = png_chunk(b"zTXt", b"a\0\0" + zlib.compress(b"x" * 2**27))
-    return content[:33] + text + content[33:]
+    return content[:33] + long_text() + content[33:]
+
+
+@cache
+def long_text():
+    return png_chunk(b"zTXt", b"a\0\0" + zlib.compress(b"x" * 2**27, 1))
 
 
 class Png(Kind):
@@ -477,11 +482,16 @@ def compress_gzip(raw):
 
 
 def tar_bomb(content, rng):
+    return gigabyte()
+
+
+@cache
+def gigabyte():
     """A tar.gz whose first file has a gigabyte of zeros, in a megabyte."""
-    packer = zlib.compressobj(9, zlib.DEFLATED, 31)
+    packer = zlib.compressobj(1, zlib.DEFLATED, 31)
     entry = tarfile.TarInfo("zeros/metadata.csv")
     entry.size = 2**30
-    parts = [packer.compress(entry.tobuf())] + [packer.compress(bytes(2**24)) for _ in range(64)]
+    parts = [packer.compress(entry.tobuf()), *(packer.compress(bytes(2**24)) for _ in range(64))]
     return b"".join(parts) + packer.flush()
 
 
@@ -514,7 +524,7 @@ class ImageNet(Archive):
     file = "val.tar"
 
     def make(self):
-        archives_small.imagenet(self.folder)
+        archives_small.imagenet(self.folder, count=6)
 
     def unpack(self, out):
         return archives.imagenet({"images": self.folder / "val.tar", "devkit": self.folder / "devkit.tar.gz"}, out)
@@ -547,7 +557,7 @@ class Segmentation(Archive):
 class Waterbirds(Archive):
     "archives (Waterbirds)"
 
-    file, is_checked, special = "waterbirds.tar.gz", True, ()
+    file, is_checked, special = "waterbirds.tar.gz", True, (tar_bomb,)
 
     def make(self):
         archives_small.waterbirds(self.folder, count=12)
@@ -590,9 +600,3 @@ class Voc(Archive):
 
     def unpack(self, out):
         return archives.pascal_voc({"archive": self.path}, out)
-
-
-class Bombs(Waterbirds):
-    "archives (bombs)"
-
-    special = (tar_bomb,) * 99

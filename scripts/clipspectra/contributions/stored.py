@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 
 from clipspectra import InputError
-from clipspectra.arrays import ROWS, load_arrays, load_table
+from clipspectra.arrays import ROWS, load_arrays
 from clipspectra.checked import open_arrays
 from clipspectra.contributions.moments import Moments
-from clipspectra.data.store import picture_ids
+from clipspectra.data.store import load_images, picture_ids
 
 EMBEDDING = -1  # in place of a layer's or head's number: the whole normalised embedding
 
@@ -41,7 +41,7 @@ class StoredActivations:
         arrays, metadata = load_arrays(basis, "basis")
         self.basis_path, self.basis = basis, arrays["basis"]
         self.sha256, self.weights = metadata.get("sha256", ""), metadata.get("weights", "")
-        selected, first_layer = select_images(shards, load_table(images))
+        selected, first_layer = select_images(shards, load_images(images))
         self.images = pd.concat([table for _, _, table in selected], ignore_index=True)
         self.layers = range(first_layer, len(self.basis))
         self.heads, width = self.basis.shape[1], self.basis.shape[-1]

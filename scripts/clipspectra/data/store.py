@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from clipspectra import InputError
-from clipspectra.arrays import ROWS, as_text
+from clipspectra.arrays import ROWS, as_text, load_table
 from clipspectra.checked import open_arrays
 
 
@@ -24,6 +24,15 @@ def picture_ids(*digests):
     """
     whole = [hashlib.sha256("".join(row).encode()).hexdigest() if row[0] else "0" for row in zip(*digests)]
     return np.array([int(digest[:16], 16) for digest in whole], np.uint64)
+
+
+def load_images(path):
+    """The table of a seed's images. Raises InputError where a column of it is damaged."""
+    table = load_table(path)
+    absent = [column for column in ("row", "image", "role", "image_sha256") if column not in table]
+    if absent or not pd.api.types.is_integer_dtype(table["row"]):
+        raise InputError(f"{path} is damaged: the column {[*absent, 'row'][0]!r}; remove it, and run again.")
+    return table
 
 
 def images_of_seeds(tables, columns=("image_sha256",)):

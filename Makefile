@@ -8,7 +8,7 @@ ifneq ($(words $(CURDIR)),1)
 $(error The path $(CURDIR) has a blank, which Snakemake cannot run jobs with; move this folder to a path without blanks)
 endif
 
-.PHONY: demo test test-crash lint benchmark lock clean
+.PHONY: demo test test-crash test-damage lint benchmark lock clean
 
 demo: .venv/ready
 	$(BIN)/snakemake --cores $(CORES) report
@@ -18,6 +18,9 @@ test: .venv/ready
 
 test-crash: .venv/ready
 	$(BIN)/python tools/crash.py
+FILES ?= 1000
+test-damage: .venv/ready
+	PYTHONPATH=scripts:tests:tests/unit $(BIN)/python tests/damage.py $(FILES)
 
 lint: .venv/ready
 	$(BIN)/ruff check .

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 
-from clipspectra.arrays import load_arrays, save_table, split_names, with_source
+from clipspectra.arrays import load_arrays, load_table, save_table, split_names, with_source
 from clipspectra.concepts.same_value import (
     WHOLE,
     SameValue,
@@ -40,7 +40,7 @@ if __name__ == "__main__":
         values, rng = factor_values(stored.images, params.factors, prompts), np.random.default_rng(int(wildcards.seed))
         columns = ["layer", "head", "strength", "text"]
         chosen = [("place", "==", 0), ("naming", "==", params.naming)]
-        shares = naming_shares(pd.read_parquet(inputs.names, columns=columns, filters=chosen), images, params.factors)
+        shares = naming_shares(load_table(inputs.names, columns=columns, filters=chosen), images, params.factors)
         fit, scored = (
             SameValue({factor: column[inside] for factor, column in values.items()}, rng)
             for inside in (stored.fit, stored.scored)

@@ -150,10 +150,10 @@ def store_explanations(folder, units, options, rng):
     names["text"] = texts[(len(texts) * rng.random(rows) ** 2).astype(int)]  # some much more often than others
     names["named"] = np.repeat(rng.random(rows // PLACES) < 0.6, PLACES)
     names = names.assign(singular_value=1 / (1 + names["component"]), strength=1 / count, score_by_chance_95=0.42891)
-    names.to_parquet(folder / "components.parquet", index=False)
+    save_table(folder / "components.parquet", names)
     spans = names[["layer", "head", "component"]].drop_duplicates().rename(columns={"component": "place"})
     spans = spans.assign(text=rng.choice(texts, len(spans)), variance=rng.uniform(0, 30, len(spans)))
-    spans.to_parquet(folder / "textspan.parquet", index=False)
+    save_table(folder / "textspan.parquet", spans)
     features = {"features": rng.standard_normal((len(texts), options.width), np.float32)}
     save_arrays(folder / "texts.safetensors", features, {"texts": texts.tolist()})
 

@@ -39,7 +39,7 @@ def store_components(folder, heads, components, texts, width, rng):
     table["text"] = np.array([f"a photo of thing {number}" for number in range(texts)])[
         rng.integers(0, texts, len(table))
     ]
-    table.to_parquet(folder / "components.parquet", index=False)
+    save_table(folder / "components.parquet", table)
     save_explanations(folder / "components.safetensors", explanations, {})
     save_arrays(folder / "texts.safetensors", {"features": rng.normal(size=(texts, width)).astype(np.float32)}, {})
 

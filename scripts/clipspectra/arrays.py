@@ -2,6 +2,7 @@
 
 import csv
 import fcntl
+import io
 import json
 import os
 import re
@@ -12,7 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from safetensors import safe_open
+
+from clipspectra import InputError
+from clipspectra.checked import ArrayWriter, open_arrays, read_parquet, write_parquet
 
 UNFINISHED = ".unfinished-"  # how the names of files begin that are being written
 ROWS = 1000  # of large arrays in memory at a time
@@ -87,13 +90,12 @@ def _write_arrays(path, shapes, metadata, parts):
         end = start + dtype.itemsize * int(np.prod(shape))
         header[name] = {"dtype": _SAFETENSORS[dtype.name], "shape": list(shape), "data_offsets": [start, end]}
         start = end
-    encoded = json.dumps(header).encode()
-    encoded += b" " * (-len(encoded) % 8)
     with atomic_write(path) as part, open(part, "wb") as file:
-        file.write(len(encoded).to_bytes(8, "little") + encoded)
+        writer = ArrayWriter(file, header, start)
         for name in names:
             for content in parts(name):
-                file.write(content)
+                writer.write(content)
+        writer.finish()
 
 
 class ArrayStream:
@@ -142,22 +144,22 @@ def as_text(metadata):
 
 
 def load_arrays(path, *names):
-    """(dict of the named arrays, all by default; metadata dict of strings)."""
-    with safe_open(path, "np") as file:
-        return {name: file.get_tensor(name) for name in names or file.keys()}, file.metadata() or {}
+    """(dict of the named arrays, all by default; metadata dict of strings). Raises InputError as open_arrays."""
+    with open_arrays(path) as file:
+        return {name: file.get_tensor(name) for name in names or file.keys()}, file.metadata()
 
 
 def load_metadata(path):
     """The metadata of a file of arrays, a dict of strings, without reading the arrays."""
-    with safe_open(path, "np") as file:
-        return file.metadata() or {}
+    with open_arrays(path) as file:
+        return file.metadata()
 
 
 def save_table(path, table):
     """Write a pandas table without its index, as CSV or Parquet by the path's ending. Floats in CSV keep 6 digits."""
     with atomic_write(path) as part:
         if str(path).endswith(".parquet"):
-            table.to_parquet(part, index=False)
+            write_parquet(part, table)
         else:
             table.to_csv(part, index=False, float_format="%.6g")
 
@@ -180,12 +182,20 @@ def save_latex(path, table):
                 values = ["" if np.isnan(p) else f"{p:.4f}" if p >= 5e-5 else "<0.0001" for p in values]
             else:
                 values = ["" if np.isnan(value) else f"{value:.2f}{note}" for value, note in zip(values, notes)]
+        elif values.dtype == object or pd.api.types.is_string_dtype(values):  # TeX stops at control characters
+            values = values.map(_printable)
         shown[name.replace("_", " ")] = values
     text = pd.DataFrame(shown).to_latex(index=False, escape=True)
     with atomic_write(path) as part:
         for plain, latex in (("±", r"$\pm$"), ("–", "--"), ("<", "$<$"), (">", "$>$")):
             text = text.replace(plain, latex)
         part.write_text(text, encoding="utf-8")
+
+
+def _printable(value):
+    """A text with blanks for control characters; any other value as it is."""
+    is_text = isinstance(value, str)
+    return "".join(character if character.isprintable() else " " for character in value) if is_text else value
 
 
 def over_seeds(table, scores, means=()):
@@ -223,21 +233,25 @@ def split_names(images):
     return "+".join(sorted(set(images["split"])))
 
 
-def load_table(path, numbers=()):
+def load_table(path, numbers=(), **selection):
     """Read a table that save_table wrote. Names stay text, a class "007" or "NA" too.
 
     Numbers may be blank in the columns `numbers`, and in those of intervals, deviations and tests, and what these
-    belong to.
+    belong to. selection: columns and filters of pd.read_parquet. Raises InputError for a damaged table.
     """
     if str(path).endswith(".parquet"):
-        return pd.read_parquet(path)
-    with open(path, encoding="utf-8") as file:
-        header = next(csv.reader(file))
-    texts = [*NAMES, *(column for column in header if column.startswith(("high_", "low_")))]  # values of factors
-    if {"image", "label", "class", "split"} <= set(header):  # of a manifest, whose factors are texts too
-        texts = [column for column in header if column not in ("label", "row")]
-    bounded = [column for column in header if f"{column}_low" in header]
-    numbers = [*numbers, *bounded, *P_VALUES, *(name for name in header if name.endswith(("_low", "_high", "_sd")))]
-    return pd.read_csv(
-        path, keep_default_na=False, dtype=dict.fromkeys(texts, str), na_values={name: [""] for name in numbers}
-    )
+        return pd.read_parquet(io.BytesIO(read_parquet(path)), **selection)
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            header = next(csv.reader(file, strict=True))
+        texts = [*NAMES, *(column for column in header if column.startswith(("high_", "low_")))]  # values of factors
+        if {"image", "label", "class", "split"} <= set(header):  # of a manifest, whose factors are texts too
+            texts = [column for column in header if column not in ("label", "row")]
+        bounded = [column for column in header if f"{column}_low" in header]
+        numbers = [*numbers, *bounded, *P_VALUES, *(name for name in header if name.endswith(("_low", "_high", "_sd")))]
+        return pd.read_csv(
+            path, keep_default_na=False, dtype=dict.fromkeys(texts, str), na_values={name: [""] for name in numbers}
+        )
+    except (StopIteration, ValueError, csv.Error) as error:  # pandas' own errors of CSV are ValueErrors
+        reason = " ".join(str(error).split()).rstrip(".") or "it is empty"
+        raise InputError(f"{path} is damaged: {reason}; remove it, and run again.") from error

@@ -8,6 +8,7 @@ import pytest
 from stored_small import stored_small
 
 from clipspectra import InputError
+from clipspectra.arrays import save_table
 from clipspectra.concepts.neighbours import component_ends, name_table, picture_neighbours, picture_row, select_view
 from clipspectra.concepts.retrieval import Components, View, best_texts, centred_queries, ends, trace
 from clipspectra.contributions.stored import EMBEDDING
@@ -160,7 +161,7 @@ def test_best_texts_of_an_explanation(tmp_path):
         for pole, names in (("top", "ab"), ("bottom", "yz"))
         for place, text in enumerate([name + more for name in names])
     ]
-    pd.DataFrame(rows).to_parquet(tmp_path / "table.parquet")
+    save_table(tmp_path / "table.parquet", pd.DataFrame(rows))
     for naming, top, bottom in (("says", "a", "y"), ("fires_on", "a!", "y!")):
         texts = best_texts(tmp_path / "table.parquet", naming)
         assert texts.loc[(0, 1, 1), ["top", "bottom", "strength"]].tolist() == [top, bottom, 0.5]

@@ -102,7 +102,7 @@ def test_images_are_checked_for_each_seed(tmp_path):
     paths = [tmp_path / "0.csv", tmp_path / "1.csv"]
     seeds = [seed_table(list(range(40))), seed_table(list(range(30, 60)))]
     for path, table in zip(paths, seeds):
-        save_table(path, table.assign(label=0, split="", **{"class": ""}))
+        save_table(path, table.assign(label=0, split="", role="fit", **{"class": ""}))
     shard = images_of_shard(paths[:1], 1, 2)
     assert shard["row"].tolist() == list(range(1, 40, 2))
     assert shard["row"][shard["checked"]].tolist() == list(range(1, 17, 2))

@@ -9,7 +9,6 @@ import json
 from dataclasses import dataclass, field
 
 import numpy as np
-from safetensors import SafetensorError
 
 from clipspectra import InputError
 from clipspectra.arrays import load_arrays, save_arrays
@@ -101,7 +100,7 @@ def load_edit(path):
         check_complete(reference, intervention)
     except FileNotFoundError:
         raise InputError(f"There is no edit {path}.") from None
-    except (SafetensorError, KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError) as error:
         raise InputError(
             f"{path} is damaged, or no edit.safetensors that this version wrote; remove it, and run the workflow again."
         ) from error

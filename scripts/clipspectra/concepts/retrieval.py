@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from safetensors import safe_open
 
 from clipspectra import InputError
+from clipspectra.arrays import load_table
+from clipspectra.checked import open_arrays
 from clipspectra.contributions.stored import EMBEDDING
 from clipspectra.explanations.naming import shown_names
 
@@ -34,7 +35,7 @@ class Components:
     @classmethod
     def load(cls, path):
         """All components of heads in a file that save_explanations wrote, by layer, head and number."""
-        with safe_open(path, "np") as file:
+        with open_arrays(path) as file:
             names = [name.split(".")[1:] for name in file.keys() if name.startswith("components.")]
             heads = sorted((int(layer), int(head)) for layer, head in names)
             heads = [(layer, head) for layer, head in heads if layer != EMBEDDING]
@@ -67,7 +68,7 @@ def best_texts(path, naming):
     A text that is no better than chance is shown as unnamed, with the text in brackets.
     """
     columns = ["layer", "head", "component", "pole", "strength", "text", "named"]
-    first = pd.read_parquet(path, columns=columns, filters=[("place", "==", 0), ("naming", "==", naming)])
+    first = load_table(path, columns=columns, filters=[("place", "==", 0), ("naming", "==", naming)])
     first["text"] = shown_names(first)
     table = first.pivot(index=columns[:3], columns="pole", values="text")
     return table.assign(strength=first.groupby(columns[:3])["strength"].first())

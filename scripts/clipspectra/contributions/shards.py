@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from clipspectra.arrays import load_table
-from clipspectra.data.store import images_of_seeds
+from clipspectra.data.store import images_of_seeds, load_images
 
 ERRORS = ("sum_error", "stored_sum_error", "model_error")  # of each image, see extraction.extract
 CHECKED = 8  # images of each seed and shard that also go through the bare model
@@ -23,7 +22,7 @@ def rows_of_shard(table, shard, shards):
 
 def images_of_shard(paths, shard, shards):
     """The images that one shard has of several seeds' tables; `checked`: whether an image is to be, for any seed."""
-    tables = [rows_of_shard(load_table(path), shard, shards) for path in paths]
+    tables = [rows_of_shard(load_images(path), shard, shards) for path in paths]
     images = images_of_seeds(tables)
     checked = pd.concat([table["row"].head(CHECKED) for table in tables])
     return images.assign(checked=images["row"].isin(checked))

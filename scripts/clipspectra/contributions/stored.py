@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from safetensors import SafetensorError, safe_open
 
 from clipspectra import InputError
-from clipspectra.arrays import ROWS, load_arrays, load_table
+from clipspectra.arrays import ROWS, load_arrays
+from clipspectra.checked import open_arrays
 from clipspectra.contributions.moments import Moments
-from clipspectra.data.store import picture_ids
+from clipspectra.data.store import load_images, picture_ids
 
 EMBEDDING = -1  # in place of a layer's or head's number: the whole normalised embedding
 
@@ -41,11 +41,11 @@ class StoredActivations:
         arrays, metadata = load_arrays(basis, "basis")
         self.basis_path, self.basis = basis, arrays["basis"]
         self.sha256, self.weights = metadata.get("sha256", ""), metadata.get("weights", "")
-        selected, first_layer = select_images(shards, load_table(images))
+        selected, first_layer = select_images(shards, load_images(images))
         self.images = pd.concat([table for _, _, table in selected], ignore_index=True)
         self.layers = range(first_layer, len(self.basis))
         self.heads, width = self.basis.shape[1], self.basis.shape[-1]
-        with safe_open(selected[0][0], "np") as file:
+        with open_arrays(selected[0][0]) as file:
             mlps, self.scalars = (file.get_slice(name).get_shape()[1] for name in ("mlps", "scalars"))
             stored_as = np.float16 if file.get_slice("z").get_dtype() == "F16" else np.float32
             has_class_self = "class_self" in file.keys()
@@ -76,7 +76,7 @@ class StoredActivations:
         """q of a layer chunk by chunk, float64 [image, head, coordinate + scalar], or of one head without that axis."""
         index = self.layers.index(layer)
         for path, rows in self.chunks:
-            with safe_open(path, "np") as file:
+            with open_arrays(path) as file:
                 z = read_rows(file, "z", rows, *([index] if head is None else [index, head]))
                 scalars = read_rows(file, "scalars", rows).astype(np.float64)
             scalars = scalars if head is not None else np.repeat(scalars[:, None], z.shape[1], axis=1)
@@ -113,7 +113,7 @@ class StoredActivations:
         singular values (LayerNorm statistics held constant).
         """
         width = self.basis.shape[-1]
-        with safe_open(self.basis_path, "np") as file:
+        with open_arrays(self.basis_path) as file:
             gram = file.get_slice("value_gram")[layer].astype(np.float64)
         covariance = np.zeros((len(gram), width, width))
         block = gram.shape[-1]
@@ -127,7 +127,7 @@ class StoredActivations:
     def embeddings(self):
         """The normalised embeddings chunk by chunk, float64 [image, d_embed]."""
         for path, rows in self.chunks:
-            with safe_open(path, "np") as file:
+            with open_arrays(path) as file:
                 embedding = read_rows(file, "embedding", rows).astype(np.float64)
             yield embedding / np.linalg.norm(embedding, axis=1, keepdims=True)
 
@@ -159,7 +159,7 @@ class StoredActivations:
         """
         basis = self.basis[self.layers.start :]
         for path, rows in self.chunks:
-            with safe_open(path, "np") as file:
+            with open_arrays(path) as file:
                 stored = [name for name in ("z", "scalars", "mlps", "early", "class_self") if name in file.keys()]
                 arrays = {name: read_rows(file, name, rows) for name in stored}
             arrays = {name: array.astype(np.promote_types(array.dtype, np.float32)) for name, array in arrays.items()}
@@ -193,11 +193,8 @@ def select_images(shards, images):
     ids, images = picture_ids(images["image_sha256"]), images.set_index("row")
     ids, stored_rows, skipped, selected, first_layer = dict(zip(images.index, ids)), set(), set(), [], 0
     for path in shards:
-        try:
-            with safe_open(path, "np") as file:
-                metadata, rows, stored_ids = file.metadata(), file.get_tensor("row"), file.get_tensor("picture_id")
-        except SafetensorError as error:
-            raise InputError(f"{path} is damaged, or of an older version; remove it, and run again.") from error
+        with open_arrays(path) as file:
+            metadata, rows, stored_ids = file.metadata(), file.get_tensor("row"), file.get_tensor("picture_id")
         skipped |= {picture["image"] for picture in json.loads(metadata.get("skipped", "[]"))}
         numbers = np.flatnonzero(np.isin(rows, images.index))
         for row, stored_id in zip(rows[numbers], stored_ids[numbers]):

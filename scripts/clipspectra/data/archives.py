@@ -1,15 +1,4 @@
-"""Published archives of datasets, each unpacked to a folder of pictures and a manifest.
-
-Archives are not trusted: entries that point outside their folder are refused, and pickles may hold plain data only.
-"""
-
-import gzip
-import pickle
-import tarfile
-import zipfile
-import zlib
-from contextlib import contextmanager
-from typing import ClassVar
+"""Published archives of datasets, each unpacked to a folder of pictures and a manifest."""
 
 import h5py
 import numpy as np
@@ -18,7 +7,9 @@ from PIL import Image
 from scipy.io import loadmat
 
 from clipspectra import InputError
-from clipspectra.data.own_tables import read_own_table
+from clipspectra.data.own_tables import decode_utf8, read_own_table
+from clipspectra.data.pictures import open_picture
+from clipspectra.data.untrusted import extract_files, open_tar, plain_data
 from clipspectra.jobs import progress
 
 DEFAULT_COLUMNS = {"group": "", "split": "all", "mask": ""}
@@ -37,9 +28,14 @@ def imagenet(files, folder):
         for name in (labels_file, meta):
             if name not in names:
                 raise InputError(f"{files['devkit']} is not the devkit of ILSVRC2012: it lacks {name}.")
-        ids = [int(line) for line in tar.extractfile(labels_file).read().split()]
-        synsets = loadmat(tar.extractfile(meta), squeeze_me=True)["synsets"]
-    wnids = {int(synset[0]): str(synset[1]) for synset in synsets if int(synset[4]) == 0}  # leaves only
+        try:
+            ids = [int(line) for line in tar.extractfile(labels_file).read().split()]
+            synsets = loadmat(tar.extractfile(meta), squeeze_me=True)["synsets"]
+            wnids = {int(synset[0]): str(synset[1]) for synset in synsets if int(synset[4]) == 0}  # leaves only
+        except Exception as error:  # damaged MATLAB files raise errors of every kind
+            raise InputError(
+                f"{files['devkit']} is damaged: {type(error).__name__}, {error}. Fetch it again."
+            ) from error
     label_by_wnid = {wnid: label for label, wnid in enumerate(sorted(wnids.values()))}
     with open_tar(files["images"]) as tar:
         pictures = sorted(extract_files(tar, files["images"], folder, ending=".JPEG"))
@@ -66,8 +62,8 @@ def imagenet_segmentation(files, folder):
         with h5py.File(path) as file:
             count = len(file["/value/img"])
             for number in progress(range(count), "pictures", unit="picture"):
-                picture = np.array(file[file["/value/img"][number, 0]])
-                mask = np.array(file[file[file["/value/gt"][number, 0]][0, 0]]).T
+                picture = _pixels(file[file["/value/img"][number, 0]])
+                mask = _pixels(file[file[file["/value/gt"][number, 0]][0, 0]]).T
                 picture = picture.transpose(2, 1, 0) if picture.ndim == 3 else picture.T
                 if picture.shape[:2] != mask.shape or not np.isin(mask, (0, 1)).all():
                     raise InputError(
@@ -78,12 +74,21 @@ def imagenet_segmentation(files, folder):
                 Image.fromarray(picture.astype(np.uint8)).save(folder / "images" / name)
                 Image.fromarray(mask.astype(np.uint8)).save(folder / "masks" / name)
                 rows.append({kind: f"{folder.name}/{kind}s/{name}" for kind in ("image", "mask")})
-    except (OSError, KeyError, AttributeError) as error:
+    except InputError:
+        raise
+    except Exception as error:  # damaged HDF5 raises errors of every kind
         if getattr(error, "errno", None):
             raise  # an error of this machine, such as a full disk
         raise InputError(f"{path} is not gtsegs_ijcv.mat, or it is damaged: {error}.") from error
     masks = [row["mask"] for row in rows]
     return pd.DataFrame(rows).assign(**DEFAULT_COLUMNS | {"label": 0, "class": "", "mask": masks})
+
+
+def _pixels(stored):
+    """An array of HDF5, unless it declares more pixels than a picture has."""
+    if stored.size > 4 * Image.MAX_IMAGE_PIXELS:
+        raise ValueError(f"a picture of shape {stored.shape}")
+    return np.array(stored)
 
 
 def waterbirds(files, folder):
@@ -143,7 +148,7 @@ def cifar(files, folder):
             file = tar.extractfile(member) if member.isfile() else None
             if file is not None and file.read(1) == b"\x80":  # a pickle; other files are notes
                 file.seek(0)
-                contents[member.name.rsplit("/", 1)[-1]] = _plain_data(file, path)
+                contents[member.name.rsplit("/", 1)[-1]] = plain_data(file, path)
     meta = contents.get("meta", contents.get("batches.meta"))
     if meta is None:
         raise InputError(f"{path} is not the archive of CIFAR for Python: it lacks the file of class names.")
@@ -154,9 +159,9 @@ def cifar(files, folder):
             continue
         split = "test" if name.startswith("test") else "train"
         (folder / split).mkdir(parents=True, exist_ok=True)
-        data = np.asarray(batch["data"])
+        data = batch["data"]
         labels = _labels(batch, "fine_labels" if is_cifar100 else "labels", classes, name, path)
-        if data.shape != (len(labels), 3072) or data.dtype != np.uint8:
+        if getattr(data, "shape", None) != (len(labels), 3072) or data.dtype != np.uint8:
             raise InputError(f"{name} of {path} is not a CIFAR batch: it must hold a 32 × 32 px picture per label.")
         if is_cifar100:
             superclasses = _class_names(meta, "coarse_label_names", path)
@@ -172,7 +177,8 @@ def cifar(files, folder):
 def _class_names(meta, key, path):
     """Class names of CIFAR's meta file."""
     names = meta.get(key)
-    if not isinstance(names, list) or len(set(names)) != len(names) or not all(isinstance(name, str) for name in names):
+    is_names = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    if not is_names or len(set(names)) != len(names):
         raise InputError(f"{path} is not the archive of CIFAR for Python: its {key} must be distinct names.")
     return names
 
@@ -180,7 +186,7 @@ def _class_names(meta, key, path):
 def _labels(batch, key, names, name, path):
     """Labels of a CIFAR batch, checked to be indices into the names."""
     labels = batch.get(key)
-    if not isinstance(labels, list) or not set(labels) <= set(range(len(names))):
+    if not isinstance(labels, list) or not all(type(label) is int and 0 <= label < len(names) for label in labels):
         raise InputError(
             f"{name} of {path} is not a CIFAR batch: its {key} must be numbers from 0 to {len(names) - 1}."
         )
@@ -208,14 +214,16 @@ def pascal_voc(files, folder):
         listing = split_file.removeprefix("images/")
         if split_file not in names:
             raise InputError(f"{path} is not the archive of Pascal VOC 2012: it lacks {listing}.")
-        for name in progress((folder.parent / split_file).read_text().split(), split, unit="picture"):
+        lines = decode_utf8((folder.parent / split_file).read_bytes(), f"{listing} of {path}")
+        for name in progress(lines.split(), split, unit="picture"):
             absent = {f"{root}/SegmentationClass/{name}.png", f"{root}/JPEGImages/{name}.jpg"} - names
             if absent:
                 raise InputError(f"{path} lacks {sorted(absent)[0].removeprefix('images/')}, which {listing} lists.")
             # palette indices are the classes
-            classes = np.array(Image.open(folder.parent / f"{root}/SegmentationClass/{name}.png"))
-            counts = np.bincount(classes[(classes > 0) & (classes < 255)], minlength=21)[1:]
-            if classes.ndim != 2 or len(counts) > len(VOC_CLASSES) or not counts.any():
+            classes = np.array(open_picture(folder.parent / f"{root}/SegmentationClass/{name}.png"))
+            is_mask = classes.ndim == 2 and classes.dtype == np.uint8
+            counts = np.bincount(classes[(classes > 0) & (classes < 255)] if is_mask else [], minlength=21)[1:]
+            if not is_mask or len(counts) > len(VOC_CLASSES) or not counts.any():
                 raise InputError(
                     f"{path} is not the archive of Pascal VOC 2012: the mask of {name} holds "
                     f"{np.unique(classes)[:5].tolist()}, where the classes are 1 to {len(VOC_CLASSES)}."
@@ -251,74 +259,3 @@ def check_complete(table, dataset):
         if blank.any() and not (blank.all() and column != "split"):
             row = table[blank].iloc[0]
             raise InputError(f"{dataset}: {blank.sum()} pictures have no {column}, the first {row['image']}.")
-
-
-@contextmanager
-def open_tar(path):
-    """Open a tar archive. Raises InputError if it is not a tar, damaged (by its check sum) or cut off."""
-    try:
-        with tarfile.open(path) as tar:
-            if isinstance(tar.fileobj, gzip.GzipFile):
-                while tar.fileobj.read(
-                    2**20
-                ):  # to the end, where the check sum of all is: tarfile does not read that far
-                    pass
-            yield tar
-    except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
-        if zipfile.is_zipfile(path):
-            raise InputError(f"The archive {path} is a zip archive; the published one is a tar.") from error
-        reason = str(error).splitlines()[0].rstrip(":")
-        raise InputError(f"The archive {path} is damaged or cut off: {reason}. Fetch it again.") from error
-
-
-def extract_files(tar, path, folder, ending=""):
-    """Write the files of an archive below a folder and list them, as paths from the folder above.
-
-    Raises InputError for an entry that would leave the folder or is not a plain file.
-    """
-    names = []
-    folder.mkdir(parents=True, exist_ok=True)
-    with progress(tar, "unpacking", unit="file") as members:
-        for member in members:
-            if member.isdir():
-                continue
-            if not member.isfile():
-                raise InputError(f"The archive {path} holds {member.name}, not a plain file; it is not trusted.")
-            if not member.name.endswith(ending):
-                continue
-            if member.name.startswith("/") or ".." in member.name.split("/"):
-                raise InputError(
-                    f"The archive {path} holds {member.name}, which points outside its folder; it is not trusted."
-                )
-            tar.extract(member, folder, filter="data")
-            names.append(f"{folder.name}/{member.name.removeprefix('./')}")
-    return names
-
-
-class _PlainData(pickle.Unpickler):
-    """Reads pickles of dicts, lists, numbers, texts and numpy arrays; anything else is refused before it runs."""
-
-    ALLOWED: ClassVar = {
-        ("numpy.core.multiarray", "_reconstruct"): np._core.multiarray._reconstruct,
-        ("numpy._core.multiarray", "_reconstruct"): np._core.multiarray._reconstruct,
-        ("numpy", "ndarray"): np.ndarray,
-        ("numpy", "dtype"): np.dtype,
-        ("_codecs", "encode"): lambda text, encoding: text.encode(encoding),
-    }
-
-    def find_class(self, module, name):
-        if (module, name) not in self.ALLOWED:
-            raise InputError(f"it holds a pickle that calls {module}.{name}, which is not plain data")
-        return self.ALLOWED[module, name]
-
-
-def _plain_data(file, path):
-    try:
-        content = _PlainData(file, encoding="latin1").load()
-        if not isinstance(content, dict):
-            raise ValueError(f"it holds a {type(content).__name__}")
-        return {key.decode() if isinstance(key, bytes) else key: value for key, value in content.items()}
-    except InputError as error:
-        raise InputError(f"The archive {path} is not trusted: {error}.") from error
-    except (pickle.UnpicklingError, ValueError, IndexError, KeyError, TypeError, EOFError) as error:
-        raise InputError(f"The archive {path} holds a file that is not a CIFAR batch: {error}.") from error

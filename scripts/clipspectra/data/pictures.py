@@ -299,6 +299,9 @@ def open_picture(path):
         with _quiet(), open(path, "rb") as file:
             picture = Image.open(file)
             picture.load()
+            if picture.format == "PNG":  # Pillow heeds the check sums of its pixels here only
+                file.seek(0)
+                Image.open(file).verify()
     except Exception as error:
         is_heic = str(path).lower().endswith((".heic", ".heif"))
         cause = "HEIC is not supported, convert it to JPEG" if is_heic else _cause(error)

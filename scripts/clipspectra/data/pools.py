@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import string
 from itertools import product
 from pathlib import Path
@@ -12,6 +13,9 @@ import pandas as pd
 from clipspectra import InputError
 from clipspectra.data import strict_yaml
 from clipspectra.data.own_tables import INVISIBLE, decode_utf8, read_own_table
+
+MAX_TEXTS = 10_000_000  # of a pool of templates
+MAX_LETTERS = 10_000  # of a text; models read some hundreds, and tokenizers take hours for millions
 
 
 def read_pool(path, column=None):
@@ -72,6 +76,8 @@ def _read_json(path):
             content = json.loads(document) if document.strip() else []
         except json.JSONDecodeError as error:
             raise InputError(f"The text pool {path}, line {line + error.lineno}, is not JSON: {error.msg}.") from error
+        except (ValueError, RecursionError) as error:  # numbers of thousands of digits, brackets in brackets
+            raise InputError(f"The text pool {path}, line {line + 1}, cannot be read as JSON: {error}.") from error
         rows += content if isinstance(content, list) else [content]
     if all(isinstance(row, str) for row in rows):
         rows = [{"text": row} for row in rows]
@@ -96,7 +102,10 @@ def generated_pool(path):
     words, texts = {name: [*map(_check_text, members)] for name, members in words.items()}, []
     for template in map(_check_text, templates):
         try:
-            fields = [name for _, name, *_ in string.Formatter().parse(template) if name is not None]
+            fields = [field[1:] for field in string.Formatter().parse(template) if field[1] is not None]
+            if any(spec or conversion for _, spec, conversion in fields):
+                raise InputError(f"The template '{template}' of {path} cannot be filled: write {{name}} alone.")
+            fields = [name for name, *_ in fields]
             if "" in fields:
                 raise InputError(f"The template '{template}' of {path} has {{}} without a name; write {{name}}.")
             names = list(dict.fromkeys(fields))
@@ -104,6 +113,12 @@ def generated_pool(path):
             if unknown:
                 raise InputError(
                     f"The template '{template}' of {path} needs the words '{unknown[0]}', which the file lacks."
+                )
+            count = math.prod(len(words[name]) for name in names)
+            if len(texts) + count > MAX_TEXTS:
+                raise InputError(
+                    f"The template '{template}' of {path} makes {count:,} texts, and {MAX_TEXTS:,} are the most that a "
+                    "pool may have; use fewer words."
                 )
             for combination in product(*(words[name] for name in names)):
                 texts.append(template.format(**dict(zip(names, combination))))
@@ -124,6 +139,12 @@ def _check_text(value):
 def clean_pool(lines, name):
     """(texts, {"blank": n, "double": n}) of a list of lines, first occurrences kept in order."""
     filled = [line for line in (line.strip(INVISIBLE) for line in lines) if line]
+    longest = max(filled, key=len, default="")
+    if len(longest) > MAX_LETTERS:
+        raise InputError(
+            f"The text pool {name} has a text of {len(longest):,} characters, {longest[:40]!r}…; a text may have "
+            f"{MAX_LETTERS:,}."
+        )
     texts = list(dict.fromkeys(filled))
     if len(texts) < 2:
         raise InputError(f"The text pool {name} has {len(texts)} different texts; it needs two or more.")

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from safetensors import SafetensorError, safe_open
 
-from clipspectra.arrays import ROWS, as_text
+from clipspectra import InputError
+from clipspectra.arrays import ROWS, as_text, load_table
+from clipspectra.checked import open_arrays
 
 
 def picture_ids(*digests):
@@ -23,6 +24,15 @@ def picture_ids(*digests):
     """
     whole = [hashlib.sha256("".join(row).encode()).hexdigest() if row[0] else "0" for row in zip(*digests)]
     return np.array([int(digest[:16], 16) for digest in whole], np.uint64)
+
+
+def load_images(path):
+    """The table of a seed's images. Raises InputError where a column of it is damaged."""
+    table = load_table(path)
+    absent = [column for column in ("row", "image", "role", "image_sha256") if column not in table]
+    if absent or not pd.api.types.is_integer_dtype(table["row"]):
+        raise InputError(f"{path} is damaged: the column {[*absent, 'row'][0]!r}; remove it, and run again.")
+    return table
 
 
 def images_of_seeds(tables, columns=("image_sha256",)):
@@ -63,10 +73,10 @@ class ImageStore:
         if not os.path.exists(path):
             return
         try:
-            with safe_open(path, "np") as file:
-                metadata = file.metadata() or {}
+            with open_arrays(path) as file:
+                metadata = file.metadata()
                 rows, ids = file.get_tensor("row"), file.get_tensor("picture_id")
-        except SafetensorError:
+        except InputError:
             self.replaced = "it is of an older version, or damaged"
             return
         other = [key for key, value in as_text(identity).items() if metadata.get(key) != value]
@@ -79,7 +89,7 @@ class ImageStore:
         """The stored values of an array [image] for a table of images_of_seeds; nan where an image is not stored."""
         index, values = self._index(images), np.full(len(images), np.nan)
         if len(self.rows):
-            with safe_open(self.path, "np") as file:
+            with open_arrays(self.path) as file:
                 values[index >= 0] = file.get_tensor(name)[index[index >= 0]]
         return values
 
@@ -105,7 +115,7 @@ class ImageStore:
             stop = min(start + ROWS, len(self.rows))
             chunk = kept[kept["index"].between(start, stop - 1)]
             if len(chunk):
-                with safe_open(self.path, "np") as file:
+                with open_arrays(self.path) as file:
                     arrays = {name: file.get_slice(name)[start:stop] for name in file.keys()}
                 arrays = {name: array[chunk["index"] - start] for name, array in arrays.items()}
                 stream.append(arrays | {"row": chunk["row"].to_numpy(np.int64)})

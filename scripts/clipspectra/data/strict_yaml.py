@@ -8,6 +8,9 @@ import yaml
 
 from clipspectra import InputError
 
+MAX_BYTES = 10_000_000  # of a file; YAML reads a megabyte in some seconds
+MAX_NODES = 1_000_000  # of its content, with all that aliases stand for
+
 
 def load(path, as_written=False):
     """The content of a YAML or JSON file, its keys as they are written. Raises InputError naming the file and line.
@@ -20,16 +23,23 @@ def load(path, as_written=False):
             return json.loads(text, object_pairs_hook=lambda pairs: _reject_duplicates(pairs, path))
         except json.JSONDecodeError as error:
             raise InputError(f"{path}, line {error.lineno}: {error.msg}.") from error
+        except (ValueError, RecursionError) as error:  # numbers of thousands of digits, brackets in brackets
+            raise InputError(f"{path} cannot be read as JSON: {error}.") from error
     try:
         loader = _Loader(text)
         loader.path, loader.as_written = path, as_written
-        return _unshared(loader.get_single_data())
+        node = loader.get_single_node()
+        if _size(node, {}) > MAX_NODES:
+            raise InputError(f"{path} stands for more than {MAX_NODES:,} values by its aliases (*); write them out.")
+        return None if node is None else _unshared(loader.construct_document(node))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         tabs = " Indent with spaces, not with tabs." if "\\t" in str(error.problem) else ""
         raise InputError(f"{path}, line {mark.line + 1 if mark else '?'}: {error.problem}.{tabs}") from error
     except InputError:
         raise
+    except RecursionError as error:
+        raise InputError(f"{path} cannot be read as YAML: its brackets are nested too deeply.") from error
     except (yaml.YAMLError, ValueError) as error:
         raise InputError(f"{path} cannot be read as YAML: {error}.") from error
 
@@ -38,7 +48,7 @@ def line_of(path, keys):
     """The line of the entry under a path of keys, or of its nearest parent; None if neither is in the file."""
     try:
         node = yaml.compose(_text(path), Loader=yaml.SafeLoader)
-    except (yaml.YAMLError, InputError):
+    except (yaml.YAMLError, InputError, ValueError, RecursionError):
         return None
     line = None
     for key in keys:
@@ -55,10 +65,22 @@ def line_of(path, keys):
 
 
 def _text(path):
+    if Path(path).stat().st_size > MAX_BYTES:
+        raise InputError(f"{path} has more than {MAX_BYTES:,} bytes; give long lists as a file of one text a line.")
     try:
         return Path(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8: {error}.") from error
+
+
+def _size(node, known):
+    """How many nodes a YAML node stands for, aliases written out; an endless one counts up to itself."""
+    if node not in known:
+        known[node] = 1
+        parts = node.value if isinstance(node, yaml.CollectionNode) else []
+        parts = [part for pair in parts for part in pair] if isinstance(node, yaml.MappingNode) else parts
+        known[node] += sum(_size(part, known) for part in parts)
+    return known[node]
 
 
 class _Loader(yaml.SafeLoader):

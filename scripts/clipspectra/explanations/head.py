@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from safetensors import safe_open
 
 from clipspectra.arrays import save_arrays
+from clipspectra.checked import open_arrays
 from clipspectra.explanations.spectral import component_scores
 from clipspectra.jobs import progress
 
@@ -63,7 +63,7 @@ def save_explanations(path, explanations, metadata):
 def load_explanations(path, heads=None):
     """{(layer, head): HeadExplanation} of save_explanations, without ranks and tables; of `heads` only, if given."""
     explanations = {}
-    with safe_open(path, "np") as file:
+    with open_arrays(path) as file:
         keys = set(file.keys())
         if heads is None:
             heads = sorted(tuple(map(int, key.split(".")[1:])) for key in keys if key.startswith("mean."))

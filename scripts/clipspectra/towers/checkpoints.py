@@ -155,8 +155,18 @@ def _read_zip(path):
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except zipfile.BadZipFile as error:
-        raise InputError(f"{path} is damaged or cut off: {error}. Fetch it again.") from error
+            if sum(member.file_size for member in archive.infolist()) > path.stat().st_size:
+                raise InputError(f"{path} is compressed, as torch never saves weights; it is not trusted.")
+            damaged = archive.testzip()
+    except InputError:
+        raise
+    except Exception as error:  # zipfile raises errors of many kinds
+        raise InputError(f"{path} is damaged or cut off: {short_reason(error, 200)}. Fetch it again.") from error
+    if damaged is not None:
+        raise InputError(
+            f"{path} is damaged: the check sum of {damaged} is wrong. Fetch it again; if it was saved without check "
+            "sums (torch.serialization.set_crc32_options), save it again."
+        )
     if any(name.endswith("/constants.pkl") for name in names):
         return _read_torchscript(path)
     if any(name.endswith("/data.pkl") for name in names):
@@ -181,7 +191,7 @@ def _read_pickle(path, mmap=False):
             f"{path} holds Python objects{objects} besides weights, and only plain data is read: loading them would "
             "run code. Save only its state_dict()."
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
+    except Exception as error:  # damaged pickles raise errors of every kind
         raise InputError(f"{path} is damaged or cut off: {short_reason(error, 200)}. Fetch it again.") from error
 
 
@@ -236,8 +246,9 @@ def _read_torchscript(path):
             byte_order = archive.read(f"{root}/byteorder") if has_byte_order else b"little"
     except InputError as error:
         raise InputError(f"{path} is a TorchScript archive that cannot be read: {error}.") from error
-    except (pickle.UnpicklingError, zipfile.BadZipFile, KeyError, ValueError, StopIteration, EOFError) as error:
-        raise InputError(f"{path} is a TorchScript archive that is damaged: {error}. Fetch it again.") from error
+    except Exception as error:  # damaged pickles raise errors of every kind
+        reason = short_reason(error, 200)
+        raise InputError(f"{path} is a TorchScript archive that is damaged: {reason}. Fetch it again.") from error
     if byte_order != b"little":
         raise InputError(f"{path} is a TorchScript archive from a machine with another byte order.")
     return tensors
@@ -291,7 +302,7 @@ def read_json(path):
     """The dict in a JSON file. Raises InputError naming the file."""
     try:
         content = json.loads(pathlib.Path(path).read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"The model config {path} cannot be read: {error}.") from error
     if not isinstance(content, dict):
         raise InputError(f"The model config {path} is not a JSON object.")

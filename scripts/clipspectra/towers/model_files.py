@@ -45,7 +45,7 @@ def shards_of(path):
         names = sorted(set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()))
         if not all(isinstance(name, str) for name in names):
             raise TypeError
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise InputError(f"{path} is not an index of shards: it lacks a weight_map of file names.") from error
     if any(Path(name).name != name for name in names):
         raise InputError(f"{path} names shards outside its folder; such an index is not trusted.")
@@ -77,6 +77,6 @@ def _files_of_named_folders(config):
         content = json.loads(config.read_text(encoding="utf-8-sig"))
         text = content.get("model_cfg", content).get("text_cfg", {})
         folders = [Path(text[key]) for key in ("hf_tokenizer_name", "hf_model_name") if text.get(key)]
-    except (OSError, ValueError, AttributeError, TypeError):  # the job that reads the config reports it
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError):  # the job that reads the config reports it
         return []
     return [folder / name for folder in folders for name in (*BESIDE, *TOKENIZER)]

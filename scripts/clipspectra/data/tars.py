@@ -120,7 +120,7 @@ def member_name(member):
 
 
 def members(path):
-    """Yield (TarInfo, TarFile) of each entry of a tar in order; memory does not grow with their number.
+    """Yield (TarInfo, TarFile) of each entry of a tar in order, then (None, TarFile); memory does not grow.
 
     Raises InputError if the file is not there, is no plain tar, is damaged or cut off, or has more after its end.
     """
@@ -135,6 +135,7 @@ def members(path):
                     last = member.offset
                     yield member, tar
                 _check_end(file, tar.offset)
+                yield None, tar  # still open, for what is read of the last entries
         except DAMAGED as error:
             reason = str(error).splitlines()[0].rstrip(":.") if str(error) else type(error).__name__
             raise InputError(f"The tar file {path} is damaged or cut off: {reason}. Fetch it again.") from error

@@ -59,8 +59,12 @@ def samples(path):
 
     Extensions are in small letters. Raises InputError for names that leave the tar, and as `members` does.
     """
-    key, files, tar = None, {}, None
+    key, files = None, {}
     for member, tar in members(path):
+        if member is None:  # the tar is whole to its end
+            if files:
+                yield key, files, tar
+            return
         if member.isdir():
             continue
         name = member_name(member)
@@ -80,8 +84,6 @@ def samples(path):
         if extension in files:
             raise InputError(f"The tar file {path} holds {key}.{extension} twice.")
         files[extension] = member
-    if files:
-        yield key, files, tar
 
 
 def list_tar(tar, path, folder, source, classes, digests):
@@ -224,7 +226,7 @@ def write_manifest(tars, paths, manifest, left_out, source, *, digests=None, cla
     if "class" in source["columns"]:
         labels = {value: label for label, value in enumerate(sorted(whole.classes))}
     targets = [folder / f"{tar.name}{INDEX}" for tar in tars]
-    columns = [*REQUIRED_COLUMNS, *(column for column in source["columns"] if column != "class")]
+    columns = list(dict.fromkeys([*REQUIRED_COLUMNS, *source["columns"]]))
     _join(manifest, columns, map(_rows, targets), labels)
     _join(left_out, ["sample", "reason"], map(_left_out, targets), {})
     return whole

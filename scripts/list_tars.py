@@ -5,7 +5,7 @@ from clipspectra.data.webdataset import FAILED, read_classes, write_manifest
 from clipspectra.jobs import job, warn
 
 if __name__ == "__main__":
-    with job(snakemake.log[0]) as log:
+    with job(snakemake.log[0], f"datasets.{snakemake.wildcards.dataset}") as log:
         params, inputs, outputs = snakemake.params, snakemake.input, snakemake.output
         dataset, tars = snakemake.wildcards.dataset, tar_files(params.source["shards"])
         own = {tar.name: params.digests[tar.name] for tar in tars if not tar.is_remote}  # the others were just checked

@@ -1,4 +1,4 @@
-"""The tar files of a WebDataset, as a config names them: braces, names, digests. Imports no numpy: the rules use it too."""
+"""The tar files of a WebDataset, as a config names them: braces, names, digests. No numpy here: the rules use it."""
 
 import itertools
 import os
@@ -30,7 +30,7 @@ class Tar(NamedTuple):
 
 
 def expand_braces(pattern):
-    """The texts that a pattern stands for, as WebDataset expands it: {000..331}, {0..10..2}, {a..c} and {x,y}, in order.
+    """The texts that a pattern stands for, as WebDataset expands it: {000..331}, {0..10..2}, {a..c}, {x,y}; in order.
 
     Raises InputError for braces inside braces, braces that do not close, and what is neither a range nor a list.
     """
@@ -61,7 +61,9 @@ def _choices(inside, pattern):
         first, last = (string.ascii_letters.index(letter) for letter in match.groups() if letter)
         return [string.ascii_letters[number] for number in _steps(first, last, None)]
     if "," not in inside:
-        raise InputError(f"{pattern!r} has {{{inside}}}, which is neither a range like {{000..331}} nor a list like {{a,b}}")
+        raise InputError(
+            f"{pattern!r} has {{{inside}}}, which is neither a range like {{000..331}} nor a list like {{a,b}}"
+        )
     return inside.split(",")
 
 
@@ -74,7 +76,8 @@ def tar_files(shards):
     """The tar files that a dataset's `shards` name, in order: a pattern, or {split: pattern}.
 
     Patterns are expanded by expand_braces; "::" stands between several. A tar file is named by its path without the
-    folders that all have in common. Raises InputError for what cannot be read in place, and for a file named twice.
+    folders that all paths, or all addresses, have in common. Raises InputError for what cannot be read in place, and
+    for a file named twice.
     """
     patterns = {"all": shards} if isinstance(shards, str) else shards
     places, splits = [], []
@@ -84,16 +87,30 @@ def tar_files(shards):
             places += expanded
             splits += [split] * len(expanded)
     parts = [_parts(place) for place in places]
-    if len(set(parts)) < len(parts):
-        twice = next(place for place, part in zip(places, parts) if parts.count(part) > 1)
-        raise InputError(f"{twice} is named twice")
-    common = len(os.path.commonprefix([path[:-1] for path in parts]))
-    names = ["/".join(path[common:]) for path in parts]
+    names = [""] * len(places)
+    for remote in (False, True):
+        chosen = [number for number, place in enumerate(places) if ("://" in place) == remote]
+        common = _common([parts[number][:-1] for number in chosen])
+        for number in chosen:
+            names[number] = "/".join(parts[number][common:])
+    seen = {}
+    for name, place in zip(names, places):
+        if name in seen:
+            raise InputError(
+                f"{place} is named twice" if place == seen[name] else f"{place} and {seen[name]} are both {name}"
+            )
+        seen[name] = place
     return [Tar(*row) for row in zip(names, map(os.path.expanduser, places), splits)]
 
 
+def _common(folders):
+    """How many parts all folders have in common at their beginnings."""
+    columns = itertools.takewhile(lambda column: len(set(column)) == 1, zip(*folders))
+    return len(list(columns))
+
+
 def _parts(place):
-    """The parts of a path or an address, whose last is the file's name. Raises InputError if it is not that of a tar."""
+    """The parts of a path or address, the last of them the file's name. Raises InputError if that is not of a tar."""
     path = place
     if re.match(r"[a-z][a-z0-9+.-]*:", place):
         if not place.startswith(("http://", "https://")):
@@ -121,7 +138,9 @@ def read_sums(path):
             if match:
                 sums[posixpath.normpath(match[2])] = match[1].lower()
             elif line.strip():
-                raise InputError(f"{path}, line {number}, is not a digest and a file as sha256sum writes: {line[:80]!r}")
+                raise InputError(
+                    f"{path}, line {number}, is not a digest and a file as sha256sum writes: {line[:80]!r}"
+                )
     return sums
 
 

@@ -4,6 +4,7 @@ A path such as tars/00000.tar/000000012.jpg, where tars/00000.tar.safetensors is
 other by `opened`. What is read is checked against the entry's own header, so that a tar that was changed is noticed.
 """
 
+import errno
 import hashlib
 import io
 import os
@@ -30,7 +31,7 @@ BEGINNINGS = {
     b"<": "is a page of HTML or XML, not a tar; was its download refused?",
 }
 # What tarfile raises where the bytes are not what they should be.
-DAMAGED = (tarfile.TarError, EOFError, ValueError, OverflowError, IndexError)
+DAMAGED = (tarfile.TarError, EOFError, ValueError, OverflowError, IndexError, MemoryError)
 
 
 @contextmanager
@@ -57,7 +58,9 @@ def is_file(path):
     if Path(path).is_file():
         return True
     index = _index_above(Path(path))
-    return index is not None and _offset(index, Path(path).relative_to(str(index)[: -len(INDEX)]).as_posix()) is not None
+    return (
+        index is not None and _offset(index, Path(path).relative_to(str(index)[: -len(INDEX)]).as_posix()) is not None
+    )
 
 
 INDEX = ".safetensors"
@@ -73,7 +76,12 @@ def _index_above(path):
 def _load_index(index):
     """(keys of the names, sorted; offsets; path of the tar; its size) of an index."""
     arrays, metadata = load_arrays(index)
-    return arrays["key"], arrays["offset"], os.path.join(os.path.dirname(index), metadata["tar"]), int(metadata["bytes"])
+    return (
+        arrays["key"],
+        arrays["offset"],
+        os.path.join(os.path.dirname(index), metadata["tar"]),
+        int(metadata["bytes"]),
+    )
 
 
 def _offset(index, name):
@@ -108,7 +116,7 @@ def _opened_member(index, name):
             member = archive.next()
         except DAMAGED as error:
             raise changed from error
-        if member is None or not member.isreg() or member_name(member) != name:
+        if member is None or not is_plain(member) or member_name(member) != name:
             raise changed
         with archive, archive.extractfile(member) as content:
             yield content
@@ -117,6 +125,11 @@ def _opened_member(index, name):
 def member_name(member):
     """An entry's name, without the ./ that `tar cf x.tar .` puts before it."""
     return member.name.removeprefix("./")
+
+
+def is_plain(member):
+    """Whether an entry is a file whose bytes lie in the tar as they are: no link, device, folder or sparse file."""
+    return member.isreg() and not member.issparse()
 
 
 def members(path):
@@ -139,6 +152,12 @@ def members(path):
         except DAMAGED as error:
             reason = str(error).splitlines()[0].rstrip(":.") if str(error) else type(error).__name__
             raise InputError(f"The tar file {path} is damaged or cut off: {reason}. Fetch it again.") from error
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            raise InputError(
+                f"The tar file {path} is damaged: an entry has an impossible size. Fetch it again."
+            ) from error
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Datasets in tar files, as WebDataset and img2dataset write them: the manifest, made without unpacking.
 
-A sample is the files of one name up to its first dot, one after another in a tar: a picture, and with it .cls (the number
-of its class), .json, .txt and more. Labels are optional; captions are not read.
+A sample is the files of one name up to its first dot, one after another in a tar: a picture, and with it .cls (the
+number of its class), .json, .txt and more. Labels are optional; captions are not read.
 """
 
 import csv
@@ -18,7 +18,7 @@ from clipspectra.arrays import atomic_write
 from clipspectra.data.datasets import REQUIRED_COLUMNS, is_picture
 from clipspectra.data.downloads import check_digest
 from clipspectra.data.own_tables import INVISIBLE, decode_utf8
-from clipspectra.data.tars import INDEX, TarIndex, member_name, members
+from clipspectra.data.tars import INDEX, TarIndex, is_plain, member_name, members
 from clipspectra.jobs import progress
 
 NAME = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)", re.DOTALL)  # (key, extension), as WebDataset splits it
@@ -55,7 +55,7 @@ def read_classes(path):
 
 
 def samples(path):
-    """Yield (key, {extension: TarInfo}, TarFile) of each sample of a tar, and (name, None, TarFile) of links and devices.
+    """Yield (key, {extension: TarInfo}, TarFile) of each sample of a tar; (name, None, TarFile) of links and devices.
 
     Extensions are in small letters. Raises InputError for names that leave the tar, and as `members` does.
     """
@@ -70,7 +70,7 @@ def samples(path):
         name = member_name(member)
         if name.startswith("/") or ".." in name.split("/"):
             raise InputError(f"The tar file {path} holds {name}, which points outside its folder; it is not trusted.")
-        if not member.isreg():
+        if not is_plain(member):
             yield name, None, tar
             continue
         match = NAME.fullmatch(name)
@@ -113,9 +113,13 @@ def list_tar(tar, path, folder, source, classes, digests):
             setattr(listing, kind, getattr(listing, kind) or name)
             listing.images += 1
             listing.classes.add(value)
-            image, mask = (f"{folder.name}/{tar.name}/{member_name(member)}" if member else "" for member in (image, mask))
+            image, mask = (
+                f"{folder.name}/{tar.name}/{member_name(member)}" if member else "" for member in (image, mask)
+            )
             columns = {"image": image, "label": label, "class": value, "group": "", "split": tar.split, "mask": mask}
-            columns |= {column: _text(metadata.get(field)) for column, field in source["columns"].items() if column != "class"}
+            columns |= {
+                column: _text(metadata.get(field)) for column, field in source["columns"].items() if column != "class"
+            }
             rows.writerow(columns.values())
     index.save(target, path)
     return listing
@@ -199,14 +203,14 @@ def _class(files, archive, metadata, source, classes, name):
 
 
 def write_manifest(tars, paths, manifest, left_out, source, *, digests=None, classes=None, processes=1):
-    """Write the manifest of a dataset, the indexes of its tars beside it, and the table of what is left out; the Listing.
+    """Write the manifest of a dataset, indexes of its tars beside it, and the table of what is left out; the Listing.
 
     tars: of tar_names.tar_files; paths: where each of them is; manifest: path, beside a folder tars
     source: the dataset's entry of the config; classes: names, by the number in .cls
     digests: {name of a tar: the digest that is checked first, {"sha256": hex}}
 
-    One tar after another goes through each process, and rows go to the disk at once: memory grows neither with the number
-    of tars nor of images. Raises InputError, among others if only some images have a class.
+    One tar after another goes through each process, and rows go to the disk at once: memory grows neither with the
+    number of tars nor of images. Raises InputError, among others if only some images have a class.
     """
     folder, whole = Path(manifest).parent / "tars", Listing()
     folder.mkdir(parents=True, exist_ok=True)
@@ -221,7 +225,9 @@ def write_manifest(tars, paths, manifest, left_out, source, *, digests=None, cla
         reasons = "; ".join(reason for reason, _ in whole.reasons.most_common(3))
         raise InputError(f"The {len(tars)} tar files hold no pictures{': ' if reasons else ''}{reasons}.")
     if whole.first_with_class and whole.first_without_class:
-        raise InputError(f"{whole.first_without_class} has no class, but others have one, the first {whole.first_with_class}.")
+        raise InputError(
+            f"{whole.first_without_class} has no class, but others have one, the first {whole.first_with_class}."
+        )
     labels = {}
     if "class" in source["columns"]:
         labels = {value: label for label, value in enumerate(sorted(whole.classes))}

@@ -95,7 +95,8 @@ REQUESTS = ("spatial", "queries", "neighbours")
 
 DEMO_DATASETS = [name for name, dataset in DATASETS.items() if "demo" in dataset]
 OWN_DATASETS = [name for name in DATASETS if {"folder", "manifest"} & set(DATASETS[name])]
-ARCHIVED_DATASETS = [name for name in DATASETS if name not in DEMO_DATASETS + OWN_DATASETS]
+TAR_DATASETS = [name for name in DATASETS if "webdataset" in DATASETS[name]]
+ARCHIVED_DATASETS = [name for name in DATASETS if name not in DEMO_DATASETS + OWN_DATASETS + TAR_DATASETS]
 # Without fit images there are no means and no components, and segmentation is all that can be scored.
 EXPLAINED_DATASETS = [name for name in DATASETS if "fit" in DATASETS[name]["roles"]]
 CLASSED_DATASETS = [name for name in EXPLAINED_DATASETS if "prompts" in DATASETS[name]]

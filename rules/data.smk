@@ -71,6 +71,57 @@ rule unpack_archive:
         "../scripts/unpack_archive.py"
 
 
+# Each tar file is a job of its own, so that they come side by side and a rerun fetches what is missing.
+rule download_tar:
+    output:
+        "results/data/archives/{dataset}/{tar}",
+    log:
+        "results/logs/data/archives/{dataset}/{tar}.log",
+    wildcard_constraints:
+        dataset=any_of(TAR_DATASETS),
+        tar=r".+\.tar",
+    localrule: True
+    conda:
+        ENVIRONMENT
+    params:
+        url=lambda wildcards: TARS[wildcards.dataset][wildcards.tar].place,
+        digest=lambda wildcards: tar_digests(wildcards.dataset)[wildcards.tar],
+    message:
+        "Fetching {wildcards.tar} of {wildcards.dataset}"
+    script:
+        "../scripts/download.py"
+
+
+rule list_tars:
+    input:
+        unpack(tar_inputs),
+    output:
+        manifest="results/data/{dataset}/manifest.csv",
+        left_out="results/data/{dataset}/left-out.csv",
+        tars=directory("results/data/{dataset}/tars"),
+    log:
+        "results/logs/data/{dataset}.log",
+    benchmark:
+        "results/benchmarks/data/{dataset}.tsv"
+    wildcard_constraints:
+        dataset=any_of(TAR_DATASETS),
+    conda:
+        ENVIRONMENT
+    threads: config["threads"]
+    resources:
+        runtime="2h",
+    params:
+        source=lambda wildcards: DATASETS[wildcards.dataset]["webdataset"],
+        paths=lambda wildcards: tar_paths(wildcards.dataset),
+        digests=lambda wildcards: tar_digests(wildcards.dataset),
+        files=lambda wildcards: pictures_stamp(wildcards.dataset),
+        code=code("list_tars"),
+    message:
+        "Listing the tar files of {wildcards.dataset}"
+    script:
+        "../scripts/list_tars.py"
+
+
 rule choose_images:
     input:
         manifest="results/data/{dataset}/manifest.csv",

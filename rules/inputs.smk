@@ -47,6 +47,43 @@ def missing_archives(wildcards):
     }
 
 
+# {dataset: {name: tar file}}, checked before anything runs.
+TARS = {}
+for name in TAR_DATASETS:
+    try:
+        TARS[name] = {tar.name: tar for tar in tar_files(DATASETS[name]["webdataset"]["shards"])}
+    except InputError as error:
+        raise WorkflowError(f"Config, datasets.{name}.webdataset.shards: {error}.") from None
+
+
+@functools.cache
+def tar_digests(dataset):
+    """{name of a tar file: the digest it must have, see expected_digest}, from the config or the file that it names."""
+    sums, key = DATASETS[dataset]["webdataset"].get("sha256", {}), f"datasets.{dataset}.webdataset.sha256"
+    try:
+        sums = sums if isinstance(sums, dict) else read_sums(existing(sums, key))
+        return {name: expected_sum(tar, sums) for name, tar in TARS[dataset].items()}
+    except InputError as error:
+        raise WorkflowError(f"Config, {key}: {error}.") from None
+
+
+@functools.cache
+def tar_paths(dataset):
+    """{name of a tar file: where it is, or will be once it is fetched}."""
+    folder = f"results/data/archives/{dataset}"
+    tars = TARS[dataset].values()
+    return {tar.name: f"{folder}/{tar.name}" if tar.is_remote else locate(tar.place) for tar in tars}
+
+
+def tar_inputs(wildcards):
+    """The tar files of a dataset that are fetched, and the file of its classes. The user's own may not be there yet."""
+    paths = tar_paths(wildcards.dataset)
+    files = {"fetched": [paths[name] for name, tar in TARS[wildcards.dataset].items() if tar.is_remote]}
+    if classes := DATASETS[wildcards.dataset]["webdataset"].get("classes"):
+        files["classes"] = existing(classes, f"datasets.{wildcards.dataset}.webdataset.classes")
+    return files
+
+
 def own_manifest_file(wildcards):
     """The user's manifest as an input: an edit is noticed."""
     manifest = DATASETS[wildcards.dataset].get("manifest")
@@ -73,6 +110,8 @@ def folder_digest(wildcards):
 def pictures_stamp(dataset, column="image"):
     """Stamp of the images, or masks, of a dataset of one's own: one that is replaced under its old name is noticed."""
     source = DATASETS[dataset]
+    if "webdataset" in source:
+        return stamp(path for path in tar_paths(dataset).values() if not path.startswith("results/"))
     if "folder" in source:
         return stamp(files_in(source["folder"]) if column == "image" else [])
     return stamp(manifest_files(locate(source["manifest"]), column) if "manifest" in source else [])

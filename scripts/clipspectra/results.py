@@ -24,6 +24,7 @@ from clipspectra.concepts.retrieval import (
 from clipspectra.contributions.stored import EMBEDDING, StoredActivations
 from clipspectra.data.datasets import class_indices
 from clipspectra.data.pictures import open_rgb
+from clipspectra.data.tars import is_file
 from clipspectra.explanations.head import load_explanations
 
 __all__ = ["Results"]
@@ -94,7 +95,7 @@ class Results:
     def picture_path(self, name):
         """Path of a picture: an image of the dataset as its manifest names it, or a file of one's own."""
         places = self.folder / "data" / self.dataset, Path(), self.folder.parent, CLONE
-        paths = [place / name for place in places if (place / name).is_file()]
+        paths = [place / name for place in places if is_file(place / name)]
         if not paths:
             raise InputError(f"The picture {name} is not there, and {self.dataset} has no image of that name.")
         return paths[0]

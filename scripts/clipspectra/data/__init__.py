@@ -1,7 +1,8 @@
-"""Images, masks and texts in: from the user's folders and tables, from published archives, from the web.
+"""Images, masks and texts in: from the user's folders, tables and tar files, from published archives, from the web.
 
 datasets (a dataset is its manifest), pictures (decoding, batches), geometry (what a model sees of a picture),
-pools (lists of texts), texts (embeddings and prompts), archives and downloads; own_tables, strict_yaml and files
+pools (lists of texts), texts (embeddings and prompts), archives and downloads; tars (files read in place in tar files),
+tar_names and webdataset (such a dataset's manifest); own_tables, strict_yaml and files
 read what people write by hand.
 """
 

@@ -24,6 +24,7 @@ from clipspectra import InputError
 from clipspectra.arrays import load_arrays
 from clipspectra.data.files import as_stored, is_visible, visible_files
 from clipspectra.data.own_tables import invisible_blank, read_own_table
+from clipspectra.data.tars import opened
 
 REQUIRED_COLUMNS = ["image", "label", "class", "group", "split", "mask"]
 # Names of splits, such as train, val2017, seg_test and test_set.
@@ -288,7 +289,7 @@ def with_digests(table, root, column="image"):
 
 
 def _digest(path):
-    with suppress(OSError), open(path, "rb") as file:
+    with suppress(OSError), opened(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
     return ""
 

@@ -2,12 +2,14 @@
 
 import csv
 import io
+from itertools import islice
 from pathlib import Path
 
 import pandas as pd
 
 from clipspectra import InputError
 
+CHUNK = 50_000  # rows in memory as Python's texts, at six times the size of a table's
 SAVE_AS_UTF8 = "save it as UTF-8 (in Excel: 'CSV UTF-8', with commas)"
 SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars", ",": "commas"}
 # Blanks of all kinds and widths, and marks of zero width.
@@ -25,20 +27,15 @@ def read_own_table(source, name=None, separator=","):
     """
     name = name or source
     raw = source if isinstance(source, bytes) else Path(source).read_bytes()
-    reader = csv.reader(io.StringIO(decode_utf8(raw, name), newline=""), delimiter=separator, strict=True)
-    rows, lines = [], []
-    try:
-        for row in reader:
-            if any(cell.strip(INVISIBLE) for cell in row):
-                rows.append(row)
-                lines.append(reader.line_num)
-    except csv.Error as error:
-        raise InputError(f"{name}, line {reader.line_num}, cannot be read: {error}.") from error
-    if rows and rows[0][0].startswith("sep=") and not any(rows[0][1:]):  # Excel's note of the separator
-        rows, lines = rows[1:], lines[1:]
-    if not rows:
+    decode_utf8(raw, name)  # as a whole first, so that its message comes before others
+    text = io.TextIOWrapper(io.BytesIO(raw), encoding="utf-8-sig", newline="")
+    rows = _filled_rows(csv.reader(text, delimiter=separator, strict=True), name)
+    line, header = next(rows, (0, None))
+    if header and header[0].startswith("sep=") and not any(header[1:]):  # Excel's note of the separator
+        line, header = next(rows, (0, None))
+    if not header:
         raise InputError(f"{name} is empty.")
-    header = [cell.strip(INVISIBLE) for cell in rows[0]]
+    header = [cell.strip(INVISIBLE) for cell in header]
     if len(header) == 1:
         for mark, plural in SEPARATORS.items():
             if mark in header[0]:
@@ -49,17 +46,39 @@ def read_own_table(source, name=None, separator=","):
     duplicates = [column for column in header if column and header.count(column) > 1]
     if duplicates:
         raise InputError(f"{name} has two columns '{duplicates[0]}'.")
+    parts, widths, padded = [pd.DataFrame(columns=header, dtype=str)], set(), None
+    while chunk := list(islice(rows, CHUNK)):
+        for line, row in chunk:
+            widths.add(len(row))
+            if len(row) != len(header):
+                if len(row) < len(header) or any(cell.strip(INVISIBLE) for cell in row[len(header) :]):
+                    raise _wrong_length(name, line, len(row), header)
+                padded = padded or (line, len(row))
+                del row[len(header) :]
+        lines, values = [line for line, _ in chunk], [row for _, row in chunk]
+        parts.append(pd.DataFrame(values, columns=header, index=lines, dtype=str))
     # A comma after every row adds no column; after some rows only, values may be shifted.
-    all_padded = {len(row) for row in rows[1:]} == {max(map(len, rows[1:]), default=0)}
-    for line, row in zip(lines[1:], rows[1:]):
-        extra = row[len(header) :]
-        if len(row) < len(header) or any(cell.strip(INVISIBLE) for cell in extra) or (extra and not all_padded):
-            raise InputError(
-                f"{name}, line {line}, has {len(row)} values where the header has {len(header)}; a comma inside a "
-                "value needs quotes around it."
-            )
-    table = pd.DataFrame([row[: len(header)] for row in rows[1:]], columns=header, index=lines[1:], dtype=str)
+    if padded and len(widths) > 1:
+        raise _wrong_length(name, *padded, header)
+    table = pd.concat(parts[1:] or parts)
     return table[[column for column in header if column]]
+
+
+def _filled_rows(reader, name):
+    """Yield (line where it ends, row) of each row that is not blank."""
+    try:
+        for row in reader:
+            if any(cell.strip(INVISIBLE) for cell in row):
+                yield reader.line_num, row
+    except csv.Error as error:
+        raise InputError(f"{name}, line {reader.line_num}, cannot be read: {error}.") from error
+
+
+def _wrong_length(name, line, width, header):
+    return InputError(
+        f"{name}, line {line}, has {width} values where the header has {len(header)}; a comma inside a value needs "
+        "quotes around it."
+    )
 
 
 def invisible_blank(column):

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageOps, PngImagePlugin
 
 from clipspectra import InputError
+from clipspectra.data.tars import opened
 
 # Image generators and colour profiles write long metadata; readable pixels are not refused because of it.
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 2**26
@@ -68,6 +69,8 @@ class ImageFiles:
             tensors = (preprocess(picture),)
         except BadPicture as error:
             return row, error
+        except InputError as error:
+            return row, InputError(str(error))  # a tar that was changed must not be skipped
         except MemoryError as error:
             return row, BadPicture(str(self.images[row]), _cause(error))
         if self.masks is None:
@@ -254,8 +257,10 @@ def orientation(picture):
 
 def _file_orientation(path):
     try:
-        with _quiet(), Image.open(path) as picture:
+        with _quiet(), opened(path) as file, Image.open(file) as picture:
             return orientation(picture)
+    except InputError:
+        raise
     except Exception as error:
         raise BadPicture(str(path), _cause(error)) from error
 
@@ -296,12 +301,14 @@ def open_picture(path):
     """A decoded picture. Raises BadPicture, naming the file, for any error of Pillow and for possible bombs."""
     try:
         # From an open file: given a path, Pillow maps turned TIFFs with their sides swapped, and scrambles them.
-        with _quiet(), open(path, "rb") as file:
+        with _quiet(), opened(path) as file:
             picture = Image.open(file)
             picture.load()
             if picture.format == "PNG":  # Pillow heeds the check sums of its pixels here only
                 file.seek(0)
                 Image.open(file).verify()
+    except InputError:
+        raise
     except Exception as error:
         is_heic = str(path).lower().endswith((".heic", ".heif"))
         cause = "HEIC is not supported, convert it to JPEG" if is_heic else _cause(error)

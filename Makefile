@@ -4,17 +4,19 @@ CORES ?= all
 BIN := .venv/bin
 UV_VERSION := 0.13.9
 
-ifneq ($(words $(CURDIR)),1)
-$(error The path $(CURDIR) has a blank, which Snakemake cannot run jobs with; move this folder to a path without blanks)
-endif
-
-.PHONY: demo test lint benchmark lock clean
+.PHONY: demo test test-same audit lint benchmark lock clean
 
 demo: .venv/ready
 	$(BIN)/snakemake --cores $(CORES) report
 
 test: .venv/ready
 	$(BIN)/python -m pytest --numprocesses 2
+
+test-same: .venv/ready
+	PYTHONPATH=scripts:tests $(BIN)/python tools/same_bytes.py
+
+audit: .venv/ready
+	$(BIN)/uv tool run pip-audit==2.10.1 --requirement envs/requirements.txt --require-hashes --disable-pip
 
 lint: .venv/ready
 	$(BIN)/ruff check .

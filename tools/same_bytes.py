@@ -22,6 +22,7 @@ from clipspectra.arrays import load_arrays
 SPECIAL = 'a clone, (its) $path & "all"'  # to the shell
 ELSEWHERE = {"PYTHONHASHSEED": "7", "LC_ALL": "C", "TZ": "Pacific/Kiritimati", "HOME": None}
 LEFT_OUT = ("logs", "benchmarks", "report.zip")
+SAY_SHARDS = ("config.json", "tables/exactness", "explorer/exactness", "paper.pdf")
 TOLERANCE = 1e-6  # of a number that is not the same bytes
 
 
@@ -34,6 +35,7 @@ class Conditions:
     cores: int = 2
     variables: dict = field(default_factory=dict)  # of the environment; None takes one away
     umask: int = 0o022
+    unlike: tuple = ()  # results that say how the study was run, by the beginnings of their names
 
 
 CONDITIONS = {
@@ -42,7 +44,7 @@ CONDITIONS = {
     "another hash seed, locale, time zone and umask, no HOME": Conditions(variables=ELSEWHERE, umask=0o077),
     "`threads: 2`": Conditions({"threads": 2}),
     "`batch_size: 7`": Conditions({"batch_size": 7}),
-    "`shards: 3`": Conditions({"shards": 3}),
+    "`shards: 3`": Conditions({"shards": 3}, unlike=SAY_SHARDS),
 }
 
 
@@ -128,23 +130,24 @@ def _largest(a, b):
     return float((np.abs(a - b) / np.maximum(1, np.abs(b)))[both].max(initial=0))
 
 
-def compare(first, second):
-    """(number of files, those that are not the same bytes: {name: (difference, what else)}) of two clones."""
+def compare(first, second, unlike=()):
+    """(number of files of the second clone, those that are not the same bytes in the first: {name: difference})."""
     files, others = results_of(first), results_of(second)
-    names = [name for name in files if "/shard-" not in name]
-    absent = sorted(set(names) ^ {name for name in others if "/shard-" not in name})
-    changed = {name: (np.inf, "absent") for name in absent}
-    for name in sorted(set(names) & set(others)):
-        if files[name].read_bytes() != others[name].read_bytes():
+    names = sorted(name for name in others if "/shard-" not in name and not name.startswith(unlike))
+    changed = {}
+    for name in names:
+        if name not in files:
+            changed[name] = (np.inf, "absent")
+        elif files[name].read_bytes() != others[name].read_bytes():
             changed[name] = difference(files[name], others[name])
     joined, other_joined = shards_as_one(files), shards_as_one(others)
-    for folder, arrays in joined.items():
+    for folder, arrays in other_joined.items():
         for name, array in arrays.items():
             if name == "model_error":  # the images that are checked are the first of each shard
                 continue
-            if array.tobytes() != other_joined[folder][name].tobytes():
-                changed[f"{folder}/shards: {name}"] = (_largest(array, other_joined[folder][name]), "")
-    return len(names) + len(joined), changed
+            if array.tobytes() != joined[folder][name].tobytes():
+                changed[f"{folder}/shards: {name}"] = (_largest(array, joined[folder][name]), "")
+    return len(names) + len(other_joined), changed
 
 
 def main():
@@ -166,7 +169,7 @@ def main():
             if first is None:
                 first = clone
                 continue
-            count, changed = compare(first, clone)
+            count, changed = compare(first, clone, conditions.unlike)
             largest = max((number for number, _ in changed.values()), default=0)
             other = ", ".join(f"{name}: {what}" for name, (_, what) in changed.items() if what)
             print(f"| {words} | {count} | {len(changed)} | {largest:.1e} | {other or 'none'} |", flush=True)

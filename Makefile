@@ -4,11 +4,7 @@ CORES ?= all
 BIN := .venv/bin
 UV_VERSION := 0.13.9
 
-ifneq ($(words $(CURDIR)),1)
-$(error The path $(CURDIR) has a blank, which Snakemake cannot run jobs with; move this folder to a path without blanks)
-endif
-
-.PHONY: demo test test-crash test-damage lint benchmark lock clean
+.PHONY: demo test test-crash test-damage test-same audit lint benchmark lock clean
 
 demo: .venv/ready
 	$(BIN)/snakemake --cores $(CORES) report
@@ -18,9 +14,16 @@ test: .venv/ready
 
 test-crash: .venv/ready
 	$(BIN)/python tools/crash.py
+
 FILES ?= 1000
 test-damage: .venv/ready
 	PYTHONPATH=scripts:tests:tests/unit $(BIN)/python tests/damage.py $(FILES)
+
+test-same: .venv/ready
+	PYTHONPATH=scripts:tests $(BIN)/python tools/same_bytes.py
+
+audit: .venv/ready
+	$(BIN)/uv tool run pip-audit==2.10.1 --requirement envs/requirements.txt --require-hashes --disable-pip
 
 lint: .venv/ready
 	$(BIN)/ruff check .

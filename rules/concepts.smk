@@ -120,7 +120,6 @@ rule find_neighbours:
     input:
         unpack(requested_components),
         query=embedded_query,
-        manifest=lambda wildcards: requested_images(wildcards)["manifest"],
     output:
         "results/neighbours/{neighbours}.csv",
     log:

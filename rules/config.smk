@@ -9,6 +9,7 @@ from snakemake.utils import update_config, validate
 
 REPOSITORY = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parent
 ENVIRONMENT = "../envs/environment.yaml"
+PYTHON = sys.executable
 
 sys.path.append(str(REPOSITORY / "scripts"))
 import clipspectra
@@ -21,14 +22,18 @@ if not Path(clipspectra.__file__).is_relative_to(REPOSITORY / "scripts"):
         f"clipspectra is also installed in {Path(clipspectra.__file__).parents[1]}, which would be used in place of this "
         "folder's scripts/clipspectra; uninstall it (pip uninstall clipspectra), or use another environment."
     )
-if shlex.quote(sys.executable) != sys.executable:
-    raise WorkflowError(
-        f"The path of Python, {sys.executable}, has a blank or another character that is special to the shell, so "
-        "Snakemake cannot run jobs with it; move the clone, or its .venv, to a plain path."
-    )
+for path in (str(REPOSITORY), PYTHON):
+    if repr(path) != f"'{path}'":  # as Snakemake writes paths into the commands of jobs: with repr
+        raise WorkflowError(
+            f"The path {path} has an apostrophe, a backslash or an invisible character, so Snakemake cannot run jobs "
+            "there; move the clone, or its .venv, to a path without. Blanks do no harm."
+        )
 
 # Snakemake runs notebooks with the jupyter beside Python, which is not on the path if Snakemake was started by its own.
-os.environ.update(PATH=os.pathsep.join([os.path.dirname(sys.executable), *os.get_exec_path()]))
+os.environ.update(PATH=os.pathsep.join([os.path.dirname(PYTHON), *os.get_exec_path()]))
+
+# Snakemake puts this one as it stands into the commands that run scripts and jobs; where it has a blank it must be quoted.
+sys.executable = shlex.quote(PYTHON)
 
 if not workflow.modifier.skip_configfile:
     # Read again: Snakemake takes the second of two equal keys, 007 for 7, and shares what an anchor stands for.

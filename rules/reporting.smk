@@ -79,7 +79,7 @@ SEE_ALSO = [
 def write_bare_report(target, stylesheet, log):
     """Have Snakemake write its report of what `all` makes, with this run's config; its words go into a log."""
     settings = workflow.config_settings
-    command = [sys.executable, "-m", "snakemake", "--nolock", "--profile", "none", "--workflow-profile", "none"]
+    command = [PYTHON, "-m", "snakemake", "--nolock", "--profile", "none", "--workflow-profile", "none"]
     command += ["--snakefile", workflow.main_snakefile, "--report", target, "--report-stylesheet", stylesheet]
     if settings.configfiles:
         command += ["--configfile", *settings.configfiles]

@@ -1,5 +1,6 @@
 """A query in the joint space: texts, or a picture with the activations of its heads."""
 
+import hashlib
 from pathlib import Path
 
 from clipspectra import InputError
@@ -51,7 +52,9 @@ if __name__ == "__main__":
         loaded = models.load(**model_arguments(snakemake), device=snakemake.resources.device, towers=towers)
         if params.image:
             path = picture_path(params.image, inputs)
-            arrays, metadata = extract_picture(loaded, path), {"path": str(path.resolve())}
+            with open(path, "rb") as file:
+                metadata = {"image_sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+            arrays = extract_picture(loaded, path)
         else:
             pool = read_pool(inputs.topics)[0] if "topics" in inputs.keys() else params.texts
             arrays, metadata = embedded_texts(loaded, pool, log)

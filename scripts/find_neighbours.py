@@ -1,7 +1,6 @@
 """The images nearest to a picture, by the whole embedding, a head or a component; or the ends of a component."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 
@@ -23,8 +22,8 @@ if __name__ == "__main__":
         view, direction = select_view(stored, load_explanations(inputs.components), *unit)
         if "image" in entry:
             query, query_metadata = load_arrays(inputs.query)
-            root, row = Path(inputs.manifest).parent, picture_row(view, query)
-            itself = np.array([str((root / name).resolve()) == query_metadata["path"] for name in images["name"]])
+            row = picture_row(view, query)
+            itself = images["image_sha256"].eq(query_metadata["image_sha256"]).to_numpy()
             options = {"name": entry["image"], "itself": itself, "count": entry["count"]}
             table = picture_neighbours(view, direction, row, images, texts, features, **options)
         else:

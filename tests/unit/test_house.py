@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from clipspectra.code_digest import imported_modules
 
@@ -145,6 +147,13 @@ def test_the_environments_name_the_same_packages():
     names = {"pytorch": "torch", "matplotlib-base": "matplotlib", "typst-py": "typst", "nbconvert-core": "nbconvert"}
     plain = {"".join(names.get(word, word) for word in line.split()) for line in conda}
     assert plain - {"python>=3.11"} == pip
+    lock = (ROOT / "envs" / "requirements.txt").read_text()
+    for needed in map(Requirement, project["dependencies"]):
+        locked = re.findall(rf"^{canonicalize_name(needed.name)}==(\S+)", lock, re.M)
+        assert locked, needed
+        assert all(needed.specifier.contains(version) for version in locked), needed
+    makefile, image = (ROOT / "Makefile").read_text(), (ROOT / "envs" / "Dockerfile").read_text()
+    assert re.search(r"^UV_VERSION := (\S+)", makefile, re.M)[1] == re.search(r"uv==(\S+)", image)[1]
 
 
 def test_the_lock_names_no_host_and_covers_this_environment():

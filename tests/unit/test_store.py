@@ -135,8 +135,12 @@ def test_shards_that_do_not_fit_the_images_are_refused(tmp_path):
     ImageStore(shards[2], {}).save(ArrayStream(tmp_path), none, {"skipped": []})
     save_arrays(tmp_path / "basis.safetensors", {"basis": np.ones((1, 1, 4, 5))}, {})
     stored = StoredActivations(shards, tmp_path / "basis.safetensors", tmp_path / "images.csv")
-    assert stored.images["row"].tolist() == [0, 2, 1]  # 3.png could not be read, for whichever seed
-    assert stored.fit.tolist() == [True, False, True]
+    assert stored.images["row"].tolist() == [
+        0,
+        1,
+        2,
+    ]  # by row, whatever shard; 3.png could not be read, for whichever seed
+    assert stored.fit.tolist() == [True, True, False]
     with pytest.raises(InputError, match=r"1 images are not in the shards of .*, the first 1\.png; remove the shards"):
         select_images(shards[:1], images.iloc[:3])
     other = images.assign(image_sha256=images["image_sha256"][::-1].to_numpy())

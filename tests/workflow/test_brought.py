@@ -6,8 +6,6 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -161,21 +159,15 @@ def test_what_is_replaced_under_its_old_name_is_noticed(clone):
         assert (plan["extract_activations"], plan["embed_texts"], plan["embed_classes"]) == (1, 1, 1)  # of one model
 
 
-def test_a_path_with_a_blank_is_refused_at_once(clone, tmp_path):
-    place = tmp_path / "my folder"
+def test_a_path_with_an_apostrophe_is_refused_at_once(clone, tmp_path):
+    """Snakemake would write it into commands in a way that shells read otherwise; test_elsewhere.py has a blank."""
+    place = tmp_path / "Ann's clone"
     shutil.copytree(clone.directory, place, symlinks=True)
-    result = subprocess.run(["make", "demo"], cwd=place, capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        ["snakemake", "--dry-run"], cwd=place, env=environment(), capture_output=True, text=True, check=False
+    )
     assert result.returncode != 0
-    assert "has a blank, which Snakemake cannot run jobs with" in result.stderr
-    python = place / "bin" / "python"
-    python.parent.mkdir()
-    python.symlink_to(sys.executable)
-    (place / "pyvenv.cfg").write_text((Path(sys.prefix) / "pyvenv.cfg").read_text())
-    (place / "lib").symlink_to(f"{sys.prefix}/lib")
-    command = [python, "-m", "snakemake", "--dry-run"]
-    result = subprocess.run(command, cwd=place, env=environment(), capture_output=True, text=True, check=False)
-    assert result.returncode != 0
-    assert f"The path of Python, {python}, has a blank or another character" in result.stdout + result.stderr
+    assert f"The path {place} has an apostrophe, a backslash or an invisible character" in result.stdout + result.stderr
 
 
 @pytest.mark.parametrize(

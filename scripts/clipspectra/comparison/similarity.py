@@ -108,7 +108,7 @@ def check_images(first, second):
         what = f"{len(names)} images are stored for one of them only, the first {names[0]}" if names else "their order"
         raise InputError(
             f"The two models are not stored on the same images: {what}; remove the shards of both (beside "
-            f"{first.chunks[0][0]}), and run again."
+            f"{first.chunks[0].paths[0]}), and run again."
         )
     if not (first.images["image_sha256"].to_numpy() == second.images["image_sha256"].to_numpy()).all():
         raise InputError(

@@ -1,6 +1,7 @@
 """Stored activations of one seed's images, read layer by layer, a thousand images at a time."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ class StoredActivations:
     embedding [image, d_embed], row (in the manifest) and picture_id [image], and the errors of extraction.extract. If
     only the last layers were kept, it also holds `early`, the sum of the other layers' heads [image, d_embed].
 
-    images: path of the seed's table; as an attribute its rows in the order of the shards, without unreadable images
+    images: path of the seed's table; as an attribute its rows in the order of the manifest, without unreadable images
     basis: [layer, head, d_embed, coordinate + scalar]
     layers: numbers of the layers in z; heads: their number in a layer; scalars: their number
     spacing: of the stored numbers, relative to their size, [coordinate + scalar] (see Moments)
@@ -42,10 +43,13 @@ class StoredActivations:
         self.basis_path, self.basis = basis, arrays["basis"]
         self.sha256, self.weights = metadata.get("sha256", ""), metadata.get("weights", "")
         selected, first_layer = select_images(shards, load_images(images))
-        self.images = pd.concat([table for _, _, table in selected], ignore_index=True)
+        images = pd.concat([table for _, _, table in selected])
+        order = np.argsort(images["row"].to_numpy(), kind="stable")
+        self.images = images.iloc[order].reset_index(drop=True)
         self.layers = range(first_layer, len(self.basis))
         self.heads, width = self.basis.shape[1], self.basis.shape[-1]
-        with open_arrays(selected[0][0]) as file:
+        paths = [path for path, _, _ in selected]
+        with open_arrays(paths[0]) as file:
             mlps, self.scalars = (file.get_slice(name).get_shape()[1] for name in ("mlps", "scalars"))
             stored_as = np.float16 if file.get_slice("z").get_dtype() == "F16" else np.float32
             has_class_self = "class_self" in file.keys()
@@ -56,10 +60,11 @@ class StoredActivations:
         self.names += [("x_0", -1), *(("mlp", layer) for layer in range(mlps - 1))]
         roles = [self.images["role"].eq(role).to_numpy() for role in ("fit", "eval", "validation", "pair")]
         self.fit, self.scored, self.validation, self.paired = roles
-        # Of the seed's images alone, so that sums are rounded alike whatever else is stored.
-        self.chunks = [
-            (path, rows[start : start + ROWS]) for path, rows, _ in selected for start in range(0, len(rows), ROWS)
-        ]
+        # The seed's images alone, by row, so that sums, draws and ties are the same whatever else is stored, and where.
+        shard = np.repeat(range(len(paths)), [len(rows) for _, rows, _ in selected])[order]
+        rows = np.concatenate([rows for _, rows, _ in selected])[order]
+        starts = range(0, len(order), ROWS)
+        self.chunks = [Chunk(paths, shard[start : start + ROWS], rows[start : start + ROWS]) for start in starts]
         if not self.fit.any() or not self.scored.any():
             raise InputError(
                 "The chosen images have no fit rows or no eval rows; check 'roles' of the dataset in the config."
@@ -75,10 +80,9 @@ class StoredActivations:
     def reduced(self, layer, head=None):
         """q of a layer chunk by chunk, float64 [image, head, coordinate + scalar], or of one head without that axis."""
         index = self.layers.index(layer)
-        for path, rows in self.chunks:
-            with open_arrays(path) as file:
-                z = read_rows(file, "z", rows, *([index] if head is None else [index, head]))
-                scalars = read_rows(file, "scalars", rows).astype(np.float64)
+        for chunk in self.chunks:
+            arrays = chunk.read({"z": [index] if head is None else [index, head], "scalars": []})
+            z, scalars = arrays["z"], arrays["scalars"].astype(np.float64)
             scalars = scalars if head is not None else np.repeat(scalars[:, None], z.shape[1], axis=1)
             yield np.concatenate([z, scalars], axis=-1)
 
@@ -126,9 +130,8 @@ class StoredActivations:
 
     def embeddings(self):
         """The normalised embeddings chunk by chunk, float64 [image, d_embed]."""
-        for path, rows in self.chunks:
-            with open_arrays(path) as file:
-                embedding = read_rows(file, "embedding", rows).astype(np.float64)
+        for chunk in self.chunks:
+            embedding = chunk.read({"embedding": []})["embedding"].astype(np.float64)
             yield embedding / np.linalg.norm(embedding, axis=1, keepdims=True)
 
     def embeddings_of(self, rows):
@@ -158,10 +161,10 @@ class StoredActivations:
         The heads of a layer are without the class token's attention to itself where that is a part of its own.
         """
         basis = self.basis[self.layers.start :]
-        for path, rows in self.chunks:
-            with open_arrays(path) as file:
-                stored = [name for name in ("z", "scalars", "mlps", "early", "class_self") if name in file.keys()]
-                arrays = {name: read_rows(file, name, rows) for name in stored}
+        kinds = {kind for kind, _ in self.names}
+        stored = ["z", "scalars", "mlps", *["early"] * ("early" in kinds), *["class_self"] * ("self" in kinds)]
+        for chunk in self.chunks:
+            arrays = chunk.read({name: [] for name in stored})
             arrays = {name: array.astype(np.promote_types(array.dtype, np.float32)) for name, array in arrays.items()}
             heads = layer_sums(arrays["z"], arrays["scalars"], basis)
             early = [arrays["early"][:, None]] if "early" in arrays else []
@@ -175,7 +178,32 @@ class StoredActivations:
 
     def by_chunk(self, array):
         """An array [image] split as the chunks are."""
-        return np.split(array, np.cumsum([len(rows) for _, rows in self.chunks])[:-1])
+        return np.split(array, np.cumsum([len(chunk.rows) for chunk in self.chunks])[:-1])
+
+
+@dataclass
+class Chunk:
+    """Some images, in the order of the manifest, each in one of the shards.
+
+    paths: of the shards; shard, rows: of each image the number of its shard, and its row there, which rise, [image]
+    """
+
+    paths: list
+    shard: np.ndarray
+    rows: np.ndarray
+
+    def read(self, indices):
+        """{name: array [image, …]} of the named arrays, each at an index of its further axes: {name: index, a list}."""
+        arrays = {}
+        for number in np.unique(self.shard):
+            places = np.flatnonzero(self.shard == number)
+            with open_arrays(self.paths[number]) as file:
+                for name, index in indices.items():
+                    part = read_rows(file, name, self.rows[places], *index)
+                    if name not in arrays:
+                        arrays[name] = np.empty((len(self.rows), *part.shape[1:]), part.dtype)
+                    arrays[name][places] = part
+        return arrays
 
 
 def read_rows(file, name, rows, *index):

@@ -3,7 +3,7 @@ rule make_manifest:
     input:
         unpack(own_manifest_file),
     output:
-        manifest="results/data/{dataset}/manifest.csv",
+        manifest=MANIFEST,
     log:
         "results/logs/data/{dataset}.log",
     wildcard_constraints:
@@ -23,7 +23,7 @@ rule make_manifest:
 
 rule download_archive:
     output:
-        "results/data/archives/{archive}",
+        local("results/data/archives/{archive}"),
     log:
         "results/logs/data/archives/{archive}.log",
     wildcard_constraints:
@@ -44,8 +44,8 @@ rule unpack_archive:
     input:
         unpack(archive_files),
     output:
-        manifest="results/data/{dataset}/manifest.csv",
-        images=directory("results/data/{dataset}/images"),
+        manifest=MANIFEST,
+        images=directory(local("results/data/{dataset}/images")),
     log:
         "results/logs/data/{dataset}.log",
     benchmark:
@@ -73,7 +73,7 @@ rule unpack_archive:
 
 rule choose_images:
     input:
-        manifest="results/data/{dataset}/manifest.csv",
+        manifest=MANIFEST,
     output:
         images="results/data/{dataset}/seed-{seed}/images.csv",
         shared="results/data/{dataset}/seed-{seed}/shared-images.csv",
@@ -115,7 +115,7 @@ rule table_shared_images:
 
 rule download_texts:
     output:
-        "results/data/texts/{texts}.txt",
+        local("results/data/texts/{texts}.txt"),
     log:
         "results/logs/text/{texts}.log",
     wildcard_constraints:
@@ -175,7 +175,7 @@ rule table_texts:
 rule embed_classes:
     input:
         unpack(model_files),
-        manifest="results/data/{dataset}/manifest.csv",
+        manifest=MANIFEST,
     output:
         "results/text/{model}/classes-{dataset}.safetensors",
     log:

@@ -8,13 +8,19 @@ ifneq ($(words $(CURDIR)),1)
 $(error The path $(CURDIR) has a blank, which Snakemake cannot run jobs with; move this folder to a path without blanks)
 endif
 
-.PHONY: demo test lint benchmark lock clean
+.PHONY: demo test test-s3 lint benchmark lock clean
 
 demo: .venv/ready
 	$(BIN)/snakemake --cores $(CORES) report
 
 test: .venv/ready
 	$(BIN)/python -m pytest --numprocesses 2
+
+# The plugin and a server, moto, lie apart: botocore needs an older python-dateutil than the lock has.
+test-s3: .venv/ready
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --target .venv/s3 \
+		"snakemake-storage-plugin-s3>=0.3.6,<0.4" "moto[server,s3]>=5.2,<6"
+	PYTHONPATH=.venv/s3 $(BIN)/python -m pytest tests/storage
 
 lint: .venv/ready
 	$(BIN)/ruff check .

@@ -292,7 +292,7 @@ def notebook_files(wildcards):
     run = f"{NOTEBOOK_MODEL}/{dataset}/seed-{SEEDS[0]}"
     files = component_files({"dataset": dataset, "texts": texts}, NOTEBOOK_MODEL, SEEDS[0])
     files |= files_of_model(NOTEBOOK_MODEL) | {"manifest": local(f"results/data/{dataset}/manifest.csv")}
-    files |= {"notebook": str(REPOSITORY / "notebooks" / f"{name}.ipynb"), "config": "results/config.json"}
+    files |= {"notebook": local(str(REPOSITORY / "notebooks" / f"{name}.ipynb")), "config": "results/config.json"}
     if name == "look":
         files |= {"loaded": "results/tables/loaded-models.csv", "cards": f"results/figures/{run}/{texts}/cards.png"}
         files |= {"factors": f"results/evaluation/{run}/{texts}/factors.csv"}

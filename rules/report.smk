@@ -24,8 +24,8 @@ rule report:
 rule write_bare_report:
     input:
         rules.all.input,
-        captions=sorted(map(str, REPOSITORY.glob("rules/captions/*.rst"))),
-        stylesheet=str(REPOSITORY / "rules" / "captions" / "report.css"),
+        captions=[local(str(path)) for path in sorted(REPOSITORY.glob("rules/captions/*.rst"))],
+        stylesheet=local(str(REPOSITORY / "rules" / "captions" / "report.css")),
     output:
         temp("results/report-parts/report.zip"),
     log:

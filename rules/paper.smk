@@ -45,6 +45,7 @@ rule paper:
 # Tables have a version for LaTeX beside the CSV, but for those that are about files rather than results.
 rule archive:
     input:
+        unpack(opened_by_name),
         paper=rules.paper.output[0],
         study="results/study.json",
         results=[

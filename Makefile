@@ -4,7 +4,7 @@ CORES ?= all
 BIN := .venv/bin
 UV_VERSION := 0.13.9
 
-.PHONY: demo test test-crash test-damage test-same audit lint benchmark lock clean
+.PHONY: demo test test-crash test-damage test-s3 test-same audit lint benchmark lock clean
 
 demo: .venv/ready
 	$(BIN)/snakemake --cores $(CORES) report
@@ -21,6 +21,12 @@ test-damage: .venv/ready
 
 test-same: .venv/ready
 	PYTHONPATH=scripts:tests $(BIN)/python tools/same_bytes.py
+
+# The plugin and a server, moto, lie apart: botocore needs an older python-dateutil than the lock has.
+test-s3: .venv/ready
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --target .venv/s3 \
+		"snakemake-storage-plugin-s3>=0.3.6,<0.4" "moto[server,s3]>=5.2,<6"
+	PYTHONPATH=.venv/s3 $(BIN)/python -m pytest tests/storage
 
 audit: .venv/ready
 	$(BIN)/uv tool run pip-audit==2.10.1 --requirement envs/requirements.txt --require-hashes --disable-pip

@@ -11,6 +11,7 @@ if not workflow.overwrite_configfiles:
 
 include: "rules/config.smk"
 include: "rules/recovery.smk"
+include: "rules/storage.smk"
 include: "rules/common.smk"
 include: "rules/reporting.smk"
 include: "rules/inputs.smk"

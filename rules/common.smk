@@ -39,12 +39,19 @@ def code(script):
 # --- The user's files
 
 
+# What is read in place stays on this machine, whatever storage the results are kept in (docs/storage.md): the user's
+# files, and datasets, whose manifests stand beside their images.
+MANIFEST = local("results/data/{dataset}/manifest.csv")
+
+
 def locate(path):
     """A path of the config: in the working directory, else in the repository (for the files that come with it)."""
     path = os.path.expanduser(path)
-    if Path(path).exists() or not (REPOSITORY / path).exists():
+    if path.startswith("results/"):
         return path
-    return str(REPOSITORY / path)
+    if Path(path).exists() or not (REPOSITORY / path).exists():
+        return local(path)
+    return local(str(REPOSITORY / path))
 
 
 def existing(path, key, digest=None):
@@ -123,11 +130,11 @@ def files_of_model(name):
     }
     try:
         if "pretrained" in files and Path(files["pretrained"]).is_dir():
-            files["pretrained"] = str(weights_in(files["pretrained"]))
+            files["pretrained"] = local(str(weights_in(files["pretrained"])))
         others = files_of(files.get("architecture", model["architecture"]), files.get("pretrained"))
     except InputError as error:
         raise WorkflowError(f"Config, models.{name}: {error}")
-    return files | {"beside": [str(path) for path in others if str(path) not in files.values()]}
+    return files | {"beside": [local(str(path)) for path in others if str(path) not in files.values()]}
 
 
 MODEL_KEYS = ("architecture", "pretrained", "sha256", "revision", "state_dict", "like", "quick_gelu")

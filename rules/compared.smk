@@ -17,7 +17,7 @@ def compared_cards(wildcards):
     dataset, texts = entry["dataset"], entry["texts"]
     files = {
         "images": f"results/data/{dataset}/seed-{seed}/images.csv",
-        "manifest": f"results/data/{dataset}/manifest.csv",
+        "manifest": local(f"results/data/{dataset}/manifest.csv"),
     }
     for prefix, model in zip(("", "other_"), entry["models"]):
         files[f"{prefix}names"] = component_files(entry, model, seed)["names"]

@@ -12,7 +12,7 @@ rule extract_activations:
     input:
         unpack(model_files),
         unpack(images_of_all_seeds),
-        manifest="results/data/{dataset}/manifest.csv",
+        manifest=MANIFEST,
     output:
         update("results/activations/{model}/{dataset}/shard-{shard}-of-{shards}.safetensors"),
     log:

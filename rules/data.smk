@@ -3,7 +3,7 @@ rule make_manifest:
     input:
         unpack(own_manifest_file),
     output:
-        manifest="results/data/{dataset}/manifest.csv",
+        manifest=MANIFEST,
     log:
         "results/logs/data/{dataset}.log",
     wildcard_constraints:
@@ -23,7 +23,7 @@ rule make_manifest:
 
 rule download_archive:
     output:
-        "results/data/archives/{archive}",
+        local("results/data/archives/{archive}"),
     log:
         "results/logs/data/archives/{archive}.log",
     wildcard_constraints:
@@ -44,8 +44,8 @@ rule unpack_archive:
     input:
         unpack(archive_files),
     output:
-        manifest="results/data/{dataset}/manifest.csv",
-        images=directory("results/data/{dataset}/images"),
+        manifest=MANIFEST,
+        images=directory(local("results/data/{dataset}/images")),
     log:
         "results/logs/data/{dataset}.log",
     benchmark:
@@ -74,7 +74,7 @@ rule unpack_archive:
 # Each tar file is a job of its own, so that they come side by side and a rerun fetches what is missing.
 rule download_tar:
     output:
-        "results/data/archives/{dataset}/{tar}",
+        local("results/data/archives/{dataset}/{tar}"),
     log:
         "results/logs/data/archives/{dataset}/{tar}.log",
     wildcard_constraints:
@@ -96,9 +96,9 @@ rule list_tars:
     input:
         unpack(tar_inputs),
     output:
-        manifest="results/data/{dataset}/manifest.csv",
+        manifest=MANIFEST,
         left_out="results/data/{dataset}/left-out.csv",
-        tars=directory("results/data/{dataset}/tars"),
+        tars=directory(local("results/data/{dataset}/tars")),
     log:
         "results/logs/data/{dataset}.log",
     benchmark:
@@ -124,7 +124,7 @@ rule list_tars:
 
 rule choose_images:
     input:
-        manifest="results/data/{dataset}/manifest.csv",
+        manifest=MANIFEST,
     output:
         images="results/data/{dataset}/seed-{seed}/images.csv",
         shared="results/data/{dataset}/seed-{seed}/shared-images.csv",
@@ -166,7 +166,7 @@ rule table_shared_images:
 
 rule download_texts:
     output:
-        "results/data/texts/{texts}.txt",
+        local("results/data/texts/{texts}.txt"),
     log:
         "results/logs/text/{texts}.log",
     wildcard_constraints:
@@ -226,7 +226,7 @@ rule table_texts:
 rule embed_classes:
     input:
         unpack(model_files),
-        manifest="results/data/{dataset}/manifest.csv",
+        manifest=MANIFEST,
     output:
         "results/text/{model}/classes-{dataset}.safetensors",
     log:

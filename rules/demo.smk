@@ -1,8 +1,8 @@
 # The demo: its images, and the training of its models.
 rule draw_demo_images:
     output:
-        manifest="results/data/{dataset}/manifest.csv",
-        images=directory("results/data/{dataset}/images"),
+        manifest=MANIFEST,
+        images=directory(local("results/data/{dataset}/images")),
     log:
         "results/logs/data/{dataset}.log",
     benchmark:

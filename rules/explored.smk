@@ -73,7 +73,7 @@ def page_files():
     """The page's own files, as inputs: an edit is noticed."""
     folder = REPOSITORY / "explorer"
     files = [*folder.glob("*.html"), *folder.glob("*.css"), *folder.glob("app/*.js"), *folder.glob("vendor/*.js")]
-    return sorted(map(str, files))
+    return [local(str(path)) for path in sorted(files)]
 
 
 def explorer_entries():

@@ -43,7 +43,7 @@ rule explore_components:
         texts="results/text/{model}/{texts}.safetensors",
         tables=explanation_files(EXPLAINING_METHODS, ".parquet"),
         components="results/explanations/{model}/{dataset}/seed-{seed}/{texts}/components.safetensors",
-        manifest="results/data/{dataset}/manifest.csv",
+        manifest=MANIFEST,
         all_images=expand("results/data/{{dataset}}/seed-{seed}/images.csv", seed=SEEDS),
         factors="results/evaluation/{model}/{dataset}/seed-{seed}/{texts}/factors.csv",
         clearest="results/evaluation/{model}/{dataset}/seed-{seed}/{texts}/clearest.csv",
@@ -76,7 +76,7 @@ rule explore_components:
 rule draw_thumbnails:
     input:
         unpack(images_of_all_seeds),
-        manifest="results/data/{dataset}/manifest.csv",
+        manifest=MANIFEST,
     output:
         directory("results/explorer-parts/pictures/{dataset}"),
     log:

@@ -11,7 +11,7 @@ rule figures:
 rule plot_contact_sheet:
     input:
         images="results/data/{dataset}/seed-{seed}/images.csv",
-        manifest="results/data/{dataset}/manifest.csv",
+        manifest=MANIFEST,
     output:
         *figure(
             "results/figures/{dataset}/contact-sheet-seed-{seed}", "contact-sheet", "Contact sheet", "Contact sheets"
@@ -100,7 +100,7 @@ rule plot_cards:
         clearest="results/evaluation/{model}/{dataset}/seed-{seed}/{texts}/clearest.csv",
         pole_images="results/evaluation/{model}/{dataset}/seed-{seed}/{texts}/pole-images.parquet",
         images="results/data/{dataset}/seed-{seed}/images.csv",
-        manifest="results/data/{dataset}/manifest.csv",
+        manifest=MANIFEST,
     output:
         *figure("results/figures/{model}/{dataset}/seed-{seed}/{texts}/cards", "cards", "Clearest components"),
     log:

@@ -30,7 +30,7 @@ def archive_files(wildcards):
     entries = archive_entries(wildcards.dataset)[1]
     own = {name: locate(entry["path"]) for name, entry in entries.items() if "path" in entry}
     fetched = {
-        name: f"results/data/archives/{entry['url'].rsplit('/', 1)[-1]}"
+        name: local(f"results/data/archives/{entry['url'].rsplit('/', 1)[-1]}")
         for name, entry in entries.items()
         if name not in own
     }
@@ -78,7 +78,7 @@ def tar_paths(dataset):
 def tar_inputs(wildcards):
     """The tar files of a dataset that are fetched, and the file of its classes. The user's own may not be there yet."""
     paths = tar_paths(wildcards.dataset)
-    files = {"fetched": [paths[name] for name, tar in TARS[wildcards.dataset].items() if tar.is_remote]}
+    files = {"fetched": [local(paths[name]) for name, tar in TARS[wildcards.dataset].items() if tar.is_remote]}
     if classes := DATASETS[wildcards.dataset]["webdataset"].get("classes"):
         files["classes"] = existing(classes, f"datasets.{wildcards.dataset}.webdataset.classes")
     return files
@@ -121,7 +121,7 @@ def pool_file(wildcards):
     """The file of a text pool, the user's or downloaded; the demo's pool has none."""
     pool = TEXTS[wildcards.texts]
     if "url" in pool:
-        return {"pool": f"results/data/texts/{wildcards.texts}.txt"}
+        return {"pool": local(f"results/data/texts/{wildcards.texts}.txt")}
     key = f"texts.{wildcards.texts}"
     if "generated" in pool:
         words = "config/words.yaml" if pool["generated"] is True else pool["generated"]
@@ -197,7 +197,7 @@ def requested_images(wildcards):
     dataset = request(wildcards)["dataset"]
     return {
         "chosen": f"results/data/{dataset}/seed-{SEEDS[0]}/images.csv",
-        "manifest": f"results/data/{dataset}/manifest.csv",
+        "manifest": local(f"results/data/{dataset}/manifest.csv"),
     }
 
 
@@ -213,8 +213,8 @@ def query_files(wildcards):
         if own and not Path(path).is_file():  # as the user's own manifest names it
             path = os.path.join(os.path.dirname(locate(own)), entry["image"])
         if Path(path).is_file():
-            return {"image": path}
-        return {"manifest": f"results/data/{entry['dataset']}/manifest.csv"}
+            return {"image": local(path)}
+        return {"manifest": local(f"results/data/{entry['dataset']}/manifest.csv")}
     return {}
 
 
@@ -264,7 +264,7 @@ def intervention_files(wildcards):
     entry = INTERVENTIONS[name]
     files = component_files(entry, model, wildcards.seed) | {
         "classes": f"results/text/{model}/classes-{entry['dataset']}.safetensors",
-        "manifest": f"results/data/{entry['dataset']}/manifest.csv",
+        "manifest": local(f"results/data/{entry['dataset']}/manifest.csv"),
     }
     if concept_texts(wildcards):
         files["concepts"] = EMBEDDED[model, ("texts", *concept_texts(wildcards))]
@@ -327,11 +327,12 @@ def notebook_outputs(wildcards):
 
 def notebook_files(wildcards):
     """What a notebook reads, itself included: it opens results by the names of the model and the dataset."""
+    opened_by_name(wildcards)
     name, dataset, texts = wildcards.notebook, NOTEBOOK_DATASETS[wildcards.notebook], next(iter(TEXTS))
     run = f"{NOTEBOOK_MODEL}/{dataset}/seed-{SEEDS[0]}"
     files = component_files({"dataset": dataset, "texts": texts}, NOTEBOOK_MODEL, SEEDS[0])
-    files |= files_of_model(NOTEBOOK_MODEL) | {"manifest": f"results/data/{dataset}/manifest.csv"}
-    files |= {"notebook": str(REPOSITORY / "notebooks" / f"{name}.ipynb"), "config": "results/config.json"}
+    files |= files_of_model(NOTEBOOK_MODEL) | {"manifest": local(f"results/data/{dataset}/manifest.csv")}
+    files |= {"notebook": local(str(REPOSITORY / "notebooks" / f"{name}.ipynb")), "config": "results/config.json"}
     if name == "look":
         files |= {"loaded": "results/tables/loaded-models.csv", "cards": f"results/figures/{run}/{texts}/cards.png"}
         files |= {"factors": f"results/evaluation/{run}/{texts}/factors.csv"}

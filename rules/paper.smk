@@ -1,7 +1,7 @@
 # What was run in one file, the typeset paper, and the archive of a submission.
 rule describe_study:
     input:
-        tables=[path for path in rules.tables.input if path.startswith("results/tables/")],
+        tables=[path for path in rules.tables.input if "results/tables/" in path],
         images=expand("results/data/{dataset}/seed-{seed}/images.csv", dataset=DATASETS, seed=SEEDS),
         published=locate("paper/published.csv"),
     output:
@@ -45,6 +45,7 @@ rule paper:
 # Tables have a version for LaTeX beside the CSV, but for those that are about files rather than results.
 rule archive:
     input:
+        unpack(opened_by_name),
         paper=rules.paper.output[0],
         study="results/study.json",
         results=[
@@ -54,8 +55,8 @@ rule archive:
         ],
         main=locate("paper/paper.typ"),
         source=paper_files(),
-        configs=workflow.configfiles,
-        lock=str(REPOSITORY / "envs" / "requirements.txt"),
+        configs=[local(str(path)) for path in workflow.configfiles],
+        lock=local(str(REPOSITORY / "envs" / "requirements.txt")),
     output:
         "results/archive.zip",
     log:

@@ -2,7 +2,7 @@
 PICTURES_FOLDER = ["results/segmentation/{model}/{dataset}/pictures"] if config["segmentation"]["save_images"] else []
 # What segmentation reads, beside the files of the model and the images.
 SEGMENTATION_INPUTS = {
-    "manifest": "results/data/{dataset}/manifest.csv",
+    "manifest": MANIFEST,
     "classes": "results/text/{model}/classes-{dataset}.safetensors",
 }
 # Params of every job that segments images.

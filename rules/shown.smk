@@ -113,4 +113,4 @@ WITHOUT_LATEX = ("loaded-models", "shared-images", "exactness", "texts", "effect
 
 def paper_files():
     """The source of the paper: the folder paper/ in the working directory if there is one, else the one that comes with this."""
-    return visible_files(Path(locate("paper/paper.typ")).parent)
+    return [local(str(path)) for path in visible_files(Path(locate("paper/paper.typ")).parent)]

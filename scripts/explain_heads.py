@@ -56,6 +56,7 @@ if __name__ == "__main__":
     with job(snakemake.log[0]) as log:
         params, inputs, wildcards = snakemake.params, snakemake.input, snakemake.wildcards
         stored = StoredActivations(inputs.shards, inputs.basis, inputs.images, params.protocol)
+        stored.check_weights(inputs.texts)
         arrays, metadata = load_arrays(inputs.texts, "features")
         pool = TextPool(arrays["features"], *stored.fit_moments(EMBEDDING))
         if not len(principal_components(pool.embedding)[1]):

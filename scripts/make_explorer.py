@@ -105,9 +105,20 @@ def rows_by_run(table, columns):
     }
 
 
+def with_inputs(entries, paths):
+    """The entries with the rule's inputs, in order, as their files: of a bucket, these are copies of other names."""
+    paths = iter(paths)
+
+    def located(files):
+        return {key: located(value) if isinstance(value, dict) else next(paths) for key, value in files.items()}
+
+    return [entry | {"files": located(entry["files"])} for entry in entries]
+
+
 if __name__ == "__main__":
     with job(snakemake.log[0]):
         inputs, params, folder = snakemake.input, snakemake.params, Path(snakemake.output[0])
+        shutil.rmtree(folder, ignore_errors=True)  # what a failed job left: of a bucket, Snakemake keeps the local copy
         copy_page(next(Path(path).parent for path in inputs.page if path.endswith("index.html")), folder)
         for part in (*inputs.runs, *inputs.pictures):
             shutil.copytree(part, folder, dirs_exist_ok=True)
@@ -126,6 +137,6 @@ if __name__ == "__main__":
             "scales": colour_scales(),
             "methods": {method: METHODS[method] for method in params.methods},
             "namings": NAMES,
-            "entries": write_entries(folder, params.entries, picture_folders),
+            "entries": write_entries(folder, with_inputs(params.entries, inputs.entries), picture_folders),
         }
         write_part(folder, "index", index)

@@ -1,12 +1,10 @@
-"""Published archives, downloads, and archives that are not to be trusted."""
+"""Published archives, and archives that are not to be trusted."""
 
 import errno
 import hashlib
-import http.server
 import os
 import pickle
 import tarfile
-import threading
 
 import archives_small
 import h5py
@@ -20,7 +18,7 @@ from clipspectra import InputError
 from clipspectra.arrays import save_table
 from clipspectra.data.archives import cifar, imagenet, imagenet_segmentation, pascal_voc, waterbirds
 from clipspectra.data.datasets import choose_rows, read_manifest
-from clipspectra.data.downloads import check_digest, fetch
+from clipspectra.data.downloads import check_digest
 from clipspectra.data.pictures import BadPicture, open_mask, open_rgb
 from clipspectra.jobs import job
 
@@ -169,88 +167,6 @@ def test_a_wrong_or_cut_archive_is_named(tmp_path):
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(InputError, match=r"waterbirds.tar.gz is damaged or cut off"):
         waterbirds({"archive": path}, tmp_path / "images")
-
-
-CONTENT = bytes(range(256)) * 4000
-
-
-class Server(http.server.BaseHTTPRequestHandler):
-    """Serves CONTENT in ranges; the first connection to /cut drops in the middle."""
-
-    requests: list = []  # noqa: RUF012
-    content = CONTENT
-
-    def do_HEAD(self):
-        self.answer(body=False)
-
-    def do_GET(self):
-        self.answer(body=True)
-
-    def answer(self, body):
-        if self.path == "/absent":
-            return self.send_error(404)
-        start = int(self.headers.get("Range", "bytes=0-")[6:-1])
-        if body:
-            self.requests.append((self.path, start))
-        self.send_response(206 if start else 200)
-        if self.path != "/simple":
-            self.send_header("Accept-Ranges", "bytes")
-        self.send_header("Content-Length", str(len(self.content) - start))
-        self.end_headers()
-        if body:
-            cut = self.path == "/cut" and start == 0
-            self.wfile.write(self.content[start : len(self.content) // 2 if cut else None])
-        return None
-
-    def log_message(self, *arguments):
-        pass
-
-
-@pytest.fixture
-def address():
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    Server.requests.clear()
-    Server.content = CONTENT
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-
-
-def test_a_download_resumes_where_it_stopped(tmp_path, address):
-    digest = {"sha256": hashlib.sha256(CONTENT).hexdigest()}
-    fetch(f"{address}/cut", tmp_path / "file", digest)
-    assert (tmp_path / "file").read_bytes() == CONTENT
-    assert [path for path, _ in Server.requests] == ["/cut", "/cut"]
-    assert 0 < Server.requests[1][1] <= len(CONTENT) // 2
-    (tmp_path / ".part-other").write_bytes(CONTENT[:1000])  # what a killed run left
-    fetch(f"{address}/whole", tmp_path / "other", digest)
-    assert (tmp_path / "other").read_bytes() == CONTENT
-    assert Server.requests[-1] == ("/whole", 1000)
-    (tmp_path / ".part-third").write_bytes(b"x" * 1000)
-    fetch(f"{address}/simple", tmp_path / "third", digest)  # a server without ranges: from the start
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "other", "third"]
-
-
-def test_wrong_downloads_are_kept_aside_and_changes_are_refused(tmp_path, address):
-    with pytest.raises(InputError, match=r"expected 0{64}. It is kept as .*file.wrong"):
-        fetch(f"{address}/whole", tmp_path / "file", {"sha256": "0" * 64})
-    assert [path.name for path in tmp_path.iterdir()] == ["file.wrong"]
-    fetch(f"{address}/whole", tmp_path / "free", {})
-    recorded = (tmp_path / "free.sha256").read_text().strip()
-    assert recorded == hashlib.sha256(CONTENT).hexdigest()
-    (tmp_path / "free").unlink()
-    Server.content = CONTENT + b"changed"
-    with pytest.raises(InputError, match=rf"expected {recorded}"):
-        fetch(f"{address}/whole", tmp_path / "free", {})
-    assert not (tmp_path / "free").exists()
-    with pytest.raises(InputError, match="/absent cannot be fetched: the server answers 404"):
-        fetch(f"{address}/absent", tmp_path / "absent", {})
-
-
-def test_a_server_that_is_not_there(tmp_path, monkeypatch):
-    monkeypatch.setattr("time.sleep", lambda _: None)
-    with pytest.raises(InputError, match=r"127.0.0.1:9/x cannot be fetched: ConnectionError. Run again"):
-        fetch("http://127.0.0.1:9/x", tmp_path / "x", {})
 
 
 def picture(mode, path, **options):

@@ -340,6 +340,6 @@ def test_a_folder_of_transformers(tmp_path):
 
 def test_a_missing_package_is_named_before_anything_is_fetched(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "transformers" else sys)
-    monkeypatch.setattr(models, "download_pretrained_from_hf", lambda *arguments, **options: pytest.fail("fetched"))
+    monkeypatch.setattr(models, "fetch_file", lambda *arguments, **options: pytest.fail("fetched"))
     with pytest.raises(InputError, match="ViT-B-16-SigLIP needs packages .* that are not installed: transformers"):
         models.load("ViT-B-16-SigLIP", "webli")

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from clipspectra import InputError
-from clipspectra.arrays import ROWS, load_arrays
+from clipspectra.arrays import ROWS, load_arrays, load_metadata
 from clipspectra.checked import open_arrays
 from clipspectra.contributions.moments import Moments
 from clipspectra.data.store import load_images, picture_ids
@@ -43,6 +43,7 @@ class StoredActivations:
         self.basis_path, self.basis = basis, arrays["basis"]
         self.sha256, self.weights = metadata.get("sha256", ""), metadata.get("weights", "")
         selected, first_layer = select_images(shards, load_images(images))
+        self.check_weights(*(path for path, _, _ in selected))
         images = pd.concat([table for _, _, table in selected])
         order = np.argsort(images["row"].to_numpy(), kind="stable")
         self.images = images.iloc[order].reset_index(drop=True)
@@ -76,6 +77,15 @@ class StoredActivations:
                 "There is a single fit image, and components are how images differ; raise 'per_class' of the dataset's "
                 "role fit."
             )
+
+    def check_weights(self, *paths):
+        """Raise InputError unless files of arrays are of the same weights as the basis: a tag of the hub may move."""
+        for path in paths:
+            if load_metadata(path).get("sha256", "") != self.sha256:
+                raise InputError(
+                    f"{path} is of other weights than {self.basis_path}; perhaps a tag on the hub has moved. Set the "
+                    "model's revision in the config to a commit, or remove both files, and run again."
+                )
 
     def reduced(self, layer, head=None):
         """q of a layer chunk by chunk, float64 [image, head, coordinate + scalar], or of one head without that axis."""

@@ -23,21 +23,30 @@ USUAL_NAMES = [
 ENDINGS = ("safetensors", "bin", "pth", "pt", "ckpt")
 
 
+def choose_weights(names, where):
+    """The name of the weights, or of the index of their shards, among the names of a folder's files.
+
+    where: the folder, in words. Raises InputError for none or several.
+    """
+    usual = [name for name in USUAL_NAMES if name in names]
+    others = sorted(name for name in names if "/" not in name and name.endswith(tuple(f".{end}" for end in ENDINGS)))
+    if not usual and len(others) != 1:
+        listed = f"several weights files, {', '.join(others)}; name one" if others else "no weights"
+        raise InputError(f"{where} has {listed}.")
+    return (usual or others)[0]
+
+
 def weights_in(folder):
     """The weights of a model's folder: a file, or the index of its shards. Raises InputError for none or several."""
-    folder = Path(folder)
-    for name in USUAL_NAMES:
-        if (folder / name).is_file():
-            return folder / name
-    paths = sorted(path for ending in ENDINGS for path in folder.glob(f"*.{ending}"))
-    if len(paths) != 1:
-        listed = f"several weights files, {', '.join(path.name for path in paths)}; name one" if paths else "no weights"
-        raise InputError(f"The model folder {folder} has {listed}.")
-    return paths[0]
+    names = [path.name for path in Path(folder).iterdir() if path.is_file()]
+    return Path(folder) / choose_weights(names, f"The model folder {folder}")
 
 
-def shards_of(path):
-    """The files that hold a checkpoint's tensors: itself, or those that an index (*.index.json) names, in order."""
+def shards_of(path, must_exist=True):
+    """The files that hold a checkpoint's tensors: itself, or those that an index (*.index.json) names, in order.
+
+    Raises InputError for a damaged index, and for files that do not exist if they must.
+    """
     path = Path(path)
     if not path.name.endswith(".index.json"):
         return [path]
@@ -50,7 +59,7 @@ def shards_of(path):
     if any(Path(name).name != name for name in names):
         raise InputError(f"{path} names shards outside its folder; such an index is not trusted.")
     absent = [name for name in names if not (path.parent / name).is_file()]
-    if absent:
+    if absent and must_exist:
         raise InputError(f"{path} names {absent[0]}, which does not exist.")
     return [path.parent / name for name in names]
 

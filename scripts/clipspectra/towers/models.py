@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 import open_clip
 import torch
-from huggingface_hub import snapshot_download
 from open_clip import CLIP, CoCa, CustomTextCLIP, SimpleTokenizer
-from open_clip.pretrained import download_pretrained, download_pretrained_from_hf
+from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
+from open_clip.pretrained import download_pretrained
 from open_clip.tokenizer import HFTokenizer
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from torch.overrides import TorchFunctionMode
@@ -34,6 +34,7 @@ from clipspectra.towers.architectures import (
     describe_name,
 )
 from clipspectra.towers.checkpoints import read_checkpoint, short_reason
+from clipspectra.towers.hub import check_copy, fetch_error, fetch_file, fetch_snapshot, fetch_weights
 from clipspectra.towers.layouts import is_kept, load_weights
 from clipspectra.towers.model_files import VOCABULARIES, shards_of, weights_in
 from clipspectra.towers.tower import image_size
@@ -164,11 +165,15 @@ def _shuffle_weights(model):
 
 
 def file_sha256(path):
-    """Hex digest of a file; for an index of shards, the digest of the digests of all shards."""
+    """Hex digest of a file; for an index of shards, the digest of the digests of all shards.
+
+    Raises InputError for a damaged file of the hub's cache.
+    """
     digests = []
     for shard in shards_of(path):
         with open(shard, "rb") as file:
             digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+        check_copy(shard, digests[-1])
     return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
@@ -181,17 +186,10 @@ def _describe_and_fetch(architecture, pretrained, revision, cache):
         )
     if architecture.startswith("hf-hub:"):
         repository = architecture.removeprefix("hf-hub:")
-        folder = _fetch_snapshot(repository, revision, cache, f"The model {architecture}")
+        folder = fetch_snapshot(repository, revision, cache, f"The model {architecture}")
         description = describe_folder(folder)
         _check_packages(description)
-        try:
-            download_pretrained_from_hf(repository, revision=revision, cache_dir=cache)
-        except Exception:  # the file is not named as open_clip names it
-            _fetch_snapshot(repository, revision, cache, f"The model {architecture}", ["*.safetensors", "*.bin"])
-        try:
-            return description, weights_in(folder)
-        except InputError as error:
-            raise _fetch_error(f"The weights of {architecture}", revision, error) from error
+        return description, fetch_weights(repository, folder, cache, f"The weights of {architecture}")
     if architecture.startswith("local-dir:"):
         folder = Path(architecture.removeprefix("local-dir:"))
         if not folder.is_dir():
@@ -206,7 +204,7 @@ def _describe_and_fetch(architecture, pretrained, revision, cache):
     tag = open_clip.get_pretrained_cfg(description.name, pretrained)
     if tag:
         description.take_tag(pretrained)
-        return description, _fetch_weights(description.name, pretrained, tag, revision, cache)
+        return description, _fetch_tag(description.name, pretrained, tag, revision, cache)
     path = Path(pretrained)
     if path.is_dir():
         path = weights_in(path)
@@ -217,28 +215,23 @@ def _describe_and_fetch(architecture, pretrained, revision, cache):
     return description, path
 
 
-def _fetch_weights(name, tag, config, revision, cache):
+def _fetch_tag(name, tag, config, revision, cache):
     """The weights file of a published tag."""
+    subject = f"The weights '{tag}' of {name}"
+    if config.get("hf_hub"):
+        repository, file = os.path.split(config["hf_hub"])
+        return fetch_file(repository, _safest_first(file or HF_WEIGHTS_NAME), revision, cache, subject)
     try:
-        if config.get("hf_hub"):
-            repository, file = os.path.split(config["hf_hub"])
-            return download_pretrained_from_hf(repository, filename=file or None, revision=revision, cache_dir=cache)
         return download_pretrained(config, cache_dir=cache)
     except Exception as error:
-        raise _fetch_error(f"The weights '{tag}' of {name}", revision, error) from error
+        raise fetch_error(subject, revision, error) from error
 
 
-def _fetch_snapshot(repository, revision, cache, subject, patterns=("*.json", "*.txt", "*.model")):
-    """Folder of a hub repository with its files that match the patterns, fetched if needed."""
-    try:
-        return Path(snapshot_download(repository, revision=revision, cache_dir=cache, allow_patterns=list(patterns)))
-    except Exception as error:
-        raise _fetch_error(subject, revision, error) from error
-
-
-def _fetch_error(subject, revision, error):
-    at_revision, reason = f" at revision {revision}" if revision else "", short_reason(error, 200)
-    return InputError(f"{subject}{at_revision} cannot be fetched, and the cache lacks a copy: {reason}")
+def _safest_first(file):
+    """Names that a tag's file has on the hub: safetensors, where the repository has it, before pickle."""
+    if file == HF_WEIGHTS_NAME:
+        return [HF_SAFE_WEIGHTS_NAME, file]
+    return [Path(file).stem + ".safetensors", file] if file.endswith((".bin", ".pth")) else [file]
 
 
 def _check_packages(description):
@@ -263,7 +256,7 @@ def _build_tokenizer(description, cache):
             f"The folder {name} has no tokenizer for the vocabulary of {description.name} "
             f"({text.get('vocab_size')} tokens): put its tokenizer.json there."
         )
-    folder = name if local or not name else _fetch_snapshot(name, None, cache, subject)
+    folder = name if local or not name else fetch_snapshot(name, None, cache, subject)
     try:
         if not name:
             return SimpleTokenizer(context_length=context, **options)
@@ -272,7 +265,7 @@ def _build_tokenizer(description, cache):
         raise InputError(f"{subject} needs a package that is not installed here: {error}") from error
     except Exception as error:
         if name and not local and not isinstance(error, TypeError):
-            raise _fetch_error(subject, None, error) from error
+            raise fetch_error(subject, None, error) from error
         message = f"{subject} cannot be built from its files and tokenizer_kwargs: {short_reason(error)}"
         raise InputError(message) from error
 
@@ -285,7 +278,7 @@ def _build_model(description, cache, *, empty=False):
         name = text["hf_model_name"]
         if not Path(name).is_dir():
             subject = f"The text tower's config {name} of {description.name}"
-            text["hf_model_name"] = str(_fetch_snapshot(name, None, cache, subject, ["config.json"]))
+            text["hf_model_name"] = str(fetch_snapshot(name, None, cache, subject, ["config.json"]))
         text["hf_model_pretrained"] = False
     if vision.get("timm_model_name"):
         vision["timm_model_pretrained"] = False

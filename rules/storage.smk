@@ -1,0 +1,28 @@
+# Results in a bucket of S3-compatible storage, see docs/storage.md.
+def check_bucket(provider, prefix):
+    """Raise WorkflowError unless the bucket of an address s3://bucket/folder answers. Snakemake's plugin would create it."""
+    bucket = prefix.removeprefix("s3://").split("/")[0]
+    try:
+        provider.s3c.meta.client.head_bucket(Bucket=bucket)
+    except Exception as error:
+        status = getattr(error, "response", {}).get("ResponseMetadata", {}).get("HTTPStatusCode")
+        reason = {
+            404: "is not there; create it, or change default-storage-prefix",
+            403: "is not yours: access is denied; check the access key and the secret key, and default-storage-prefix",
+        }.get(status, f"cannot be reached: {' '.join(str(error).split())}")
+        raise WorkflowError(f"The bucket {bucket} {reason}.") from None
+
+
+# Before anything runs, and once.
+if workflow.is_main_process and workflow.storage_settings.default_storage_provider == "s3":
+    check_bucket(workflow.storage_registry.default_storage_provider, workflow.storage_settings.default_storage_prefix)
+
+
+def opened_by_name(wildcards):
+    """No inputs, for a rule that opens results by their names; refused where results are in a bucket."""
+    if workflow.storage_settings.default_storage_provider:
+        raise WorkflowError(
+            "Notebooks, the report and the archive open results by their names, so they are not made where results are in "
+            "a bucket: fetch a copy of the results, and make them without the storage's profile (docs/storage.md)."
+        )
+    return {}

@@ -8,13 +8,17 @@ ifneq ($(words $(CURDIR)),1)
 $(error The path $(CURDIR) has a blank, which Snakemake cannot run jobs with; move this folder to a path without blanks)
 endif
 
-.PHONY: demo test lint benchmark lock clean
+.PHONY: demo test test-slurm lint benchmark lock clean
 
 demo: .venv/ready
 	$(BIN)/snakemake --cores $(CORES) report
 
 test: .venv/ready
 	$(BIN)/python -m pytest --numprocesses 2
+
+# Starts a Slurm of its own on this machine, as root; TESTS=-k "..." picks some.
+test-slurm: .venv/ready
+	$(BIN)/python -m pytest tests/cluster $(TESTS)
 
 lint: .venv/ready
 	$(BIN)/ruff check .

@@ -13,6 +13,8 @@ include: "rules/config.smk"
 include: "rules/common.smk"
 include: "rules/reporting.smk"
 include: "rules/inputs.smk"
+include: "rules/resources.smk"
+include: "rules/submission.smk"
 include: "rules/demo.smk"
 include: "rules/towers.smk"
 include: "rules/data.smk"
@@ -47,6 +49,10 @@ rule all:
 
 
 include: "rules/report.smk"
+
+
+onstart:
+    check_requests()
 
 
 onsuccess:

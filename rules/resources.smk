@@ -33,8 +33,7 @@ def images_in(dataset):
         names = [path.relative_to(source["folder"]).parts[0] for path in files_in(source["folder"])]
         images, classes = len(names), len(set(names))
     elif kind == "manifest":
-        with open(locate(source["manifest"]), "rb") as file:
-            images = sum(1 for _ in file)
+        images = len(manifest_files(locate(source["manifest"]), "image")) or images
     drawn = [role["per_class"] for role in source["roles"].values()]
     if classes and "all" not in drawn and not source["pairs"]:
         images = min(images, classes * sum(drawn) * len(SEEDS))
@@ -55,8 +54,11 @@ def texts_in(pool):
 
 @functools.cache
 def size_of_model(name):
-    """Size of a model of the config."""
-    files = files_of_model(name)
+    """Size of a model of the config; files that are not there are for the job that reads them to report."""
+    try:
+        files = files_of_model(name)
+    except WorkflowError:
+        files = {"beside": []}
     weights = [path for path in [files.get("pretrained"), *files["beside"]] if path and is_weights(path)]
     return model_size(str(files.get("architecture", ALL_MODELS[name]["architecture"])), weights)
 

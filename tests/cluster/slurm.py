@@ -1,7 +1,7 @@
 """A real Slurm on this machine: one node, loopback only, no accounting database, no systemd and no cgroups. Needs root.
 
-Its configuration lies in a directory of its own, and beside it /etc/slurm/slurm.conf becomes a link to it: a job's own srun
-finds no other. Everything is stopped by its own process id, and the link is taken away again.
+Its configuration lies in a directory of its own, and /etc/slurm/slurm.conf becomes a link to it: a job's own srun finds
+no other. Everything is stopped by its own process id, and the link is taken away again.
 """
 
 import os

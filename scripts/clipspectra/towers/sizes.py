@@ -1,4 +1,4 @@
-"""How big a model is, by its config and files alone. Without torch: the rules ask a cluster for memory and time by it."""
+"""How big a model is, by its config and files alone. Without torch: rules import it, to ask a cluster for memory."""
 
 import json
 from dataclasses import dataclass, replace
@@ -27,7 +27,7 @@ UNKNOWN = Size(9.9e8, 6.3e8, 3.0e8, 32, 16, 257, 1280, 1024)
 
 
 def model_size(architecture, weights=()):
-    """Size of a model, by its architecture's name, or the file or folder of its config, and the files of its weights."""
+    """Size of a model, by the name of its architecture or the place of its config, and the files of its weights."""
     size = _size_of(_config(architecture))
     # A file in half precision has two bytes a parameter.
     return replace(size, parameters=max(size.parameters, sum(Path(path).stat().st_size for path in weights) / 2))
@@ -35,12 +35,9 @@ def model_size(architecture, weights=()):
 
 def _config(architecture):
     """open_clip's config of an architecture, by its name, file or folder; {} if there is none to read."""
-    published = Path(find_spec("open_clip").origin).parent / "model_configs"
-    places = [
-        Path(architecture),
-        Path(architecture.removeprefix("local-dir:")) / OPEN_CLIP_CONFIG,
-        published / f"{architecture.replace('/', '-')}.json",
-    ]
+    places = [Path(architecture), Path(architecture.removeprefix("local-dir:")) / OPEN_CLIP_CONFIG]
+    if package := find_spec("open_clip"):  # which Snakemake's own environment may lack
+        places.append(Path(package.origin).parent / "model_configs" / f"{architecture.replace('/', '-')}.json")
     for path in places:
         try:
             content = json.loads(path.read_text(encoding="utf-8-sig"))

@@ -153,7 +153,7 @@ def limit_of(resource):
 
 
 def asked(needs, position, resource, unit, advice):
-    """A resource of a rule as Snakemake takes it: what a job needs and a quarter, and as much again on each further attempt.
+    """A resource as a function for Snakemake: what a job needs and a quarter, and as much again on each further attempt.
 
     Raises WorkflowError for a job that needs more than it may have; that further attempts do not is up to Snakemake.
     """

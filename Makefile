@@ -4,13 +4,17 @@ CORES ?= all
 BIN := .venv/bin
 UV_VERSION := 0.13.9
 
-.PHONY: demo test test-crash test-damage test-s3 test-same audit lint benchmark lock clean
+.PHONY: demo test test-crash test-damage test-s3 test-slurm test-same audit lint benchmark lock clean
 
 demo: .venv/ready
 	$(BIN)/snakemake --cores $(CORES) report
 
 test: .venv/ready
 	$(BIN)/python -m pytest --numprocesses 2
+
+# Starts a Slurm of its own on this machine, as root; TESTS=-k "..." picks some.
+test-slurm: .venv/ready
+	$(BIN)/python -m pytest tests/cluster $(TESTS)
 
 test-crash: .venv/ready
 	$(BIN)/python tools/crash.py

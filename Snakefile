@@ -15,6 +15,8 @@ include: "rules/storage.smk"
 include: "rules/common.smk"
 include: "rules/reporting.smk"
 include: "rules/inputs.smk"
+include: "rules/resources.smk"
+include: "rules/submission.smk"
 include: "rules/demo.smk"
 include: "rules/towers.smk"
 include: "rules/data.smk"
@@ -49,6 +51,10 @@ rule all:
 
 
 include: "rules/report.smk"
+
+
+onstart:
+    check_requests()
 
 
 onsuccess:

@@ -162,20 +162,6 @@ def model_job(*sources):
     return {"model": model_params, "files": files_stamp(model_files, *sources)}
 
 
-# What a job that loads a model asks for, and one that runs images through it. ViT-H-14 takes 4 GB, half-precision files
-# half as much again while they are read.
-MODEL_RESOURCES = {
-    "mem": "12GB",
-    "device": config["device"],
-    "cache": config["cache"] or "",  # resources are numbers and texts
-}
-IMAGE_RESOURCES = MODEL_RESOURCES | {
-    "runtime": "2h",
-    "gpu": config["gpu"],
-    "batch_size": config["batch_size"],
-}
-
-
 # --- Stored results
 
 

@@ -31,11 +31,12 @@ rule compare_models:
         "results/logs/comparisons/{comparison}/seed-{seed}.log",
     benchmark:
         "results/benchmarks/comparisons/{comparison}/seed-{seed}.tsv"
+    group:
+        GROUPS["compare"]
     conda:
         ENVIRONMENT
     resources:
-        mem="8GB",
-        runtime="2h",
+        **ANALYSIS_RESOURCES,
     params:
         entry=lambda wildcards: COMPARISONS[wildcards.comparison],
         protocol=config["protocol"],
@@ -54,6 +55,8 @@ rule table_comparisons:
         latex="results/tables/comparisons.tex",
     log:
         "results/logs/tables/comparisons.log",
+    group:
+        GROUPS["results"]
     conda:
         ENVIRONMENT
     params:
@@ -78,6 +81,8 @@ rule plot_comparison_map:
         ),
     log:
         "results/logs/figures/comparisons/{comparison}/heads-map.log",
+    group:
+        GROUPS["results"]
     conda:
         ENVIRONMENT
     params:
@@ -102,6 +107,8 @@ rule plot_comparison_cards:
         ),
     log:
         "results/logs/figures/comparisons/{comparison}/cards.log",
+    group:
+        GROUPS["results"]
     conda:
         ENVIRONMENT
     params:

@@ -16,6 +16,8 @@ rule embed_query:
         "results/queries/{queries}/query.safetensors",
     log:
         "results/logs/queries/{queries}/query.log",
+    group:
+        GROUPS["texts"]
     conda:
         ENVIRONMENT
     resources:
@@ -74,8 +76,12 @@ rule trace_query:
         "results/logs/queries/{queries}/trace.log",
     wildcard_constraints:
         queries=any_of(QUERIES),
+    group:
+        GROUPS["evaluate"]
     conda:
         ENVIRONMENT
+    resources:
+        **ANALYSIS_RESOURCES,
     params:
         entry=request,
         seed=SEEDS[0],
@@ -102,10 +108,12 @@ rule trace_topics:
         "results/logs/queries/{queries}/topics.log",
     wildcard_constraints:
         queries=any_of(TOPICS),
+    group:
+        GROUPS["evaluate"]
     conda:
         ENVIRONMENT
     resources:
-        runtime="1h",
+        **ANALYSIS_RESOURCES,
     params:
         entry=request,
         seeds=SEEDS,
@@ -124,10 +132,12 @@ rule find_neighbours:
         "results/neighbours/{neighbours}.csv",
     log:
         "results/logs/neighbours/{neighbours}.log",
+    group:
+        GROUPS["evaluate"]
     conda:
         ENVIRONMENT
     resources:
-        runtime="1h",
+        **ANALYSIS_RESOURCES,
     params:
         entry=request,
         protocol=config["protocol"],
@@ -151,11 +161,12 @@ rule evaluate_retrieval:
         "results/benchmarks/evaluation/{model}/{dataset}/seed-{seed}/retrieval.tsv"
     wildcard_constraints:
         dataset=any_of(KNOWN_DATASETS),
+    group:
+        GROUPS["evaluate"]
     conda:
         ENVIRONMENT
     resources:
-        mem="8GB",
-        runtime="6h",
+        **ANALYSIS_RESOURCES,
     params:
         factors=factor_phrases,
         texts=FIRST_TEXTS,
@@ -182,6 +193,8 @@ rule table_retrieval:
         latex="results/tables/retrieval.tex",
     log:
         "results/logs/tables/retrieval.log",
+    group:
+        GROUPS["results"]
     conda:
         ENVIRONMENT
     params:
@@ -214,11 +227,12 @@ rule evaluate_intervention:
         "results/logs/interventions/{intervention}/{model}/seed-{seed}.log",
     benchmark:
         "results/benchmarks/interventions/{intervention}/{model}/seed-{seed}.tsv"
+    group:
+        GROUPS["evaluate"]
     conda:
         ENVIRONMENT
     resources:
-        mem="8GB",
-        runtime="2h",
+        **ANALYSIS_RESOURCES,
     params:
         entry=intervention_entry,
         factors=lambda wildcards: list(DATASETS[INTERVENTIONS[wildcards.intervention]["dataset"]]["factors"]),
@@ -265,6 +279,8 @@ rule table_intervention_values:
         latex="results/tables/intervention-values.tex",
     log:
         "results/logs/tables/intervention-values.log",
+    group:
+        GROUPS["results"]
     conda:
         ENVIRONMENT
     params:
@@ -286,11 +302,13 @@ rule evaluate_edited_model:
         "results/interventions/{intervention}/{model}/seed-{seed}/edited-model.csv",
     log:
         "results/logs/interventions/{intervention}/{model}/seed-{seed}-edited-model.log",
+    group:
+        GROUPS["edits"]
     conda:
         ENVIRONMENT
     threads: config["threads"]
     resources:
-        **IMAGE_RESOURCES,
+        **PASS_RESOURCES,
     params:
         **model_job(),
         entry=lambda wildcards: {
@@ -333,6 +351,8 @@ rule fold_intervention:
         config="results/interventions/{intervention}/{model}/open_clip_config.json",
     log:
         "results/logs/interventions/{intervention}/{model}/weights.log",
+    group:
+        GROUPS["compare"]
     conda:
         ENVIRONMENT
     resources:

@@ -19,11 +19,13 @@ rule extract_activations:
         "results/logs/activations/{model}/{dataset}/shard-{shard}-of-{shards}.log",
     benchmark:
         "results/benchmarks/activations/{model}/{dataset}/shard-{shard}-of-{shards}.tsv"
+    group:
+        GROUPS["images"]
     conda:
         ENVIRONMENT
     threads: config["threads"]
     resources:
-        **IMAGE_RESOURCES,
+        **EXTRACTION_RESOURCES,
     params:
         **model_job(),
         precision=config["precision"],
@@ -45,6 +47,8 @@ rule table_exactness:
         skipped="results/tables/skipped-images.csv",
     log:
         "results/logs/tables/exactness.log",
+    group:
+        GROUPS["results"]
     conda:
         ENVIRONMENT
     params:

@@ -8,8 +8,12 @@ rule make_manifest:
         "results/logs/data/{dataset}.log",
     wildcard_constraints:
         dataset=any_of(OWN_DATASETS),
+    group:
+        GROUPS["data"]
     conda:
         ENVIRONMENT
+    resources:
+        **FILES_RESOURCES,
     params:
         folder=lambda wildcards: DATASETS[wildcards.dataset].get("folder"),
         names=folder_digest,
@@ -53,10 +57,12 @@ rule unpack_archive:
     wildcard_constraints:
         dataset=any_of(ARCHIVED_DATASETS),
     priority: 10  # a wrong archive should be known first
+    group:
+        GROUPS["data"]
     conda:
         ENVIRONMENT
     resources:
-        runtime="2h",
+        **FILES_RESOURCES,
     params:
         source=lambda wildcards: archive_entries(wildcards.dataset)[0],
         files=files_stamp(archive_files),
@@ -109,7 +115,7 @@ rule list_tars:
         ENVIRONMENT
     threads: config["threads"]
     resources:
-        runtime="2h",
+        **FILES_RESOURCES,
     params:
         source=lambda wildcards: DATASETS[wildcards.dataset]["webdataset"],
         paths=lambda wildcards: tar_paths(wildcards.dataset),
@@ -130,8 +136,12 @@ rule choose_images:
         shared="results/data/{dataset}/seed-{seed}/shared-images.csv",
     log:
         "results/logs/data/{dataset}/seed-{seed}.log",
+    group:
+        GROUPS["data"]
     conda:
         ENVIRONMENT
+    resources:
+        **FILES_RESOURCES,
     params:
         roles=lambda wildcards: DATASETS[wildcards.dataset]["roles"],
         factors=factor_names,
@@ -153,6 +163,8 @@ rule table_shared_images:
         **table("shared-images", "Images that roles and seeds share"),
     log:
         "results/logs/tables/shared-images.log",
+    group:
+        GROUPS["results"]
     conda:
         ENVIRONMENT
     params:
@@ -191,6 +203,8 @@ rule embed_texts:
         "results/text/{model}/{texts}.safetensors",
     log:
         "results/logs/text/{model}/{texts}.log",
+    group:
+        GROUPS["texts"]
     conda:
         ENVIRONMENT
     threads: config["threads"]
@@ -213,6 +227,8 @@ rule table_texts:
         **table("texts", "Text pools"),
     log:
         "results/logs/tables/texts.log",
+    group:
+        GROUPS["results"]
     conda:
         ENVIRONMENT
     params:
@@ -231,6 +247,8 @@ rule embed_classes:
         "results/text/{model}/classes-{dataset}.safetensors",
     log:
         "results/logs/text/{model}/classes-{dataset}.log",
+    group:
+        GROUPS["texts"]
     conda:
         ENVIRONMENT
     threads: config["threads"]

@@ -9,8 +9,12 @@ rule draw_demo_images:
         "results/benchmarks/data/{dataset}.tsv"
     wildcard_constraints:
         dataset=any_of(DEMO_DATASETS),
+    group:
+        GROUPS["data"]
     conda:
         ENVIRONMENT
+    resources:
+        **FILES_RESOURCES,
     params:
         options=lambda wildcards: DATASETS[wildcards.dataset]["demo"],
         code=code("draw_demo_images"),

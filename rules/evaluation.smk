@@ -35,11 +35,12 @@ rule evaluate_accuracy:
         effects="results/evaluation/{model}/{dataset}/seed-{seed}/effects.csv",
     log:
         "results/logs/evaluation/{model}/{dataset}/seed-{seed}/accuracy.log",
+    group:
+        GROUPS["evaluate"]
     conda:
         ENVIRONMENT
     resources:
-        mem="8GB",
-        runtime="1h",
+        **ANALYSIS_RESOURCES,
     params:
         protocol=config["protocol"],
         code=code("evaluate_accuracy"),
@@ -62,6 +63,8 @@ rule table_accuracy:
         latex="results/tables/accuracy.tex",
     log:
         "results/logs/tables/accuracy.log",
+    group:
+        GROUPS["results"]
     conda:
         ENVIRONMENT
     params:
@@ -103,11 +106,12 @@ rule evaluate_recovery:
         "results/logs/evaluation/{model}/{dataset}/seed-{seed}/{texts}/recovery.log",
     benchmark:
         "results/benchmarks/evaluation/{model}/{dataset}/seed-{seed}/{texts}/recovery.tsv"
+    group:
+        GROUPS["evaluate"]
     conda:
         ENVIRONMENT
     resources:
-        mem="8GB",
-        runtime="2h",
+        **ANALYSIS_RESOURCES,
     params:
         methods=method_options([*EXPLAINING_METHODS, *(method for method in METHODS if method in CONTROLS)]),
         budgets=config["evaluation"]["budgets"],
@@ -156,8 +160,12 @@ rule score_components:
         "results/logs/evaluation/{model}/{dataset}/seed-{seed}/{texts}/factors.log",
     wildcard_constraints:
         dataset=any_of(set(EXPLAINED_DATASETS) - set(FACTORED_DATASETS)),
+    group:
+        GROUPS["evaluate"]
     conda:
         ENVIRONMENT
+    resources:
+        **ANALYSIS_RESOURCES,
     params:
         methods=COMPONENT_METHODS,
         factors=factor_phrases,
@@ -226,11 +234,12 @@ rule evaluate_names:
         "results/logs/evaluation/{model}/{dataset}/seed-{seed}/{texts}/names.log",
     benchmark:
         "results/benchmarks/evaluation/{model}/{dataset}/seed-{seed}/{texts}/names.tsv"
+    group:
+        GROUPS["evaluate"]
     conda:
         ENVIRONMENT
     resources:
-        mem="8GB",
-        runtime="4h",
+        **ANALYSIS_RESOURCES,
     params:
         methods=naming_methods,
         model=lambda wildcards: SHUFFLED.get(wildcards.model, wildcards.model),
@@ -267,6 +276,8 @@ rule table_names:
         latex="results/tables/names.tex",
     log:
         "results/logs/tables/names.log",
+    group:
+        GROUPS["results"]
     conda:
         ENVIRONMENT
     params:
@@ -290,11 +301,12 @@ rule evaluate_stability:
         "results/evaluation/{model}/{dataset}/{texts}-stability.csv",
     log:
         "results/logs/evaluation/{model}/{dataset}/{texts}-stability.log",
+    group:
+        GROUPS["evaluate"]
     conda:
         ENVIRONMENT
     resources:
-        mem="8GB",
-        runtime="2h",
+        **ANALYSIS_RESOURCES,
     params:
         seeds=SEEDS,
         options=method_options(["components"])["components"],
@@ -319,6 +331,8 @@ rule table_stability:
         latex="results/tables/stability.tex",
     log:
         "results/logs/tables/stability.log",
+    group:
+        GROUPS["results"]
     conda:
         ENVIRONMENT
     params:

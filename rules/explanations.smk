@@ -28,11 +28,12 @@ rule explain_heads:
         "results/logs/explanations/{model}/{dataset}/seed-{seed}/{texts}-components.log",
     benchmark:
         "results/benchmarks/explanations/{model}/{dataset}/seed-{seed}/{texts}-components.tsv"
+    group:
+        GROUPS["explain"]
     conda:
         ENVIRONMENT
     resources:
-        mem="8GB",
-        runtime="2h",
+        **ANALYSIS_RESOURCES,
     params:
         options=method_options(["components", "weights"]),
         last_layers=config["evaluation"]["last_layers"],
@@ -104,10 +105,12 @@ rule export_explanations:
         "results/logs/exports/{dataset}_completeness_{texts}_{model}_algo_{algorithm}_seed_{seed}.log",
     wildcard_constraints:
         algorithm=any_of(ALGORITHMS),
+    group:
+        GROUPS["evaluate"]
     conda:
         ENVIRONMENT
     resources:
-        mem="8GB",
+        **ANALYSIS_RESOURCES,
     params:
         last_layers=config["evaluation"]["last_layers"],
         protocol=config["protocol"],

@@ -20,6 +20,8 @@ rule explorer:
         ),
     log:
         "results/logs/explorer.log",
+    group:
+        GROUPS["results"]
     conda:
         ENVIRONMENT
     params:
@@ -54,11 +56,12 @@ rule explore_components:
         "results/logs/explorer/{model}/{dataset}/seed-{seed}/{texts}.log",
     benchmark:
         "results/benchmarks/explorer/{model}/{dataset}/seed-{seed}/{texts}.tsv"
+    group:
+        GROUPS["compare"]
     conda:
         ENVIRONMENT
     resources:
-        mem="8GB",
-        runtime="2h",
+        **ANALYSIS_RESOURCES,
     params:
         methods=EXPLAINING_METHODS,
         factors=factor_names,
@@ -81,11 +84,13 @@ rule draw_thumbnails:
         directory("results/explorer-parts/pictures/{dataset}"),
     log:
         "results/logs/explorer/{dataset}-pictures.log",
+    group:
+        GROUPS["data"]
     conda:
         ENVIRONMENT
     threads: config["threads"]
     resources:
-        runtime="1h",
+        **FILES_RESOURCES,
     params:
         factors=factor_names,
         pictures=EXPLORER["images"],
@@ -115,6 +120,8 @@ rule map_pictures:
         "results/logs/explorer/{model}-own-pictures.log",
     wildcard_constraints:
         model=any_of(MODELS),
+    group:
+        GROUPS["evaluate"]
     conda:
         ENVIRONMENT
     resources:

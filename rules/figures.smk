@@ -18,6 +18,8 @@ rule plot_contact_sheet:
         ),
     log:
         "results/logs/figures/{dataset}/contact-sheet-seed-{seed}.log",
+    group:
+        GROUPS["results"]
     conda:
         ENVIRONMENT
     params:
@@ -37,6 +39,8 @@ rule plot_heads_map:
         *figure("results/figures/{model}/{dataset}/seed-{seed}/{texts}/heads-map", "heads-map", "Heads map"),
     log:
         "results/logs/figures/{model}/{dataset}/seed-{seed}/{texts}/heads-map.log",
+    group:
+        GROUPS["results"]
     conda:
         ENVIRONMENT
     params:
@@ -57,6 +61,8 @@ rule plot_spectra:
         *figure("results/figures/{model}/{dataset}/seed-{seed}/{texts}/spectra", "spectra", "Spectra of the heads"),
     log:
         "results/logs/figures/{model}/{dataset}/seed-{seed}/{texts}/spectra.log",
+    group:
+        GROUPS["results"]
     conda:
         ENVIRONMENT
     params:
@@ -82,6 +88,8 @@ rule plot_factors_map:
         "results/logs/figures/{model}/{dataset}/seed-{seed}/{texts}/factors-map.log",
     wildcard_constraints:
         dataset=any_of(FACTORED_DATASETS),
+    group:
+        GROUPS["results"]
     conda:
         ENVIRONMENT
     params:
@@ -105,6 +113,8 @@ rule plot_cards:
         *figure("results/figures/{model}/{dataset}/seed-{seed}/{texts}/cards", "cards", "Clearest components"),
     log:
         "results/logs/figures/{model}/{dataset}/seed-{seed}/{texts}/cards.log",
+    group:
+        GROUPS["results"]
     conda:
         ENVIRONMENT
     params:
@@ -126,6 +136,8 @@ rule plot_segmentation:
         *figure("results/figures/{model}/{dataset}/seed-{seed}/segmentation", "segmentation-examples", "Segmentation"),
     log:
         "results/logs/figures/{model}/{dataset}/seed-{seed}/segmentation.log",
+    group:
+        GROUPS["results"]
     conda:
         ENVIRONMENT
     params:
@@ -143,6 +155,8 @@ rule plot_recovery:
         *figure("results/figures/{model}/{dataset}/{texts}/recovery", "recovery", "Accuracy recovered"),
     log:
         "results/logs/figures/{model}/{dataset}/{texts}/recovery.log",
+    group:
+        GROUPS["results"]
     conda:
         ENVIRONMENT
     params:
@@ -160,6 +174,8 @@ rule plot_names:
         *figure("results/figures/{model}/{dataset}/{texts}/names", "names", "Which names are right"),
     log:
         "results/logs/figures/{model}/{dataset}/{texts}/names.log",
+    group:
+        GROUPS["results"]
     conda:
         ENVIRONMENT
     params:
@@ -177,6 +193,8 @@ rule plot_ablation:
         *figure("results/figures/{model}/{dataset}/ablation", "ablation", "Accuracy with heads at their mean"),
     log:
         "results/logs/figures/{model}/{dataset}/ablation.log",
+    group:
+        GROUPS["results"]
     conda:
         ENVIRONMENT
     params:
@@ -194,6 +212,8 @@ rule plot_stability:
         *figure("results/figures/{model}/{dataset}/{texts}/stability", "stability-over-seeds", "What stays"),
     log:
         "results/logs/figures/{model}/{dataset}/{texts}/stability.log",
+    group:
+        GROUPS["results"]
     conda:
         ENVIRONMENT
     params:
@@ -211,6 +231,8 @@ rule plot_effects:
         *figure("results/figures/{model}/{dataset}/effects", "effects-map", "What each head is worth"),
     log:
         "results/logs/figures/{model}/{dataset}/effects.log",
+    group:
+        GROUPS["results"]
     conda:
         ENVIRONMENT
     params:
@@ -231,6 +253,8 @@ rule plot_retrieval_map:
         "results/logs/figures/{model}/{dataset}/retrieval-map.log",
     wildcard_constraints:
         dataset=any_of(KNOWN_DATASETS),
+    group:
+        GROUPS["results"]
     conda:
         ENVIRONMENT
     params:
@@ -253,6 +277,8 @@ rule plot_segmentation_parts:
         ),
     log:
         "results/logs/figures/{model}/{dataset}/seed-{seed}/segmentation-parts.log",
+    group:
+        GROUPS["results"]
     conda:
         ENVIRONMENT
     params:
@@ -270,6 +296,8 @@ rule plot_spatial:
         *figure("results/figures/spatial/{spatial}", "spatial", "Where texts are", "Maps of texts"),
     log:
         "results/logs/figures/spatial/{spatial}.log",
+    group:
+        GROUPS["results"]
     conda:
         ENVIRONMENT
     params:
@@ -292,6 +320,8 @@ rule plot_query:
         "results/logs/figures/queries/{queries}.log",
     wildcard_constraints:
         queries=any_of(QUERIES),
+    group:
+        GROUPS["results"]
     conda:
         ENVIRONMENT
     params:
@@ -314,6 +344,8 @@ rule plot_neighbours:
         *figure("results/figures/neighbours/{neighbours}", "neighbours", "Neighbours", "Neighbours"),
     log:
         "results/logs/figures/neighbours/{neighbours}.log",
+    group:
+        GROUPS["results"]
     conda:
         ENVIRONMENT
     params:
@@ -342,6 +374,8 @@ rule plot_intervention:
         "results/logs/figures/interventions/{intervention}/{model}.log",
     wildcard_constraints:
         intervention=any_of(COUNTED),
+    group:
+        GROUPS["results"]
     conda:
         ENVIRONMENT
     params:
@@ -366,6 +400,8 @@ rule plot_intervention_values:
         ),
     log:
         "results/logs/figures/interventions/{intervention}/{model}-values.log",
+    group:
+        GROUPS["results"]
     conda:
         ENVIRONMENT
     params:

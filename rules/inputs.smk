@@ -3,6 +3,7 @@ ARCHIVE_KINDS = (
     *("imagenet", "imagenet_segmentation", "pascal_voc", "waterbirds"),
     *("cifar10", "cifar100"),
 )
+SOURCE_KINDS = ("demo", "folder", "manifest", "webdataset", *ARCHIVE_KINDS)
 
 
 def archive_entries(dataset):

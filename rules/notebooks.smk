@@ -40,9 +40,6 @@ rule record_config:
     localrule: True
     conda:
         ENVIRONMENT
-    resources:
-        device=config["device"],
-        cache=config["cache"] or "",
     params:
         entries={
             "models": {name: arguments_of_model(name) for name in MODELS},

@@ -8,6 +8,8 @@ rule describe_study:
         "results/study.json",
     log:
         "results/logs/study.log",
+    group:
+        GROUPS["results"]
     conda:
         ENVIRONMENT
     params:
@@ -32,6 +34,8 @@ rule paper:
         report(update("results/paper.pdf"), caption="captions/paper.rst", category=OVERVIEW, labels={"page": "Paper"}),
     log:
         "results/logs/paper.log",
+    group:
+        GROUPS["results"]
     conda:
         ENVIRONMENT
     params:

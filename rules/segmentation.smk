@@ -34,11 +34,13 @@ rule segment_images:
         "results/benchmarks/segmentation/{model}/{dataset}.tsv"
     wildcard_constraints:
         dataset=any_of(MASKED_DATASETS),
+    group:
+        GROUPS["images"]
     conda:
         ENVIRONMENT
     threads: config["threads"]
     resources:
-        **IMAGE_RESOURCES,
+        **SEGMENTATION_RESOURCES,
     params:
         **SEGMENTATION_PARAMS,
         seeds=SEEDS,
@@ -63,11 +65,13 @@ rule segment_parts:
         "results/logs/segmentation/{model}/{dataset}/seed-{seed}-parts.log",
     wildcard_constraints:
         dataset=any_of(set(MASKED_DATASETS) - set(EXPLAINED_DATASETS)),
+    group:
+        GROUPS["edits"]
     conda:
         ENVIRONMENT
     threads: config["threads"]
     resources:
-        **IMAGE_RESOURCES,
+        **SEGMENTATION_RESOURCES,
     params:
         **SEGMENTATION_PARAMS,
         code=code("segment_parts"),
@@ -116,6 +120,8 @@ rule map_texts:
         "results/spatial/{spatial}.safetensors",
     log:
         "results/logs/spatial/{spatial}.log",
+    group:
+        GROUPS["texts"]
     conda:
         ENVIRONMENT
     resources:

@@ -80,7 +80,6 @@ FIGURES = [
 ]
 
 
-SOURCE_KINDS = ("demo", "folder", "manifest", "webdataset", *ARCHIVE_KINDS)
 # What the description of a study says of it, beside what its tables hold.
 STUDY = {
     "version": tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"],

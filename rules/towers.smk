@@ -21,6 +21,8 @@ rule head_basis:
         basis="results/activations/{model}/basis.safetensors",
     log:
         "results/logs/activations/{model}/basis.log",
+    group:
+        GROUPS["texts"]
     conda:
         ENVIRONMENT
     resources:
@@ -41,6 +43,8 @@ rule table_loaded_models:
         **table("loaded-models", "What every model was loaded with"),
     log:
         "results/logs/tables/loaded-models.log",
+    group:
+        GROUPS["results"]
     conda:
         ENVIRONMENT
     params:

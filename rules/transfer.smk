@@ -12,11 +12,12 @@ rule evaluate_transfer:
         "results/logs/transfer/{transfer}/{model}/seed-{seed}.log",
     benchmark:
         "results/benchmarks/transfer/{transfer}/{model}/seed-{seed}.tsv"
+    group:
+        GROUPS["evaluate"]
     conda:
         ENVIRONMENT
     resources:
-        mem="8GB",
-        runtime="2h",
+        **ANALYSIS_RESOURCES,
     params:
         datasets=transfer_datasets,
         texts_per_pole=config["explanations"]["texts_per_pole"],
@@ -53,6 +54,8 @@ rule plot_transfer:
         *figure("results/figures/transfer/{transfer}/{model}", "transfer-curves", "On another dataset", "{model}"),
     log:
         "results/logs/figures/transfer/{transfer}/{model}.log",
+    group:
+        GROUPS["results"]
     conda:
         ENVIRONMENT
     params:

@@ -10,7 +10,7 @@ if __name__ == "__main__":
         from clipspectra.towers import models
 
         manifest = read_manifest(snakemake.input.manifest)
-        loaded = models.load(**model_arguments(snakemake), device=snakemake.resources.device, towers="text")
+        loaded = models.load(**model_arguments(snakemake), device=snakemake.config["device"], towers="text")
         arrays, values = {}, {}
         for column, prompt in snakemake.params.prompts.items():
             values[column] = texts.classifier_values(manifest, column, prompt["names"])

@@ -49,7 +49,7 @@ if __name__ == "__main__":
 
         params, inputs = snakemake.params, snakemake.input
         towers = "image" if params.image else "text"
-        loaded = models.load(**model_arguments(snakemake), device=snakemake.resources.device, towers=towers)
+        loaded = models.load(**model_arguments(snakemake), device=snakemake.config["device"], towers=towers)
         if params.image:
             path = picture_path(params.image, inputs)
             with open(path, "rb") as file:

@@ -15,7 +15,7 @@ if __name__ == "__main__":
             pool, dropped = pools.read_pool(snakemake.input.pool, snakemake.params.column)
         else:
             pool, dropped = pools.clean_pool(text_pool(), "of the demo")
-        loaded = models.load(**model_arguments(snakemake), device=snakemake.resources.device, towers="text")
+        loaded = models.load(**model_arguments(snakemake), device=snakemake.config["device"], towers="text")
         pool, same_tokens = texts.distinct_texts(loaded, pool)
         dropped["double"] += same_tokens
         log(f"{len(pool)} texts; dropped {dropped['blank']} blank lines and {dropped['double']} doubles")

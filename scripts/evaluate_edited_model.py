@@ -42,7 +42,7 @@ if __name__ == "__main__":
         plain = np.concatenate(list(stored.embeddings()))[stored.scored]
         edits = Edits(stored, load_explanations(inputs.components, list(intervention.heads)))
         embeddings = {"as it is": plain, "stored": edits.embeddings(intervention)[stored.scored]}
-        options = {"device": resources.device, "precision": params.precision, "towers": "image"}
+        options = {"device": snakemake.config["device"], "precision": params.precision, "towers": "image"}
         loaded = models.load(**model_arguments(snakemake), **options)
         updates, reason = None, ""
         try:

@@ -27,7 +27,7 @@ if __name__ == "__main__":
             from clipspectra.contributions.extraction import extract
             from clipspectra.towers import models
 
-            options = {"device": resources.device, "precision": params.precision, "towers": "image"}
+            options = {"device": snakemake.config["device"], "precision": params.precision, "towers": "image"}
             loaded = models.load(**model_arguments(snakemake), **options)
             identity["sha256"] = loaded.sha256 or ""
             store = ImageStore(output, identity)  # a published tag may have got other weights

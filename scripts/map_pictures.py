@@ -38,7 +38,7 @@ if __name__ == "__main__":
         from clipspectra.towers.families import adapt
 
         params, inputs = snakemake.params, snakemake.input
-        loaded = models.load(**model_arguments(snakemake), device=snakemake.resources.device, towers="image")
+        loaded = models.load(**model_arguments(snakemake), device=snakemake.config["device"], towers="image")
         tower, basis = adapt(loaded.model.visual), load_arrays(inputs.basis, "basis")[0]["basis"].astype(np.float64)
         basis = {(layer, head): matrix for layer, heads in enumerate(basis) for head, matrix in enumerate(heads)}
         explanations = {name: load_explanations(path) for name, path in zip(params.datasets, inputs.components)}

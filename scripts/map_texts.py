@@ -10,7 +10,7 @@ if __name__ == "__main__":
         from clipspectra.towers import models
 
         params, path = snakemake.params, snakemake.input.image
-        loaded = models.load(**model_arguments(snakemake), device=snakemake.resources.device)
+        loaded = models.load(**model_arguments(snakemake), device=snakemake.config["device"])
         evidence = text_evidence(loaded, path, params.texts, params.minus)
         arrays = {"evidence": evidence, "picture": model_view(path, loaded.preprocess)}
         metadata = {"texts": params.texts, "minus": params.minus or "", "sha256": loaded.sha256 or ""}

@@ -7,6 +7,5 @@ from clipspectra.jobs import job
 
 if __name__ == "__main__":
     with job(snakemake.log[0]), atomic_write(snakemake.output[0]) as part:
-        resources = snakemake.resources
-        entries = snakemake.params.entries | {"device": resources.device, "cache": resources.cache or None}
+        entries = snakemake.params.entries | {key: snakemake.config[key] for key in ("device", "cache")}
         part.write_text(json.dumps(entries, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -22,7 +22,7 @@ if __name__ == "__main__":
         root = Path(inputs.manifest).parent
         tables = [with_digests(masked_rows(load_table(path)), root, "mask") for path in inputs.images]
         images = images_of_seeds(tables, ["image_sha256", "mask_sha256", *["class"] * (params.target == "label")])
-        loaded = models.load(**model_arguments(snakemake), device=snakemake.resources.device, towers="image")
+        loaded = models.load(**model_arguments(snakemake), device=snakemake.config["device"], towers="image")
         settings = {key: params[key] for key in ("target", "geometry", "mask_pixels")}
         options = settings | {"batch_size": snakemake.resources.batch_size, "direction": params.direction, "log": log}
         segmenter = Segmenter(loaded, inputs.classes, wildcards.dataset, root, **options)

@@ -26,7 +26,7 @@ if __name__ == "__main__":
         table, root = masked_rows(load_table(snakemake.input.images)), Path(snakemake.input.manifest).parent
         rows = np.linspace(0, len(table) - 1, min(IMAGES, len(table))).round().astype(int)
         table = table.iloc[rows].reset_index(drop=True)
-        loaded = models.load(**model_arguments(snakemake), device=resources.device, towers="image")
+        loaded = models.load(**model_arguments(snakemake), device=snakemake.config["device"], towers="image")
         options = {key: params[key] for key in ("target", "direction", "geometry", "mask_pixels")}
         options |= {"batch_size": resources.batch_size, "log": log}
         segmenter = Segmenter(loaded, snakemake.input.classes, wildcards.dataset, root, **options)

@@ -107,7 +107,7 @@ def _own_files(snakemake):
 
 def model_arguments(snakemake):
     """Arguments of models.load for a rule's model; the user's own files are those of the rule's inputs."""
-    return snakemake.params.model | _own_files(snakemake) | {"cache": snakemake.resources.get("cache") or None}
+    return snakemake.params.model | _own_files(snakemake) | {"cache": snakemake.config["cache"]}
 
 
 def model_identity(snakemake):

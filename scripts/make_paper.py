@@ -9,7 +9,7 @@ from clipspectra.paper.typesetting import typeset
 if __name__ == "__main__":
     with job(snakemake.log[0]) as log:
         inputs = snakemake.input
-        for warning in typeset(inputs.main, "results", snakemake.output[0]):
+        for warning in typeset(inputs.main, Path(inputs.study).parent, snakemake.output[0]):
             log(f"Typst: {warning}")
         for path in (inputs.study, *inputs.tables, *inputs.topics):
             check_fonts(Path(path).read_text(encoding="utf-8"))

@@ -30,7 +30,7 @@ def load_images(path):
     """The table of a seed's images. Raises InputError where a column of it is damaged."""
     table = load_table(path)
     absent = [column for column in ("row", "image", "role", "image_sha256") if column not in table]
-    if absent or not pd.api.types.is_integer_dtype(table["row"]):
+    if absent or not pd.api.types.is_integer_dtype(table["row"]) or table["row"].duplicated().any():
         raise InputError(f"{path} is damaged: the column {[*absent, 'row'][0]!r}; remove it, and run again.")
     return table
 

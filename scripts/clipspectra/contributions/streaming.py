@@ -17,8 +17,8 @@ def extract_moments(loaded, table, root, folder, seeds, *, layers="all", dtype="
     layers, dtype: as in extract; dtype is of the sample alone, moments are of what the model gave
     options: batch_size, workers, on_bad_image
 
-    The proof has what that of extract has, and exactness: {seed: {images, and the largest of each of ERRORS}} over all
-    images that the seed fits or keeps.
+    The proof has what that of extract has, and exactness: {seed: {images, the largest of each of ERRORS, names of
+    the skipped}} over all images that the seed fits or keeps.
     """
     images, stream = DecomposedImages(loaded, layers=layers, dtype=dtype), ArrayStream(folder)
     whole, moments = table["whole"].to_numpy(), {seed: JointMoments() for seed in seeds}
@@ -36,6 +36,9 @@ def extract_moments(loaded, table, root, folder, seeds, *, layers="all", dtype="
         for seed, fits in seeds.items():
             moments[seed].add(joint_moments(batch, q, embedding, fits[rows]))
             note_errors(exactness[seed], arrays, used[seed][rows])
+    absent = {picture["image"] for picture in images.skipped}
+    for seed, inside in used.items():
+        exactness[seed]["skipped"] = [name for name in table["image"][inside] if name in absent]
     return stream, moments, {"first_layer": images.first, "skipped": images.skipped, "exactness": exactness}
 
 

@@ -120,4 +120,6 @@ if __name__ == "__main__":
         source = {"model": params.model} | {key: wildcards[key] for key in ("dataset", "seed", "texts")}
         source |= {"split": split_names(stored.images[stored.scored]), "images": int(stored.scored.sum())}
         source["pairs"] = 0 if study.first is None else len(study.first)
+        if stored.is_sample:  # the controls draw among the images that are kept
+            source["names_from"] = np.where(table["control"].isin(["", "shuffled weights"]), "all fit images", "sample")
         save_table(snakemake.output[0], with_source(table, source))

@@ -22,6 +22,7 @@ from clipspectra.data.datasets import with_digests
 from clipspectra.data.samples import sample_images
 from clipspectra.explanations.naming import TextPool
 from clipspectra.explanations.spectral import principal_components
+from clipspectra.figures.drawing import provenance
 from clipspectra.towers import models
 from clipspectra.towers.families import adapt
 from explain_heads import explain_layers
@@ -258,6 +259,14 @@ def test_samples_are_the_same_in_any_order_and_keep_pairs_together():
     assert set(samples[0]["of_role"]) == {100}
     assert set(sample_images([table], "1", 7)["image"]) != sets[0]
     assert samples[0]["image"].tolist() == [name for name in table["image"] if name in sets[0]]
+
+
+def test_small_print_says_what_is_a_sample(loaded, root):
+    sample = sample_images(table_chunks(root / "images-0.csv"), "0", 8)
+    line = "8 of 20 fit images · 8 of 11 eval images · means and components of all fit images"
+    assert provenance({}, sample) == line
+    assert provenance({}, sample, "same").startswith("16 of 31 fit and eval images · means")
+    assert provenance({}, sample_images(table_chunks(root / "images-0.csv"), "0", 20)) == "20 fit images · 11 eval images"
 
 
 def test_what_is_not_of_one_run_is_refused(loaded, root, tmp_path):

@@ -47,7 +47,7 @@ class StoredMoments(StoredActivations):
         self.moments_path, self.poles_path, self.all_images = moments, poles, all_images
         self.fitted, metadata = FITTED[protocol], load_metadata(moments)
         metadata |= {key: json.loads(metadata[key]) for key in ("count", *NUMBERS)}
-        self.metadata, self.fit_count = metadata, metadata["count"]
+        self.metadata, self.fit_count, self.is_sample = metadata, metadata["count"], True
         check_whole(moments, metadata)
         if metadata["protocol"] != protocol or metadata["weights"] != self.weights:
             differs = "protocol" if metadata["protocol"] != protocol else "weights"

@@ -33,7 +33,7 @@ class StoredActivations:
     scored, those that choices are checked on, and the pairs that names are judged by; with protocol "held_out" the
     images of these roles, with "same" all fit and eval images are both fitted and scored, as in the reference
     implementation
-    fit_count: number of the images that means and explanations come from
+    fit_count: number of the images that means and explanations come from; is_sample: whether more than `fit` has
     Raises InputError where fewer than two images have the role fit, or none has the role eval, and where the shards do
     not fit the table of images.
     """
@@ -72,7 +72,7 @@ class StoredActivations:
                 "There is a single fit image, and components are how images differ; raise 'per_class' of the dataset's "
                 "role fit."
             )
-        self.fit_count = int(self.fit.sum())
+        self.fit_count, self.is_sample = int(self.fit.sum()), False
 
     def images_by_role(self):
         """{role: number of its images} that means and scores come from."""

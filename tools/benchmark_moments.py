@@ -1,8 +1,8 @@
-"""Memory and disk of extractions that keep moments, beside those that keep all images (`make benchmark-moments`).
+"""Memory and disk of extractions that keep moments, beside those that keep all images.
 
-A small tower with random weights (the demo's) and 16 pictures, referenced again and again. Each row is a process of its
-own: its peak memory beyond the imports, what is left on disk, and what lay there for a while. --work-out prints what
-full-size towers and datasets come to by formulas instead: nothing of that is measured.
+A tiny tower with random weights and 16 pictures, referenced again and again. Each row is a process of its own: its peak
+memory beyond imports and model, what is left on disk, and what lay there for a while. --work-out prints what full-size
+towers and datasets come to by formulas instead: nothing of that is measured.
 """
 
 import argparse
@@ -16,6 +16,8 @@ import time
 from pathlib import Path
 
 SHARD = 10_000  # images of a shard
+VISION = {"image_size": 16, "layers": 4, "width": 96, "head_width": 32, "patch_size": 8}
+TINY = {"embed_dim": 64, "vision_cfg": VISION, "text_cfg": {"context_length": 8, "width": 16, "heads": 1, "layers": 1}}
 DATASETS = {"ImageNet train": 1_281_167, "CC12M": 12_423_374, "LAION-400M": 413_000_000}
 # layers, heads, d_head, d_embed, GFLOP of a forward pass of one image (two for each multiplication and addition)
 TOWERS = {
@@ -78,7 +80,7 @@ def prepare(folder, count, sample):
     from clipspectra.data.samples import sample_images
 
     for number in range(16):
-        Image.effect_noise((64, 64), 50 + number).convert("RGB").save(folder / f"{number}.png")
+        Image.effect_noise((16, 16), 50 + number).convert("RGB").save(folder / f"{number}.png")
     digests = [f"{number:064x}" for number in range(1, 17)]
     for start in range(0, count, 50_000):
         rows = np.arange(start, min(start + 50_000, count))
@@ -177,7 +179,8 @@ def run(keep, count, options):
 
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
-        loaded = models.load(root / "config/demo/digits-clip.json")
+        (folder / "tiny.json").write_text(json.dumps(TINY))
+        loaded = models.load(folder / "tiny.json")
         tower = adapt(loaded.model.visual)
         bases = {"basis": head_basis(tower).numpy(), "value_gram": value_grams(tower).numpy()}
         save_arrays(folder / "basis.safetensors", bases, {"weights": weights_digest(loaded.model.visual)})
@@ -210,9 +213,7 @@ def main():
         return work_out(options)
     if options.of:
         return run(options.of[0], int(options.of[1]), options)
-    print(
-        "| images | keep | CPU seconds | peak memory beyond the model, MiB | on disk, MB | for a while, MB | table, MB |"
-    )
+    print("| images | keep | CPU seconds | peak beyond the model, MiB | on disk, MB | for a while, MB | table, MB |")
     print("|---|---|---|---|---|---|---|")
     for count in options.images:
         for keep in options.keep:

@@ -266,7 +266,9 @@ def test_small_print_says_what_is_a_sample(loaded, root):
     line = "8 of 20 fit images · 8 of 11 eval images · means and components of all fit images"
     assert provenance({}, sample) == line
     assert provenance({}, sample, "same").startswith("16 of 31 fit and eval images · means")
-    assert provenance({}, sample_images(table_chunks(root / "images-0.csv"), "0", 20)) == "20 fit images · 11 eval images"
+    assert (
+        provenance({}, sample_images(table_chunks(root / "images-0.csv"), "0", 20)) == "20 fit images · 11 eval images"
+    )
 
 
 def test_what_is_not_of_one_run_is_refused(loaded, root, tmp_path):

@@ -1,5 +1,8 @@
 """Extractions that keep moments: as the stored run on the same images, for any shards; mixing is refused."""
 
+import json
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,7 +11,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from clipspectra import InputError
-from clipspectra.arrays import load_table, save_arrays, save_table, table_chunks
+from clipspectra.arrays import load_metadata, load_table, save_arrays, save_table, table_chunks
 from clipspectra.concepts.carriers import concept_shares
 from clipspectra.contributions.exact import contributions, head_basis, value_grams
 from clipspectra.contributions.extraction import extract
@@ -69,14 +72,14 @@ def stored_whole(loaded, root, seed, protocol="held_out", **options):
     )
 
 
-def moments_run(loaded, root, folder, *, shards=1, size=8, protocol="held_out", layers="all", names=NAMES):
+def moments_run(loaded, root, folder, *, shards=1, size=8, protocol="held_out", layers="all", names=NAMES, **further):
     """{seed: StoredMoments} of both seeds, made as the workflow's scripts make them."""
     folder.mkdir(exist_ok=True)
     tables, samples = ({seed: root / f"{name}-{seed}.csv" for seed in SEEDS} for name in ("images", f"sample{size}"))
     for seed in SEEDS:
         save_table(samples[seed], sample_images(table_chunks(tables[seed], 7), seed, size))
     identity = names | run_identity(loaded, protocol, shards)
-    parts, paths, options = {}, [], {"layers": layers}
+    parts, paths, options = {}, [], {"layers": layers, **further, **OPTIONS}
 
     def save(kind, seed, shard, sums, proof, images, **further):
         numbers = {"covers": [shard, shard + 1]} | role_counts(images, proof["skipped"], seed)
@@ -104,7 +107,7 @@ def moments_run(loaded, root, folder, *, shards=1, size=8, protocol="held_out", 
 
     for shard in range(shards):
         images, fits = images_of(shard)
-        stream, moments, proof = extract_moments(loaded, images, root, folder, fits, **options, **OPTIONS)
+        stream, moments, proof = extract_moments(loaded, images, root, folder, fits, **options)
         paths.append(folder / f"sample-{shard}-of-{shards}.safetensors")
         stream.append({name: images[name].to_numpy()[:0] for name in ("row", "picture_id")})
         digests = {seed: file_digest(path) for seed, path in tables.items()}
@@ -121,7 +124,7 @@ def moments_run(loaded, root, folder, *, shards=1, size=8, protocol="held_out", 
         centres[seed] = merge_sums([merged[seed]])[0]
     for shard in range(shards):
         images, fits = images_of(shard)
-        sums, proof = extract_poles(loaded, images, root, fits, directions, centres, **options, **OPTIONS)
+        sums, proof = extract_poles(loaded, images, root, fits, directions, centres, **options)
         for seed in SEEDS:
             save("poles", seed, shard, sums, proof, images, directions="3")
     return {
@@ -183,7 +186,9 @@ def test_shares_of_concepts_are_those_of_the_stored_run(loaded, root, tmp_path, 
 
 
 def test_any_shards_give_the_same_sample_and_moments(loaded, root, tmp_path):
-    runs = [moments_run(loaded, root, tmp_path / str(shards), shards=shards) for shards in (1, 2, 5)]
+    runs = [
+        moments_run(loaded, root, tmp_path / str(shards), shards=shards) for shards in (1, 3, 34)
+    ]  # some without images
     for seed in SEEDS:
         first, *others = (run[seed] for run in runs)
         arrays = load_file(first.moments_path) | {f"p{name}": of for name, of in load_file(first.poles_path).items()}
@@ -259,6 +264,28 @@ def test_samples_are_the_same_in_any_order_and_keep_pairs_together():
     assert set(samples[0]["of_role"]) == {100}
     assert set(sample_images([table], "1", 7)["image"]) != sets[0]
     assert samples[0]["image"].tolist() == [name for name in table["image"] if name in sets[0]]
+
+
+def test_bad_images_are_skipped_in_both_passes(loaded, root, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(root, tmp_path / "root")
+    fitted = load_table(root / "images-0.csv").query("role == 'fit'")["image"]
+    (tmp_path / "root" / fitted.iloc[3]).write_bytes(b"no picture")
+    with pytest.raises(InputError, match="cannot be read"):
+        moments_run(loaded, tmp_path / "root", folder)
+    streamed = moments_run(loaded, tmp_path / "root", folder, on_bad_image="skip")["0"]
+    assert (streamed.fit_count, streamed.images_by_role()["fit"], streamed.metadata["skipped"]) == (19, 19, 1)
+    exactness = json.loads(load_metadata(streamed.chunks[0][0])["exactness"])["0"]
+    assert exactness["skipped"] == [fitted.iloc[3]]
+    assert 27 <= exactness["images"] + 1 <= 28  # 20 fit images and 8 eval images
+    sums, metadata = merge_sums([streamed.poles_path])
+    numbers = {name: metadata.pop(name) for name in ("covers", "counts", "skipped", "count")}
+    sums.count += 1
+    del numbers["count"]
+    save_sums(streamed.poles_path, sums, metadata, numbers)
+    files = {"shards": [streamed.chunks[0][0]], "basis": root / "basis.safetensors", "images": root / "sample8-0.csv"}
+    with pytest.raises(InputError, match="is of 19 images, .* of 20: a picture was changed"):
+        open_stored(files | {"moments": streamed.moments_path, "poles": streamed.poles_path}, "held_out")
 
 
 def test_small_print_says_what_is_a_sample(loaded, root):

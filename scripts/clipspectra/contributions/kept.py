@@ -62,6 +62,11 @@ class StoredMoments(StoredActivations):
             check_whole(poles, of_poles | covers)
             own = {key: metadata.get(key) for key in ("kind", "code", "directions")}
             check_one_run(moments, metadata, poles, of_poles | own)
+            if int(of_poles["count"]) != self.fit_count:
+                raise InputError(
+                    f"{moments} is of {self.fit_count} images, {poles} of {of_poles['count']}: a picture was changed, "
+                    "or could not be read once. Remove both, and run again."
+                )
         if self.fit_count < 2:
             raise InputError(f"Of all fit images {self.fit_count} could be read, and components are how images differ.")
 

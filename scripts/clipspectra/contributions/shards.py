@@ -59,7 +59,8 @@ def images_to_stream(tables, samples, shard, shards, protocol):
     images["checked"] = images["whole"] = False
     for seed in tables:
         own = parts[parts["seed"] == seed].sort_values("row")
-        images[f"role_{seed}"] = images["row"].map(own.set_index("row")["role"]).fillna("")
+        roles = dict(zip(own["row"], own["role"]))
+        images[f"role_{seed}"] = [roles.get(row, "") for row in images["row"]]
         images[f"whole_{seed}"] = images["row"].isin(kept[seed])
         images["whole"] |= images[f"whole_{seed}"]
         images["checked"] |= images["row"].isin(own["row"].head(CHECKED))

@@ -186,9 +186,8 @@ def test_shares_of_concepts_are_those_of_the_stored_run(loaded, root, tmp_path, 
 
 
 def test_any_shards_give_the_same_sample_and_moments(loaded, root, tmp_path):
-    runs = [
-        moments_run(loaded, root, tmp_path / str(shards), shards=shards) for shards in (1, 3, 34)
-    ]  # some without images
+    counts = (1, 3, 34)  # some of the last without images
+    runs = [moments_run(loaded, root, tmp_path / str(shards), shards=shards) for shards in counts]
     for seed in SEEDS:
         first, *others = (run[seed] for run in runs)
         arrays = load_file(first.moments_path) | {f"p{name}": of for name, of in load_file(first.poles_path).items()}
@@ -250,6 +249,7 @@ def test_a_sample_of_all_images_is_the_stored_run(loaded, root, tmp_path):
 def test_samples_are_the_same_in_any_order_and_keep_pairs_together():
     rng = np.random.default_rng(0)
     table = pd.DataFrame({"image": [f"{number}.png" for number in range(300)], "role": ["fit", "eval", "pair"] * 100})
+    table["row"] = np.arange(300)
     pairs = np.where(table["role"] == "pair", np.arange(300) // 6, "")
     table = table.assign(pair=pairs.astype(str))
     shuffled = table.sample(frac=1, random_state=1)
@@ -262,6 +262,8 @@ def test_samples_are_the_same_in_any_order_and_keep_pairs_together():
     assert samples[0]["role"].value_counts().to_dict() == {"fit": 7, "eval": 7, "pair": 6}
     assert (samples[0].query("role == 'pair'")["pair"].value_counts() == 2).all()
     assert set(samples[0]["of_role"]) == {100}
+    twice = pd.concat([table, table.assign(row=table["row"] + 300)]).assign(image="the same.png")
+    assert (sample_images([twice], "0", 7)["role"].value_counts()[["fit", "eval"]] == 7).all()
     assert set(sample_images([table], "1", 7)["image"]) != sets[0]
     assert samples[0]["image"].tolist() == [name for name in table["image"] if name in sets[0]]
 

@@ -31,5 +31,5 @@ def sample_images(chunks, seed, size):
 
 def _lowest(images, size):
     """The images of each role with the lowest places, `size` or, of pairs, an even number, in their order."""
-    rank = images.groupby("role")["place"].rank(method="max")  # the two images of a pair have one place
-    return images[rank <= size - (images["role"] == "pair") * (size % 2)].reset_index(drop=True)
+    number = images.sort_values(["place", "row"]).groupby("role").cumcount()  # the two images of a pair follow
+    return images[number < size - (images["role"] == "pair") * (size % 2)].reset_index(drop=True)

@@ -30,6 +30,9 @@ def sample_images(chunks, seed, size):
 
 
 def _lowest(images, size):
-    """The images of each role with the lowest places, `size` or, of pairs, an even number, in their order."""
-    number = images.sort_values(["place", "row"]).groupby("role").cumcount()  # the two images of a pair follow
+    """The images of each role with the lowest places, `size` or, of pairs, an even number, in their order.
+
+    The two images of a pair have one place.
+    """
+    number = images.sort_values(["place", "row"]).groupby("role").cumcount().sort_index()
     return images[number < size - (images["role"] == "pair") * (size % 2)].reset_index(drop=True)

@@ -1,5 +1,4 @@
 # Where an extraction keeps moments: the sample that is stored whole, and sums over all fit images, merged over a tree.
-MERGED = 8  # files that one job merges
 
 
 rule sample_images:
@@ -18,12 +17,6 @@ rule sample_images:
         "Sample of {wildcards.dataset}, seed {wildcards.seed}"
     script:
         "../scripts/sample_images.py"
-
-
-def parts_of(kind):
-    """The sums of one shard, by seed: leaves of the tree; temporary."""
-    path = f"results/activations/{{model}}/{{dataset}}/seed-{{seed}}-{kind}/0-{{shard}}-of-{{shards}}.safetensors"
-    return temp(expand(path, seed=SEEDS, allow_missing=True))
 
 
 rule extract_moments:
@@ -112,29 +105,6 @@ rule extract_poles:
         "Poles of {wildcards.model} on {wildcards.dataset}, shard {wildcards.shard}"
     script:
         "../scripts/extract_poles.py"
-
-
-def merged_parts(level, number):
-    """The files below a node of the tree, {level}-{number}, and whether there is one node on this level only."""
-    count = config["shards"]
-    for _ in range(level - 1):
-        count = -(-count // MERGED)
-    return range(number * MERGED, min((number + 1) * MERGED, count)), count <= MERGED
-
-
-def node_files(wildcards, level, number):
-    """Paths of the files that a node of the tree is merged from."""
-    folder = "results/activations/{model}/{dataset}/seed-{seed}-{kind}/".format(**wildcards)
-    numbers, _ = merged_parts(level, number)
-    return [f"{folder}{level - 1}-{part}-of-{config['shards']}.safetensors" for part in numbers]
-
-
-def root_files(wildcards):
-    """Paths of the files that the root of the tree is merged from: of the first level that few enough are on."""
-    level = 1
-    while not merged_parts(level, 0)[1]:
-        level += 1
-    return node_files(wildcards, level, 0)
 
 
 rule merge_sums:

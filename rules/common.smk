@@ -165,10 +165,21 @@ def model_job(*sources):
 # --- Stored results
 
 
+# All images are stored, or a sample of them and of all fit images the moments.
+KEEPS_MOMENTS = config["activations"]["keep"] == "moments"
+STORED = {key: config["activations"][key] for key in ("layers", "dtype")}
 SHARDS = expand(
-    "results/activations/{{model}}/{{dataset}}/shard-{shard}-of-{shards}.safetensors",
+    "results/activations/{{model}}/{{dataset}}/{kept}-{shard}-of-{shards}.safetensors",
+    kept="sample" if KEEPS_MOMENTS else "shard",
     shard=range(config["shards"]),
     shards=config["shards"],
+)
+ALL_IMAGES = "results/data/{dataset}/seed-{seed}/images.csv"
+SAMPLE = "results/data/{dataset}/seed-{seed}/sample.csv"
+IMAGES = SAMPLE if KEEPS_MOMENTS else ALL_IMAGES  # a seed's images that are stored
+MOMENTS, DIRECTIONS, POLES = (
+    f"results/activations/{{model}}/{{dataset}}/seed-{{seed}}-{kind}.safetensors"
+    for kind in ("moments", "directions", "poles")
 )
 
 
@@ -183,14 +194,20 @@ def shards_of(wildcards):
 
 def images_of_all_seeds(wildcards):
     """The tables of the images that any seed uses."""
-    return {"images": expand("results/data/{dataset}/seed-{seed}/images.csv", dataset=wildcards.dataset, seed=SEEDS)}
+    return {"images": expand(ALL_IMAGES, dataset=wildcards.dataset, seed=SEEDS)}
+
+
+def if_moments(**files):
+    """These inputs where an extraction keeps moments; else none."""
+    return files if KEEPS_MOMENTS else {}
 
 
 # What is read of a model's activations on the images of a seed.
 ACTIVATIONS = {
     "shards": shards_of,
     "basis": "results/activations/{model}/basis.safetensors",
-    "images": "results/data/{dataset}/seed-{seed}/images.csv",
+    "images": IMAGES,
+    **if_moments(moments=MOMENTS),
 }
 
 
@@ -216,6 +233,7 @@ def other_embeddings(wildcards):
     return {
         "other_shards": shards_of({"model": other, "dataset": wildcards.dataset}),
         "other_basis": f"results/activations/{other}/basis.safetensors",
+        **if_moments(other_moments=MOMENTS.format(model=other, dataset=wildcards.dataset, seed=wildcards.seed)),
     }
 
 

@@ -16,7 +16,7 @@ def compared_cards(wildcards):
     entry, seed = COMPARISONS[wildcards.comparison], SEEDS[0]
     dataset, texts = entry["dataset"], entry["texts"]
     files = {
-        "images": f"results/data/{dataset}/seed-{seed}/images.csv",
+        "images": IMAGES.format(dataset=dataset, seed=seed),
         "manifest": local(f"results/data/{dataset}/manifest.csv"),
     }
     for prefix, model in zip(("", "other_"), entry["models"]):
@@ -33,6 +33,10 @@ def transfer_files(wildcards):
     own, travelled = (component_files(about, model, seed) for about in (own, travelled))
     files = {name: own[name] for name in ("shards", "basis", "images", "texts")} | {"own": own["components"]}
     files |= {f"travelled_{name}": travelled[name] for name in ("shards", "images")}
+    for prefix, end in (("", "to"), ("travelled_", "from")):
+        source = {"model": model, "dataset": entry[end], "seed": seed}
+        paths = {"moments": MOMENTS, "poles": POLES, "all_images": ALL_IMAGES}
+        files |= if_moments(**{f"{prefix}{name}": path.format(**source) for name, path in paths.items()})
     files["travelled"] = travelled["components"]
     files["weights"] = travelled["components"].replace("components.safetensors", "weights.safetensors")
     if entry["to"] in CLASSED_DATASETS:

@@ -30,7 +30,7 @@ rule extract_activations:
         **model_job(),
         precision=config["precision"],
         on_bad_image=config["on_bad_image"],
-        stored=config["activations"],
+        stored=STORED,
         code=code("extract_activations"),
     message:
         "Extracting {wildcards.model} on {wildcards.dataset}, shard {wildcards.shard}"
@@ -41,7 +41,7 @@ rule extract_activations:
 rule table_exactness:
     input:
         shards=rules.activations.input,
-        images=expand("results/data/{dataset}/seed-{seed}/images.csv", dataset=EXPLAINED_DATASETS, seed=SEEDS),
+        images=expand(IMAGES, dataset=EXPLAINED_DATASETS, seed=SEEDS),
     output:
         **table("exactness", "Exactness of every extraction"),
         skipped="results/tables/skipped-images.csv",

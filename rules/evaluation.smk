@@ -227,6 +227,7 @@ rule evaluate_names:
     input:
         unpack(names_files),
         **ACTIVATIONS,
+        **if_moments(poles=POLES),
         texts="results/text/{model}/{texts}.safetensors",
     output:
         "results/evaluation/{model}/{dataset}/seed-{seed}/{texts}/names.csv",
@@ -290,9 +291,13 @@ rule table_names:
 
 rule evaluate_stability:
     input:
+        **if_moments(
+            moments=expand(MOMENTS, seed=SEEDS, allow_missing=True),
+            all_images=expand(ALL_IMAGES, seed=SEEDS, allow_missing=True),
+        ),
         shards=shards_of,
         basis="results/activations/{model}/basis.safetensors",
-        images=expand("results/data/{{dataset}}/seed-{seed}/images.csv", seed=SEEDS),
+        images=expand(IMAGES, seed=SEEDS, allow_missing=True),
         components=expand(
             "results/explanations/{{model}}/{{dataset}}/seed-{seed}/{{texts}}/components.safetensors", seed=SEEDS
         ),

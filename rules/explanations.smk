@@ -19,6 +19,7 @@ rule explanations:
 rule explain_heads:
     input:
         **ACTIVATIONS,
+        **if_moments(poles=POLES),
         texts="results/text/{model}/{texts}.safetensors",
     output:
         tables=explanation_files(["components", "weights"], ".parquet"),

@@ -4,7 +4,7 @@ rule explorer:
         runs=run_parts,
         pictures=expand("results/explorer-parts/pictures/{dataset}", dataset=EXPLORED_DATASETS),
         texts=expand("results/text/{model}/{texts}.safetensors", model=EXPLORED_MODELS, texts=TEXTS),
-        images=expand("results/data/{dataset}/seed-{seed}/images.csv", dataset=EXPLORED_DATASETS, seed=SEEDS),
+        images=expand(IMAGES, dataset=EXPLORED_DATASETS, seed=SEEDS),
         exactness="results/tables/exactness.csv",
         skipped="results/tables/skipped-images.csv",
         loaded="results/tables/loaded-models.csv",
@@ -46,7 +46,7 @@ rule explore_components:
         tables=explanation_files(EXPLAINING_METHODS, ".parquet"),
         components="results/explanations/{model}/{dataset}/seed-{seed}/{texts}/components.safetensors",
         manifest=MANIFEST,
-        all_images=expand("results/data/{{dataset}}/seed-{seed}/images.csv", seed=SEEDS),
+        all_images=expand(IMAGES, seed=SEEDS, allow_missing=True),
         factors="results/evaluation/{model}/{dataset}/seed-{seed}/{texts}/factors.csv",
         clearest="results/evaluation/{model}/{dataset}/seed-{seed}/{texts}/clearest.csv",
         stability="results/evaluation/{model}/{dataset}/{texts}-stability.csv",
@@ -78,7 +78,7 @@ rule explore_components:
 
 rule draw_thumbnails:
     input:
-        unpack(images_of_all_seeds),
+        images=expand(IMAGES, seed=SEEDS, allow_missing=True),
         manifest=MANIFEST,
     output:
         directory("results/explorer-parts/pictures/{dataset}"),

@@ -10,7 +10,7 @@ rule figures:
 
 rule plot_contact_sheet:
     input:
-        images="results/data/{dataset}/seed-{seed}/images.csv",
+        images=IMAGES,
         manifest=MANIFEST,
     output:
         *figure(
@@ -34,7 +34,7 @@ rule plot_contact_sheet:
 rule plot_heads_map:
     input:
         factors="results/evaluation/{model}/{dataset}/seed-{seed}/{texts}/factors.csv",
-        images="results/data/{dataset}/seed-{seed}/images.csv",
+        images=IMAGES,
     output:
         *figure("results/figures/{model}/{dataset}/seed-{seed}/{texts}/heads-map", "heads-map", "Heads map"),
     log:
@@ -56,7 +56,7 @@ rule plot_heads_map:
 rule plot_spectra:
     input:
         factors="results/evaluation/{model}/{dataset}/seed-{seed}/{texts}/factors.csv",
-        images="results/data/{dataset}/seed-{seed}/images.csv",
+        images=IMAGES,
     output:
         *figure("results/figures/{model}/{dataset}/seed-{seed}/{texts}/spectra", "spectra", "Spectra of the heads"),
     log:
@@ -77,7 +77,7 @@ rule plot_spectra:
 rule plot_factors_map:
     input:
         factors="results/evaluation/{model}/{dataset}/seed-{seed}/{texts}/factors.csv",
-        images="results/data/{dataset}/seed-{seed}/images.csv",
+        images=IMAGES,
     output:
         *figure(
             "results/figures/{model}/{dataset}/seed-{seed}/{texts}/factors-map",
@@ -107,7 +107,7 @@ rule plot_cards:
         texts="results/explanations/{model}/{dataset}/seed-{seed}/{texts}/components.parquet",
         clearest="results/evaluation/{model}/{dataset}/seed-{seed}/{texts}/clearest.csv",
         pole_images="results/evaluation/{model}/{dataset}/seed-{seed}/{texts}/pole-images.parquet",
-        images="results/data/{dataset}/seed-{seed}/images.csv",
+        images=IMAGES,
         manifest=MANIFEST,
     output:
         *figure("results/figures/{model}/{dataset}/seed-{seed}/{texts}/cards", "cards", "Clearest components"),
@@ -131,7 +131,7 @@ rule plot_segmentation:
     input:
         examples="results/segmentation/{model}/{dataset}/seed-{seed}/examples.safetensors",
         scores="results/segmentation/{model}/{dataset}/seed-{seed}/scores.csv",
-        images="results/data/{dataset}/seed-{seed}/images.csv",
+        images=IMAGES,
     output:
         *figure("results/figures/{model}/{dataset}/seed-{seed}/segmentation", "segmentation-examples", "Segmentation"),
     log:

@@ -181,7 +181,8 @@ def component_files(entry, model, seed):
     return {
         "shards": shards_of({"model": model, "dataset": dataset}),
         "basis": f"results/activations/{model}/basis.safetensors",
-        "images": f"results/data/{dataset}/seed-{seed}/images.csv",
+        "images": IMAGES.format(dataset=dataset, seed=seed),
+        **if_moments(moments=MOMENTS.format(model=model, dataset=dataset, seed=seed)),
         "components": f"{folder}/components.safetensors",
         "names": f"{folder}/components.parquet",
         "texts": f"results/text/{model}/{texts}.safetensors",
@@ -197,7 +198,7 @@ def requested_images(wildcards):
     """The tables of a request's images, of the first seed."""
     dataset = request(wildcards)["dataset"]
     return {
-        "chosen": f"results/data/{dataset}/seed-{SEEDS[0]}/images.csv",
+        "chosen": IMAGES.format(dataset=dataset, seed=SEEDS[0]),
         "manifest": local(f"results/data/{dataset}/manifest.csv"),
     }
 

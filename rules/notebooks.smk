@@ -49,6 +49,7 @@ rule record_config:
             "naming": config["explanations"]["naming"],
             "protocol": config["protocol"],
             "shards": config["shards"],
+            **if_moments(keep="moments"),
         },
         code=code("record_config"),
     message:

@@ -15,6 +15,7 @@ UNKNOWN_IMAGES, UNKNOWN_TEXTS = 100_000, 20_000
 IN_A_TAR = 10_000  # images, img2dataset's own choice
 START = 700  # MB of the two Snakemakes around a job's work, and of Python with numpy
 TORCH = 1000  # MB of torch and open_clip
+TABLE = 1.1e-3  # MB of an image's row in the tables of images
 CORE_SPEED, GPU_SPEED = 20e9, 2e12  # operations a second: a third of a core's, a sixth of an A100's
 
 
@@ -115,7 +116,7 @@ def pass_needs(wildcards, tower_passes=1, kept_layers=1):
     in_layer = size.tokens * size.d_model * 320 + size.heads * size.tokens**2 * 12  # bytes of an image
     if config["gpu"]:  # which has these in its own memory
         in_layer = 0
-    memory = model_memory(size) + 1e-6 * config["batch_size"] * (3e6 + in_layer * kept_layers)
+    memory = model_memory(size) + 1e-6 * config["batch_size"] * (3e6 + in_layer * kept_layers) + TABLE * images
     speed = config["gpu"] * GPU_SPEED or config["threads"] * CORE_SPEED
     seconds = images * (tower_passes * 2 * size.image_parameters * size.tokens / speed + 0.01)
     return memory, 10 + seconds / 60
@@ -127,6 +128,24 @@ def extraction_needs(wildcards):
     return memory, 10 + (minutes - 10) / config["shards"]
 
 
+def sums_memory(size):
+    """Of a model's sums over images: moments of all heads, and with the embedding."""
+    width = size.d_model / size.heads + 3
+    return 8e-6 * size.layers * size.heads * width * (width + size.d_embed)
+
+
+def moments_needs(wildcards):
+    """Of a shard of an extraction that keeps moments, of all seeds: as they are, added up and as they are written."""
+    memory, minutes = extraction_needs(wildcards)
+    return memory + 3 * len(SEEDS) * sums_memory(sizes(wildcards)[0]), minutes
+
+
+def sums_needs(wildcards):
+    """Of a job that reads and writes sums over images."""
+    size = sizes(wildcards)[0]
+    return START + 500 + 4 * sums_memory(size), 5 + size.layers * size.heads / 100
+
+
 def segmentation_needs(wildcards):
     """Of a segmentation by all methods: those that go back through the tower keep what every layer computed."""
     size = sizes(wildcards)[0]
@@ -135,12 +154,15 @@ def segmentation_needs(wildcards):
 
 def file_needs(wildcards):
     """Of a job that reads or writes every picture of a dataset."""
-    return START + 500, 5 + 0.02 * images_in(wildcards["dataset"]) / 60
+    images = images_in(wildcards["dataset"])
+    return START + 500 + TABLE * images, 5 + 0.02 * images / 60
 
 
 def analysis_needs(wildcards):
     """Of a job on the stored activations of all heads."""
     size, images, texts = sizes(wildcards)
+    if KEEPS_MOMENTS:
+        images = min(images, 4 * config["activations"]["sample"])  # of each of four roles
     heads, d_head = size.layers * size.heads, size.d_model / size.heads
     arrays = 4 * (texts + images) * size.d_embed + 3 * heads * d_head * size.d_embed + 2 * images * size.heads * d_head
     return START + 8e-6 * arrays, 5 + heads * (1e-4 * texts + 3e-4 * images) / 60
@@ -187,6 +209,8 @@ PASSING = {"gpu": config["gpu"], "batch_size": config["batch_size"]}
 MODEL_RESOURCES = request_for(model_needs)
 PASS_RESOURCES = request_for(pass_needs) | PASSING
 EXTRACTION_RESOURCES = request_for(extraction_needs) | PASSING
+MOMENTS_RESOURCES = request_for(moments_needs) | PASSING
+SUMS_RESOURCES = request_for(sums_needs)
 SEGMENTATION_RESOURCES = request_for(segmentation_needs) | PASSING
 ANALYSIS_RESOURCES = request_for(analysis_needs)
 FILES_RESOURCES = request_for(file_needs)

@@ -5,7 +5,7 @@ import numpy as np
 from clipspectra.arrays import load_arrays, load_table, save_table, split_names, with_source
 from clipspectra.comparison.changes import ComparedModel, pair_changes, space_cosine
 from clipspectra.comparison.similarity import HeadRows, check_images, compare_heads
-from clipspectra.contributions.stored import StoredActivations
+from clipspectra.contributions.kept import open_stored
 from clipspectra.explanations.head import load_explanations
 from clipspectra.jobs import job
 
@@ -22,10 +22,7 @@ def load_model(inputs, prefix, stored):
 if __name__ == "__main__":
     with job(snakemake.log[0], "comparisons.{comparison}, seed {seed}".format(**snakemake.wildcards)) as log:
         inputs, params, wildcards = snakemake.input, snakemake.params, snakemake.wildcards
-        stored = [
-            StoredActivations(inputs[f"{prefix}shards"], inputs[f"{prefix}basis"], inputs.images, params.protocol)
-            for prefix in ("", "other_")
-        ]
+        stored = [open_stored(inputs, params.protocol, prefix) for prefix in ("", "other_")]
         check_images(*stored)
         (first, features), (second, other_features) = (
             load_model(inputs, prefix, of_model) for prefix, of_model in zip(("", "other_"), stored)

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from clipspectra.arrays import load_arrays, save_table, split_names, with_source
-from clipspectra.contributions.stored import StoredActivations
+from clipspectra.contributions.kept import open_stored
 from clipspectra.data.datasets import class_indices
 from clipspectra.evaluation import intervals
 from clipspectra.evaluation.accuracy import ablations, group_masks, mean_ablated, zero_shot
@@ -38,7 +38,7 @@ def accuracies(predictions, table, values, dataset):
 if __name__ == "__main__":
     with job(snakemake.log[0]):
         inputs, dataset = snakemake.input, snakemake.wildcards.dataset
-        stored = StoredActivations(inputs.shards, inputs.basis, inputs.images, snakemake.params.protocol)
+        stored = open_stored(inputs, snakemake.params.protocol)
         stored.check_weights(inputs.classes)
         classifiers, metadata = load_arrays(inputs.classes)
         scored, values = stored.images[stored.scored], json.loads(metadata["values"])

@@ -10,7 +10,7 @@ from clipspectra.arrays import load_arrays, load_table, save_table, split_names,
 from clipspectra.concepts.interventions import Edits
 from clipspectra.concepts.references import load_edit
 from clipspectra.concepts.tables import role_groups
-from clipspectra.contributions.stored import StoredActivations
+from clipspectra.contributions.kept import open_stored
 from clipspectra.data.datasets import class_indices
 from clipspectra.explanations.head import load_explanations
 from clipspectra.jobs import job, model_arguments
@@ -30,7 +30,7 @@ if __name__ == "__main__":
             snakemake.wildcards,
         )
         dataset, by_group = params.entry["dataset"], params.entry["groups"]
-        stored = StoredActivations(inputs.shards, inputs.basis, inputs.images, params.protocol)
+        stored = open_stored(inputs, params.protocol)
         images = stored.images[stored.scored].reset_index(drop=True)
         groups = role_groups(
             images, {"eval": np.ones(len(images), bool)}, load_table(inputs.manifest), by_group, dataset

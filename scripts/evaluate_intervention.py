@@ -12,7 +12,7 @@ from clipspectra.concepts.references import Reference, save_edit
 from clipspectra.concepts.retrieval import best_texts
 from clipspectra.concepts.same_value import SameValue, edited_table, factor_values
 from clipspectra.concepts.tables import curve, role_groups, settings, value_counts, with_splits, with_texts
-from clipspectra.contributions.stored import StoredActivations
+from clipspectra.contributions.kept import open_stored
 from clipspectra.data.datasets import class_indices
 from clipspectra.explanations.head import load_explanations
 from clipspectra.explanations.naming import NAMED_BY
@@ -26,7 +26,7 @@ if __name__ == "__main__":
         dataset, protocol, seed = entry["dataset"], snakemake.params.protocol, int(wildcards.seed)
         source = {"intervention": wildcards.intervention, "model": wildcards.model, "dataset": dataset}
         source |= {"texts": entry["texts"], "protocol": protocol, "seed": seed}
-        stored = StoredActivations(inputs.shards, inputs.basis, inputs.images, protocol)
+        stored = open_stored(inputs, protocol)
         stored.check_weights(inputs.texts, inputs.classes)
         explanations, images = load_explanations(inputs.components), stored.images
         classifiers, metadata = load_arrays(inputs.classes)
@@ -54,7 +54,7 @@ if __name__ == "__main__":
         }
         for name, rows in tables.items():
             save_table(snakemake.output[name], with_splits(pd.DataFrame(rows), source, roles, images))
-        about = source | {"images": int(stored.fit.sum()), "sha256": stored.sha256, "code": snakemake.params.code}
+        about = source | {"images": stored.fit_count, "sha256": stored.sha256, "code": snakemake.params.code}
         save_edit(snakemake.output.edit, edited, Reference.of(stored, explanations, edited), about)
         columns = factor_values(images, snakemake.params.factors, values)
         scored = SameValue({factor: column[stored.scored] for factor, column in columns.items()}, rng)

@@ -7,7 +7,8 @@ import pandas as pd
 
 from clipspectra import InputError
 from clipspectra.arrays import load_arrays, load_table, save_table, split_names, with_source
-from clipspectra.contributions.stored import EMBEDDING, StoredActivations
+from clipspectra.contributions.kept import open_stored
+from clipspectra.contributions.stored import EMBEDDING
 from clipspectra.data.datasets import class_labels
 from clipspectra.data.pairs import pair_halves
 from clipspectra.evaluation.judges import PairedChanges, Removal
@@ -30,7 +31,7 @@ def load_pool(path, stored):
 
 def other_model(inputs, stored, protocol):
     """(embeddings of the same images, TextPool) of the other model; None if it has not all of the images."""
-    other = StoredActivations(inputs.other_shards, inputs.other_basis, inputs.images, protocol)
+    other = open_stored(inputs, protocol, of="other_")
     embeddings = other.embeddings_of(stored.images["row"])
     return None if embeddings is None else (embeddings, load_pool(inputs.other_texts, other)[0])
 
@@ -51,7 +52,7 @@ def fit_choices(stored, embeddings, factors, rng):
 
 def prepare(inputs, params, seed, log):
     """(Study, texts of its pool) of a job."""
-    stored = StoredActivations(inputs.shards, inputs.basis, inputs.images, params.protocol)
+    stored = open_stored(inputs, params.protocol)
     stored.check_weights(inputs.texts)
     pool, texts = load_pool(inputs.texts, stored)
     embeddings = np.concatenate(list(stored.embeddings()))
@@ -120,4 +121,6 @@ if __name__ == "__main__":
         source = {"model": params.model} | {key: wildcards[key] for key in ("dataset", "seed", "texts")}
         source |= {"split": split_names(stored.images[stored.scored]), "images": int(stored.scored.sum())}
         source["pairs"] = 0 if study.first is None else len(study.first)
+        if stored.is_sample:  # the controls draw among the images that are kept
+            source["names_from"] = np.where(table["control"].isin(["", "shuffled weights"]), "all fit images", "sample")
         save_table(snakemake.output[0], with_source(table, source))

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from clipspectra.arrays import load_arrays, save_table, split_names, with_source
-from clipspectra.contributions.stored import StoredActivations
+from clipspectra.contributions.kept import open_stored
 from clipspectra.data.datasets import class_labels
 from clipspectra.evaluation.intervals import holm
 from clipspectra.evaluation.recovery import paired_differences, recovered_accuracy
@@ -16,7 +16,7 @@ from clipspectra.jobs import job
 if __name__ == "__main__":
     with job(snakemake.log[0]):
         params, inputs, wildcards = snakemake.params, snakemake.input, snakemake.wildcards
-        stored = StoredActivations(inputs.shards, inputs.basis, inputs.images, params.protocol)
+        stored = open_stored(inputs, params.protocol)
         stored.check_weights(inputs.texts, inputs.classes)
         images, files = stored.images, iter(inputs.explanations)
         classifier, labels = class_labels(inputs.classes, images, wildcards.dataset)

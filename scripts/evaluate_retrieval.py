@@ -14,7 +14,7 @@ from clipspectra.concepts.same_value import (
     same_value_table,
     unit_tables,
 )
-from clipspectra.contributions.stored import StoredActivations
+from clipspectra.contributions.kept import open_stored
 from clipspectra.data.datasets import class_indices
 from clipspectra.evaluation.text_retrieval import text_retrieval
 from clipspectra.explanations.head import load_explanations
@@ -23,7 +23,7 @@ from clipspectra.jobs import job
 if __name__ == "__main__":
     with job(snakemake.log[0]):
         inputs, params, wildcards = snakemake.input, snakemake.params, snakemake.wildcards
-        stored = StoredActivations(inputs.shards, inputs.basis, inputs.images, params.protocol)
+        stored = open_stored(inputs, params.protocol)
         images, tables = stored.images[stored.scored], []
         source = {key: wildcards[key] for key in ("model", "dataset", "seed")}
         source |= {"texts": params.texts, "protocol": params.protocol, "split": split_names(images)}

@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 
 from clipspectra.arrays import load_arrays, save_table, with_source
-from clipspectra.contributions.stored import EMBEDDING, StoredActivations
+from clipspectra.contributions.kept import open_stored
+from clipspectra.contributions.stored import EMBEDDING
 from clipspectra.evaluation.stability import by_chance, compare_components, compare_halves
 from clipspectra.explanations.head import load_explanations
 from clipspectra.explanations.spectral import explain_components
@@ -30,6 +31,13 @@ def half_components(stored, texts, options, rng):
     return components, min(map(len, halves)), overlap(*digests)
 
 
+def by_seed(inputs):
+    """The inputs of `open_stored` for each seed."""
+    names = [name for name in ("images", "moments", "all_images") if name in inputs.keys()]
+    for files in zip(*(inputs[name] for name in names)):
+        yield {"shards": inputs.shards, "basis": inputs.basis} | dict(zip(names, files))
+
+
 def overlap(first, second):
     """Share of images, in %, of the smaller of two sets that are in the other too."""
     return 100 * len(first & second) / min(len(first), len(second))
@@ -41,8 +49,8 @@ if __name__ == "__main__":
         texts = load_arrays(inputs.texts, "features")[0]["features"].astype(np.float64)
         texts -= texts.mean(0)
         seeds = params.seeds
-        stored = [StoredActivations(inputs.shards, inputs.basis, images, params.protocol) for images in inputs.images]
-        fit = [set(images.images.loc[images.fit, "image_sha256"]) for images in stored]
+        stored = [open_stored(files, params.protocol) for files in by_seed(inputs)]
+        fit = [images.fit_digests() for images in stored]
         components = [
             {unit: explanation.components for unit, explanation in load_explanations(path).items()}
             for path in inputs.components
@@ -51,8 +59,8 @@ if __name__ == "__main__":
             ("seeds", f"{seeds[a]} and {seeds[b]}", min(len(fit[a]), len(fit[b])), overlap(fit[a], fit[b]), a, b)
             for a, b in combinations(range(len(seeds)), 2)
         ]
-        of_seed, first_fit = f"seed {seeds[0]}", int(stored[0].fit.sum())
-        if first_fit >= 4:  # two images a half at least
+        of_seed, first_fit = f"seed {seeds[0]}", stored[0].fit_count
+        if stored[0].fit.sum() >= 4:  # two images a half at least
             half_rng = np.random.default_rng(seeds[0])
             halves, half_images, shared = half_components(stored[0], texts, params.options, half_rng)
             first, second = ({unit: pair[half] for unit, pair in halves.items()} for half in (0, 1))

@@ -5,7 +5,7 @@ import json
 import numpy as np
 
 from clipspectra.arrays import load_arrays, load_metadata, save_table, split_names, with_source
-from clipspectra.contributions.stored import StoredActivations
+from clipspectra.contributions.kept import open_stored
 from clipspectra.data.datasets import class_labels
 from clipspectra.evaluation.kept_names import kept_by_budget, kept_texts, names_by_pole
 from clipspectra.evaluation.transfer import (
@@ -24,8 +24,8 @@ if __name__ == "__main__":
     with job(snakemake.log[0], "transfer.{transfer}, {model}, seed {seed}".format(**snakemake.wildcards)):
         params, inputs, wildcards = snakemake.params, snakemake.input, snakemake.wildcards
         seed, budgets = int(wildcards.seed), params.budgets
-        own = StoredActivations(inputs.shards, inputs.basis, inputs.images, params.protocol)
-        travelled = StoredActivations(inputs.travelled_shards, inputs.basis, inputs.travelled_images, params.protocol)
+        own = open_stored(inputs, params.protocol)
+        travelled = open_stored(inputs, params.protocol, of="travelled_")
         stored = {"own": own, "travelled": travelled}
         files = [inputs[name] for name in ("own", "travelled", "weights")]
         check_alike(own, travelled, {path: load_metadata(path) for path in files})
@@ -53,7 +53,7 @@ if __name__ == "__main__":
         table = table.merge(of_names, how="left", on=["basis", "means", "budget"])
 
         scored = set(own.images["image_sha256"][own.scored])
-        fit = set(travelled.images["image_sha256"][travelled.fit])
+        fit = travelled.fit_digests()
         source = {key: wildcards[key] for key in ("transfer", "model")}
         source |= {"from": params.datasets["from"], "dataset": params.datasets["to"], "seed": seed}
         source |= {"texts": params.datasets["texts"], "split": split_names(own.images[own.scored])}

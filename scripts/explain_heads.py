@@ -7,10 +7,11 @@ import pandas as pd
 
 from clipspectra import InputError
 from clipspectra.arrays import load_arrays, save_table, versions
-from clipspectra.contributions.stored import EMBEDDING, StoredActivations
+from clipspectra.contributions.kept import open_stored
+from clipspectra.contributions.stored import EMBEDDING
 from clipspectra.explanations.head import save_explanations
 from clipspectra.explanations.methods import explain, with_names
-from clipspectra.explanations.naming import TextPool, activities
+from clipspectra.explanations.naming import TextPool, fit_activities
 from clipspectra.explanations.spectral import principal_components
 from clipspectra.jobs import job, progress
 
@@ -38,7 +39,7 @@ def explain_layers(stored, layers_of_methods, pool, options):
                 explanation = explain(method, moments, pool.features, weights=weights, options=options[method])
                 explanations[method, head] = explanation
         with_components = {key: (key[1], value) for key, value in explanations.items() if value.components is not None}
-        for key, (activity,) in activities(stored, layer, with_components, [stored.fit]).items():
+        for key, activity in fit_activities(stored, layer, with_components).items():
             texts = next(options[key[0]][option] for option in NUMBER_OF_TEXTS if option in options[key[0]])
             explanations[key] = with_names(explanations[key], activity, pool, texts=texts)
         for (method, head), explanation in explanations.items():
@@ -55,13 +56,13 @@ def note(rank):
 if __name__ == "__main__":
     with job(snakemake.log[0]) as log:
         params, inputs, wildcards = snakemake.params, snakemake.input, snakemake.wildcards
-        stored = StoredActivations(inputs.shards, inputs.basis, inputs.images, params.protocol)
+        stored = open_stored(inputs, params.protocol)
         stored.check_weights(inputs.texts)
         arrays, metadata = load_arrays(inputs.texts, "features")
         pool = TextPool(arrays["features"], *stored.fit_moments(EMBEDDING))
         if not len(principal_components(pool.embedding)[1]):
             raise InputError(
-                f"All {stored.fit.sum()} fit images of {wildcards.dataset}, seed {wildcards.seed}, are the same to the "
+                f"All {stored.fit_count} fit images of {wildcards.dataset}, seed {wildcards.seed}, are the same to the "
                 "model, and components are how images differ; take other images, or more under roles.fit."
             )
         texts, methods = np.array(json.loads(metadata["texts"]), object), list(params.options)
@@ -79,7 +80,7 @@ if __name__ == "__main__":
             heads[method].append(unit | {"rank": rank, "directions": len(explanation.steps), "note": note(rank)})
             explanations[method][layer, head] = explanation.stored()
         metadata = {key: wildcards[key] for key in ("model", "dataset", "seed", "texts")}
-        metadata |= {"fit_images": int(np.sum(stored.fit)), "sha256": stored.sha256, "code": params.code}
+        metadata |= {"fit_images": stored.fit_count, "sha256": stored.sha256, "code": params.code}
         metadata |= versions("numpy", "scipy")
         outputs = zip(methods, snakemake.output.tables, snakemake.output.heads, snakemake.output.directions)
         for method, table_path, heads_path, directions_path in outputs:

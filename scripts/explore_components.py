@@ -8,7 +8,7 @@ import pandas as pd
 
 from clipspectra import InputError
 from clipspectra.arrays import load_arrays, load_metadata, load_table
-from clipspectra.contributions.stored import StoredActivations
+from clipspectra.contributions.kept import open_stored
 from clipspectra.explanations.head import load_explanations
 from clipspectra.explorer import overview
 from clipspectra.explorer.gathering import Heads, ShownPictures, own_classes
@@ -128,7 +128,7 @@ def proof_part(stored, text_count, params, recovery):
     """What the run was computed from, and what its explanations recover; recovery: a table, or None."""
     by_role = stored.images.groupby("role")
     return {
-        "roles": by_role.size().to_dict(),
+        "roles": stored.images_by_role(),
         "splits": {role: "+".join(sorted(set(rows["split"]))) for role, rows in by_role},
         "protocol": params.protocol,
         "texts": text_count,
@@ -143,7 +143,7 @@ if __name__ == "__main__":
         inputs, params, wildcards = snakemake.input, snakemake.params, snakemake.wildcards
         root, run = Path(snakemake.output[0]), run_folder(**wildcards)
         (root / run).mkdir(parents=True)
-        stored = StoredActivations(inputs.shards, inputs.basis, inputs.images, params.protocol)
+        stored = open_stored(inputs, params.protocol)
         units = overview.units_of(stored.layers, stored.heads)
         texts = json.loads(load_metadata(inputs.texts)["texts"])
         methods, tables = load_methods(inputs, params.methods, texts), load_tables(inputs, params.factors)

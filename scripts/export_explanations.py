@@ -9,7 +9,8 @@ import json
 import numpy as np
 
 from clipspectra.arrays import atomic_write, load_arrays, load_table
-from clipspectra.contributions.stored import EMBEDDING, StoredActivations
+from clipspectra.contributions.kept import open_stored
+from clipspectra.contributions.stored import EMBEDDING
 from clipspectra.data.datasets import class_labels
 from clipspectra.evaluation.recovery import recovered_accuracy
 from clipspectra.explanations.exports import export_lines
@@ -19,7 +20,7 @@ from clipspectra.jobs import job
 if __name__ == "__main__":
     with job(snakemake.log[0]):
         params, inputs, wildcards = snakemake.params, snakemake.input, snakemake.wildcards
-        stored = StoredActivations(inputs.shards, inputs.basis, inputs.images, params.protocol)
+        stored = open_stored(inputs, params.protocol)
         layers = stored.layers[-params.last_layers :]
         heads = [(layer, head) for layer in layers for head in range(stored.heads)] + [(EMBEDDING, EMBEDDING)]
         explanations = load_explanations(inputs.directions, heads)

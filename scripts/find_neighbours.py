@@ -6,14 +6,14 @@ import numpy as np
 
 from clipspectra.arrays import load_arrays, save_table
 from clipspectra.concepts.neighbours import component_ends, name_table, picture_neighbours, picture_row, select_view
-from clipspectra.contributions.stored import StoredActivations
+from clipspectra.contributions.kept import open_stored
 from clipspectra.explanations.head import load_explanations
 from clipspectra.jobs import job
 
 if __name__ == "__main__":
     with job(snakemake.log[0], f"neighbours.{snakemake.wildcards.neighbours}"):
         inputs, entry = snakemake.input, snakemake.params.entry
-        stored = StoredActivations(inputs.shards, inputs.basis, inputs.images, snakemake.params.protocol)
+        stored = open_stored(inputs, snakemake.params.protocol)
         stored.check_weights(inputs.texts)
         images = stored.images[stored.scored].rename(columns={"image": "name"})
         pool, metadata = load_arrays(inputs.texts, "features")

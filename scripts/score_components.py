@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from clipspectra.arrays import load_table, save_table, split_names, with_source
-from clipspectra.contributions.stored import StoredActivations
+from clipspectra.contributions.kept import open_stored
 from clipspectra.evaluation.accuracy import eta_squared, extreme_values
 from clipspectra.evaluation.clearest import UNIT, candidates, distinct, factor_features, monosemanticity
 from clipspectra.evaluation.labels import factor_vocabulary, hit_rates
@@ -86,11 +86,10 @@ def clearest_components(stored, explanations, factors, names, factor_names):
 if __name__ == "__main__":
     with job(snakemake.log[0]):
         inputs, params, wildcards = snakemake.input, snakemake.params, snakemake.wildcards
-        stored = StoredActivations(inputs.shards, inputs.basis, inputs.images, params.protocol)
+        stored = open_stored(inputs, params.protocol)
         other = None
         if params.other:
-            files = inputs.other_shards, inputs.other_basis, inputs.images
-            other = params.other, StoredActivations(*files, params.protocol)
+            other = params.other, open_stored(inputs, params.protocol, of="other_")
         explanations = load_explanations(inputs.components)
         factors, poles = component_table(stored, explanations, params.factors, other)
         save_table(snakemake.output.factors, factors)

@@ -11,6 +11,8 @@ from clipspectra.arrays import load_arrays, load_table, save_table
 from clipspectra.contributions.shards import CHECKED, ERRORS, rows_of_shard
 from clipspectra.jobs import job
 
+SOURCE = ("precision", "dtype", "sha256", "torch", "open_clip_torch")
+
 
 def exactness(path, images, seed):
     """(one row of the table of errors, rows of the table of skipped images) of a seed's images in a shard.
@@ -19,7 +21,16 @@ def exactness(path, images, seed):
     """
     arrays, metadata = load_arrays(path, "row")
     source = {key: metadata[key] for key in ("model", "dataset")} | {"seed": seed}
-    skipped = [image for image in json.loads(metadata["skipped"]) if image["image"] in set(images["image"])]
+    skipped = json.loads(metadata["skipped"])
+    if "exactness" in metadata:  # of all images that were streamed, of which those stored are a sample
+        errors = json.loads(metadata["exactness"])[str(seed)]
+        names = set(errors.pop("skipped"))
+        skipped = [image for image in skipped if image["image"] in names]
+        row = source | {"shard": Path(path).stem, "images": errors.pop("images"), "skipped": len(skipped)}
+        row |= {f"largest_{name}": np.nan if error is None else error for name, error in errors.items()}
+        return row | {key: metadata[key] for key in SOURCE}, [source | image for image in skipped]
+    names = set(images["image"])
+    skipped = [image for image in skipped if image["image"] in names]
     images = rows_of_shard(images, *map(int, Path(path).stem.split("-")[1::2]))
     chosen, checked = (np.isin(arrays["row"], rows) for rows in (images["row"], images["row"].head(CHECKED)))
     row = source | {"shard": Path(path).stem, "images": chosen.sum(), "skipped": len(skipped)}
@@ -27,7 +38,7 @@ def exactness(path, images, seed):
     # Other images may have been checked for another seed.
     errors = {name: stored[name][checked if name == "model_error" else chosen].astype(float) for name in ERRORS}
     row |= {f"largest_{name}": np.nan if np.isnan(error).all() else np.nanmax(error) for name, error in errors.items()}
-    row |= {key: metadata[key] for key in ("precision", "dtype", "sha256", "torch", "open_clip_torch")}
+    row |= {key: metadata[key] for key in SOURCE}
     return row, [source | image for image in skipped]
 
 

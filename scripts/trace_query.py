@@ -12,7 +12,8 @@ from clipspectra.concepts.retrieval import (
     trace,
     trace_table,
 )
-from clipspectra.contributions.stored import EMBEDDING, StoredActivations
+from clipspectra.contributions.kept import open_stored
+from clipspectra.contributions.stored import EMBEDDING
 from clipspectra.explanations.head import load_explanations
 from clipspectra.explanations.spectral import component_scores
 from clipspectra.jobs import job
@@ -44,6 +45,6 @@ if __name__ == "__main__":
             scores = own_scores(query, components, explanations, load_arrays(inputs.basis, "basis")[0]["basis"])
             table.insert(table.columns.get_loc("score") + 1, "own_score", scores)
         save_table(snakemake.output.table, table)
-        stored = StoredActivations(inputs.shards, inputs.basis, inputs.images, params.protocol)
+        stored = open_stored(inputs, params.protocol)
         view = View(stored, EMBEDDING, EMBEDDING, mean)
         save_table(snakemake.output.images, images_along(view, traced.score @ components.directions))

@@ -241,17 +241,37 @@ def load_table(path, numbers=(), **selection):
     """
     if str(path).endswith(".parquet"):
         return pd.read_parquet(io.BytesIO(read_parquet(path)), **selection)
+    with _damage_named(path):
+        return pd.read_csv(path, **_reading(path, numbers))
+
+
+def table_chunks(path, rows=100_000):
+    """The rows of a CSV that save_table wrote as load_table reads them, some at a time; its columns alone if empty."""
+    with _damage_named(path):
+        yield from pd.read_csv(path, chunksize=rows, **_reading(path))
+
+
+@contextmanager
+def _damage_named(path):
+    """Raise InputError, naming a CSV, for what pandas cannot read of it."""
     try:
-        with open(path, encoding="utf-8", newline="") as file:
-            header = next(csv.reader(file, strict=True))
-        texts = [*NAMES, *(column for column in header if column.startswith(("high_", "low_")))]  # values of factors
-        if {"image", "label", "class", "split"} <= set(header):  # of a manifest, whose factors are texts too
-            texts = [column for column in header if column not in ("label", "row")]
-        bounded = [column for column in header if f"{column}_low" in header]
-        numbers = [*numbers, *bounded, *P_VALUES, *(name for name in header if name.endswith(("_low", "_high", "_sd")))]
-        return pd.read_csv(
-            path, keep_default_na=False, dtype=dict.fromkeys(texts, str), na_values={name: [""] for name in numbers}
-        )
+        yield
     except (StopIteration, ValueError, csv.Error) as error:  # pandas' own errors of CSV are ValueErrors
         reason = " ".join(str(error).split()).rstrip(".") or "it is empty"
         raise InputError(f"{path} is damaged: {reason}; remove it, and run again.") from error
+
+
+def _reading(path, numbers=()):
+    """How pandas reads a CSV of save_table, see load_table."""
+    with open(path, encoding="utf-8", newline="") as file:
+        header = next(csv.reader(file, strict=True))
+    texts = [*NAMES, *(column for column in header if column.startswith(("high_", "low_")))]  # values of factors
+    if {"image", "label", "class", "split"} <= set(header):  # of a manifest, whose factors are texts too
+        texts = [column for column in header if column not in ("label", "row", "of_role")]
+    bounded = [column for column in header if f"{column}_low" in header]
+    numbers = [*numbers, *bounded, *P_VALUES, *(name for name in header if name.endswith(("_low", "_high", "_sd")))]
+    return {
+        "keep_default_na": False,
+        "dtype": dict.fromkeys(texts, str),
+        "na_values": {name: [""] for name in numbers},
+    }

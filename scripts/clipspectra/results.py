@@ -21,7 +21,8 @@ from clipspectra.concepts.retrieval import (
     trace,
     trace_table,
 )
-from clipspectra.contributions.stored import EMBEDDING, StoredActivations
+from clipspectra.contributions.kept import open_stored
+from clipspectra.contributions.stored import EMBEDDING
 from clipspectra.data.datasets import class_indices
 from clipspectra.data.pictures import open_rgb
 from clipspectra.data.tars import is_file
@@ -109,10 +110,16 @@ class Results:
     @cached_property
     def stored(self):
         shards = range(self.config["shards"])
-        pattern = "activations/{model}/{dataset}/" + f"shard-%d-of-{len(shards)}.safetensors"
-        paths = [self.path(pattern % shard) for shard in shards]
-        basis, images = self.path("activations/{model}/basis.safetensors"), "data/{dataset}/seed-{seed}/images.csv"
-        return StoredActivations(paths, basis, self.path(images), self.config["protocol"])
+        folder, keeps_moments = "activations/{model}/{dataset}/", self.config.get("keep") == "moments"
+        kept, table = ("sample", "sample") if keeps_moments else ("shard", "images")
+        files = {
+            "shards": [self.path(f"{folder}{kept}-{shard}-of-{len(shards)}.safetensors") for shard in shards],
+            "basis": self.path("activations/{model}/basis.safetensors"),
+            "images": self.path("data/{dataset}/seed-{seed}/" + f"{table}.csv"),
+        }
+        if keeps_moments:
+            files["moments"] = self.path(folder + "seed-{seed}-moments.safetensors")
+        return open_stored(files, self.config["protocol"])
 
     @property
     def images(self):

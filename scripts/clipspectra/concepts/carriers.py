@@ -56,21 +56,16 @@ def concept_shares(table, stored, explanations, directions, classifier, ranking=
     """
     classes = classifier.T - classifier.mean(1)
     readout = {"evidence": directions, "sway": classes}[ranking]
-    mean, fit_masks = explanations[EMBEDDING, EMBEDDING].mean.astype(np.float64), stored.by_chunk(stored.fit)
-    evidence, covariance = [], 0.0  # [image, text] chunk by chunk, and [text, readout]
-    for chunk, is_fit in zip(stored.embeddings(), fit_masks):
-        centred = chunk[is_fit] - mean
-        evidence.append(centred @ directions.T)
-        covariance = covariance + evidence[-1].T @ (centred @ readout.T)
+    mean = explanations[EMBEDDING, EMBEDDING].mean.astype(np.float64)
+    covariance, evidence, with_heads = stored.fit_evidence(mean, directions, readout)
     squared_norm = max((covariance**2).sum(), np.finfo(float).tiny)
     spreads = [max((texts**2).sum(), np.finfo(float).tiny) for texts in (directions, classes)]
     columns = {"share": [], "concept": [], "classes": []}
     for layer in progress(stored.layers, "concept shares", unit="layer", delay=5):
-        chunks = zip(stored.reduced(layer), fit_masks, evidence)
-        sums = sum(np.einsum("ihk,it->hkt", q[is_fit], texts) for q, is_fit, texts in chunks)
+        sums = with_heads(layer)
         for head in range(stored.heads):
             components = explanations[layer, head].components.astype(np.float64)
-            centre = np.outer(components @ explanations[layer, head].mean, sum(texts.sum(0) for texts in evidence))
+            centre = np.outer(components @ explanations[layer, head].mean, evidence)
             covariances = components @ (stored.basis[layer, head] @ sums[head]) - centre  # [component, text]
             shares = np.einsum("ct,cr,tr->c", covariances, components @ readout.T, covariance) / squared_norm
             columns["share"].append(shares)

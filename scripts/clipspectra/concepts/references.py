@@ -51,8 +51,7 @@ class Reference:
         check_units([*intervention.heads, *units], explanations)
         means = {}
         for layer in sorted({layer for layer, _ in intervention.heads}):
-            chunks = zip(stored.reduced(layer), stored.by_chunk(stored.fit))
-            mean = sum(q[is_fit].sum(0) for q, is_fit in chunks) / stored.fit.sum()
+            mean = stored.fit_coordinates(layer)
             means |= {head: mean[head[1]] for head in sorted(intervention.heads) if head[0] == layer}
         sums = {}
         kinds = {"early": ("early",), "mlps": ("mlp", "x_0")}

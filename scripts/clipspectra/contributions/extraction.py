@@ -15,7 +15,6 @@ from clipspectra.towers.devices import LARGEST_ERROR, explain_out_of_memory
 from clipspectra.towers.families import adapt
 
 
-@torch.no_grad()
 def extract(loaded, table, root, folder, *, batch_size, workers, layers="all", dtype="float32", on_bad_image="fail"):
     """(ArrayStream in `folder`, proof) over the images of a table, in its order.
 
@@ -30,45 +29,71 @@ def extract(loaded, table, root, folder, *, batch_size, workers, layers="all", d
     reason. Raises InputError where an error is above LARGEST_ERROR, and naming an image whose activations are not
     finite.
     """
-    tower, device = adapt(loaded.model.visual), loaded.device
-    layer_count = len(tower.layers)
-    if layers != "all" and layers > layer_count:
-        raise InputError(f"'layers' asks for the last {layers} layers; the model has {layer_count}.")
-    first = 0 if layers == "all" else layer_count - layers
-    basis = head_basis(tower)
-    basis = basis.double() if device.type != "mps" else basis.cpu().double()
-    stream, skipped = ArrayStream(folder), []
-    files, columns = ImageFiles(table, root, loaded.preprocess), table[["row", "picture_id", "checked"]]
-    with progress(None, "activations", total=len(table), unit="image") as bar, explain_out_of_memory(batch_size):
-        for rows, (images,) in batches(files, batch_size, workers=workers, on_bad_image=on_bad_image, skipped=skipped):
-            count, chosen = len(rows), columns.iloc[rows]
-            images = images[filled(count, batch_size)].to(device, non_blocking=True)
-            checked = torch.tensor(chosen["checked"].tolist())
-            with loaded.autocast():
-                batch = activations(loaded.model, images, tower=tower).first(count)
-                errors = {"model_error": torch.full((count,), float("nan"))}
-                if checked.any():
-                    bare = loaded.model.encode_image(images, normalize=False)[:count].to(batch.embedding)
-                    difference = normalize(bare) - normalize(batch.embedding)
-                    errors["model_error"][checked] = difference.abs().amax(1).float().cpu()[checked]
-            _check_finite(batch, table["image"].iloc[rows])
-            errors["sum_error"] = sum_errors(batch, basis)
-            for error in errors.values():
-                _check_error(error.nan_to_num().max().item(), loaded.precision)
-            if first:
-                early = heads_sum(batch.z[:, :first], batch.scalars, basis[:first].to(batch.z))
-                class_self = None if batch.class_self is None else batch.class_self[:, first:]
-                batch = replace(batch, z=batch.z[:, first:], class_self=class_self, early=early)
-            stored = {"z": batch.z, "mlps": batch.mlps, "class_self": batch.class_self, "early": batch.early}
-            stored = {name: tensor.to(getattr(torch, dtype)) for name, tensor in stored.items() if tensor is not None}
-            rounded = replace(batch, **{name: tensor.to(batch.z) for name, tensor in stored.items()})
-            errors["stored_sum_error"] = sum_errors(rounded, basis[first:])
-            stored |= {"scalars": batch.scalars, "embedding": batch.embedding}
-            stored |= {name: error.float() for name, error in errors.items()}
-            arrays = {name: tensor.cpu().numpy() for name, tensor in stored.items()}
-            stream.append(arrays | {name: chosen[name].to_numpy() for name in ("row", "picture_id")})
-            bar.update(count)
-    return stream, {"first_layer": first, "skipped": named_skipped(skipped, table)}
+    images = DecomposedImages(loaded, layers=layers, dtype=dtype)
+    stream, options = ArrayStream(folder), {"batch_size": batch_size, "workers": workers, "on_bad_image": on_bad_image}
+    for rows, batch, errors in images.batches(table, root, **options):
+        chosen, arrays = table.iloc[rows], images.stored_arrays(batch, errors)
+        stream.append(arrays | {name: chosen[name].to_numpy() for name in ("row", "picture_id")})
+    return stream, {"first_layer": images.first, "skipped": images.skipped}
+
+
+class DecomposedImages:
+    """Images run through a model batch by batch, with the proof that all contributions add up to the embedding.
+
+    layers, dtype: as in `extract`; first: number of the first layer that is kept; skipped: the images that could not be
+    read, each with the reason, once all batches are through
+    """
+
+    def __init__(self, loaded, *, layers="all", dtype="float32"):
+        self.loaded, self.dtype, self.skipped = loaded, getattr(torch, dtype), []
+        self.tower, self.device = adapt(loaded.model.visual), loaded.device
+        layer_count = len(self.tower.layers)
+        if layers != "all" and layers > layer_count:
+            raise InputError(f"'layers' asks for the last {layers} layers; the model has {layer_count}.")
+        self.first = 0 if layers == "all" else layer_count - layers
+        basis = head_basis(self.tower)
+        self.basis = basis.double() if self.device.type != "mps" else basis.cpu().double()
+
+    @torch.no_grad()
+    def batches(self, table, root, *, batch_size, workers, on_bad_image="fail"):
+        """Yield (rows of the table, Activations of the kept layers, errors of each image) of all images, in batches."""
+        loaded, first, skipped = self.loaded, self.first, []
+        files, is_checked = ImageFiles(table, root, loaded.preprocess), table["checked"].to_numpy()
+        with progress(None, "activations", total=len(table), unit="image") as bar, explain_out_of_memory(batch_size):
+            options = {"workers": workers, "on_bad_image": on_bad_image, "skipped": skipped}
+            for rows, (images,) in batches(files, batch_size, **options):
+                count = len(rows)
+                images = images[filled(count, batch_size)].to(self.device, non_blocking=True)
+                checked = torch.tensor(is_checked[rows].tolist())
+                with loaded.autocast():
+                    batch = activations(loaded.model, images, tower=self.tower).first(count)
+                    errors = {"model_error": torch.full((count,), float("nan"))}
+                    if checked.any():
+                        bare = loaded.model.encode_image(images, normalize=False)[:count].to(batch.embedding)
+                        difference = normalize(bare) - normalize(batch.embedding)
+                        errors["model_error"][checked] = difference.abs().amax(1).float().cpu()[checked]
+                _check_finite(batch, table["image"].iloc[rows])
+                errors["sum_error"] = sum_errors(batch, self.basis)
+                for error in errors.values():
+                    _check_error(error.nan_to_num().max().item(), loaded.precision)
+                if first:
+                    early = heads_sum(batch.z[:, :first], batch.scalars, self.basis[:first].to(batch.z))
+                    class_self = None if batch.class_self is None else batch.class_self[:, first:]
+                    batch = replace(batch, z=batch.z[:, first:], class_self=class_self, early=early)
+                yield rows, batch, errors
+                bar.update(count)
+        self.skipped = named_skipped(skipped, table)
+
+    @torch.no_grad()
+    def stored_arrays(self, batch, errors):
+        """{name: numpy array [image, …]} of a batch as it is stored; errors get that of the rounding, too."""
+        stored = {"z": batch.z, "mlps": batch.mlps, "class_self": batch.class_self, "early": batch.early}
+        stored = {name: tensor.to(self.dtype) for name, tensor in stored.items() if tensor is not None}
+        rounded = replace(batch, **{name: tensor.to(batch.z) for name, tensor in stored.items()})
+        errors["stored_sum_error"] = sum_errors(rounded, self.basis[self.first :])
+        stored |= {"scalars": batch.scalars, "embedding": batch.embedding}
+        stored |= {name: error.float() for name, error in errors.items()}
+        return {name: tensor.cpu().numpy() for name, tensor in stored.items()}
 
 
 def _check_finite(batch, names):

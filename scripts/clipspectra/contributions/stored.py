@@ -34,6 +34,7 @@ class StoredActivations:
     scored, those that choices are checked on, and the pairs that names are judged by; with protocol "held_out" the
     images of these roles, with "same" all fit and eval images are both fitted and scored, as in the reference
     implementation
+    fit_count: number of the images that means and explanations come from; is_sample: whether more than `fit` has
     Raises InputError where fewer than two images have the role fit, or none has the role eval, and where the shards do
     not fit the table of images.
     """
@@ -77,6 +78,15 @@ class StoredActivations:
                 "There is a single fit image, and components are how images differ; raise 'per_class' of the dataset's "
                 "role fit."
             )
+        self.fit_count, self.is_sample = int(self.fit.sum()), False
+
+    def images_by_role(self):
+        """{role: number of its images} that means and scores come from."""
+        return self.images.groupby("role").size().to_dict()
+
+    def fit_digests(self):
+        """The digests of the files of the fit images, a set."""
+        return set(self.images["image_sha256"][self.fit])
 
     def check_weights(self, *paths):
         """Raise InputError unless files of arrays are of the same weights as the basis: a tag of the hub may move."""
@@ -119,6 +129,33 @@ class StoredActivations:
             if basis is not None:
                 moments.spacing = self.spacing
         return merged
+
+    def fit_coordinates(self, layer):
+        """Mean of q of every head of a layer over the fit images, [head, coordinate + scalar]."""
+        chunks = zip(self.reduced(layer), self.by_chunk(self.fit))
+        return sum(q[is_fit].sum(0) for q, is_fit in chunks) / self.fit.sum()
+
+    def fit_evidence(self, mean, directions, readout):
+        """Sums over the fit images of their evidence (e - mean) · u for directions u [text, d_embed], and its products.
+
+        readout: [reading, d_embed]. Returns (products with (e - mean) · readout [text, reading], the evidence itself
+        [text], a function of a layer that gives products with its heads' q [head, coordinate + scalar, text]).
+        """
+        masks, evidence, covariance = self.by_chunk(self.fit), [], 0.0  # evidence: [image, text] chunk by chunk
+        for chunk, is_fit in zip(self.embeddings(), masks):
+            centred = chunk[is_fit] - mean
+            evidence.append(centred @ directions.T)
+            covariance = covariance + evidence[-1].T @ (centred @ readout.T)
+
+        def with_heads(layer):
+            chunks = zip(self.reduced(layer), masks, evidence)
+            return sum(np.einsum("ihk,it->hkt", q[is_fit], texts) for q, is_fit, texts in chunks)
+
+        return covariance, sum(texts.sum(0) for texts in evidence), with_heads
+
+    def pole_sums(self, layer, head, components):
+        """What is known of all fit images at the poles of a head's components; None, as it is computed from rows."""
+        return None
 
     def weight_moments(self, layer):
         """Moments of a layer's heads over tokens of isotropic covariance, from the weights alone: list [head].

@@ -7,7 +7,7 @@ import pandas as pd
 
 from clipspectra.contributions.stored import EMBEDDING
 from clipspectra.evaluation.transfer import SETTINGS
-from clipspectra.explanations.naming import TextPool, activities, text_scores
+from clipspectra.explanations.naming import TextPool, activities, fit_activities, text_scores
 from clipspectra.explanations.spectral import highest
 
 NAMING = "fires_on"  # which depends on images; what a component says is the same on all
@@ -43,15 +43,15 @@ def names_by_pole(stored, bases, features, count):
             if of == layer
         }
         at_home = {key: value for key, value in of_layer.items() if key[0][1] == "travelled"}
-        at_home = activities(stored["travelled"], layer, at_home, [stored["travelled"].fit])
+        at_home = fit_activities(stored["travelled"], layer, at_home)
         own = {key: value for key, value in of_layer.items() if key[0] == ("own", "own")}
-        at_home |= activities(stored["own"], layer, own, [stored["own"].fit])
+        at_home |= fit_activities(stored["own"], layer, own)
         on_scored = activities(stored["own"], layer, of_layer, [scored])
         for (setting, head), (_, explanation) in of_layer.items():
             basis = setting[0]
             home = "own" if basis == "own" else "travelled"
             components, (activity,) = explanation.components, on_scored[setting, head]
-            given.append(pole_names(components, at_home[(basis, home), head][0], pools[home], count))
+            given.append(pole_names(components, at_home[(basis, home), head], pools[home], count))
             there.append(pole_names(components, activity, there_pool, count))
             place = {"layer": layer, "head": head, "component": np.repeat(np.arange(len(components)), 2)}
             place["pole"] = np.tile(["top", "bottom"], len(components))

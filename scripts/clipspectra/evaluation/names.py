@@ -12,7 +12,7 @@ import pandas as pd
 
 from clipspectra.evaluation.accuracy import eta_squared
 from clipspectra.evaluation.judges import Truth
-from clipspectra.explanations.naming import NAMED_BY, NAMINGS, ActivitySums, chance, text_scores
+from clipspectra.explanations.naming import NAMED_BY, NAMINGS, ActivitySums, chance, kept_activity, text_scores
 from clipspectra.explanations.spectral import component_scores, orthonormal
 
 LEAST_IMAGES = 10  # that a control takes names from
@@ -98,7 +98,7 @@ def name_set(study, explanations, method, tables, rng):
             truths.append(Truth.of(scored, study.stored.images[study.stored.scored], study.vocabulary))
         if study.first is not None:
             moves.append((scores[study.second] - scores[study.first]).T)
-        found, thresholds = head_scores(study, scores, components, method)
+        found, thresholds = head_scores(study, (layer, head), scores, components, method)
         for key, of_texts in found.items():
             of_poles = of_texts.transpose(1, 0, 2).reshape(len(poles), -1)  # [pole, text]
             entry, texts = names.setdefault(key, Names()), of_poles.argmax(1)
@@ -123,14 +123,15 @@ def name_set(study, explanations, method, tables, rng):
     return {key: entry.join() for key, entry in names.items()}, truth, np.concatenate(moves) if moves else None
 
 
-def head_scores(study, scores, components, method):
+def head_scores(study, unit, scores, components, method):
     """Scores of all texts for one head's components, and what the names must be above to be surer than chance.
 
     Returns {(method, naming, control, texts): [pole of 2, component, text]} and, of some, {…: [pole * component]}.
     """
     found, thresholds, fit = {}, {}, study.stored.fit
     for control, inside in study.choices.items():
-        activity = _activity(scores[inside], study.embeddings[inside])
+        activity = None if control else kept_activity(study.stored, *unit, components)
+        activity = activity or _activity(scores[inside], study.embeddings[inside])
         for naming in NAMINGS if not control else ["fires_on"]:
             of_texts = text_scores(naming, components, activity, study.pool)
             found[method, naming, control, "all"] = of_texts

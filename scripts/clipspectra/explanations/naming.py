@@ -122,6 +122,23 @@ def activities(stored, layer, explanations, choices):
     return {key: [choice.activity() for choice in choices_of_key] for key, choices_of_key in sums.items()}
 
 
+def fit_activities(stored, layer, explanations):
+    """Activity of components of a layer's heads over all fit images, {key: Activity}; arguments as of `activities`."""
+    kept = {key: kept_activity(stored, layer, head, value.components) for key, (head, value) in explanations.items()}
+    if any(activity is None for activity in kept.values()):
+        return {key: activity for key, (activity,) in activities(stored, layer, explanations, [stored.fit]).items()}
+    return kept
+
+
+def kept_activity(stored, layer, head, components):
+    """Activity of a head's components over all fit images where only sums of these are stored; else None."""
+    if (kept := stored.pole_sums(layer, head, components)) is None:
+        return None
+    sums = ActivitySums()
+    vars(sums).update(kept)
+    return sums.activity()
+
+
 def text_scores(naming, components, activity, pool):
     """Scores of all texts at both poles by one of NAMINGS, the larger the better: [pole, component, text].
 

@@ -128,13 +128,22 @@ def _fix_layout(figure):
 
 
 def provenance(wildcards, images, protocol="held_out"):
-    """The small print below a figure: what it was computed from. images: the seed's table of images and roles."""
+    """The small print below a figure: what it was computed from. images: the seed's table of images and roles.
+
+    Of a sample (data.samples), how many of a role's images it has; means and components are of all fit images.
+    """
     images = images[images["role"] != "pair"]  # of which only names are judged
+    sizes = images.groupby("role")["of_role"].first().to_dict() if "of_role" in images else {}
     if protocol == "same":
+        sizes["fit and eval"] = sizes.get("fit", 0) + sizes.get("eval", 0)
         images = images.assign(role=images["role"].where(images["role"] == "validation", "fit and eval"))
     counts, splits = images["role"].value_counts(), images.groupby("role")["split"].unique().str.join(", ")
     splits = {role: f" ({split})" if split else "" for role, split in splits.items()}
-    roles = [f"{counts[role]} {role} images{splits[role]}" for role in sorted(counts.index, reverse=True)]
+    shown = {role: f"{counts[role]} of {size}" for role, size in sizes.items() if size > counts.get(role, size)}
+    roles = [
+        f"{shown.get(role, counts[role])} {role} images{splits[role]}" for role in sorted(counts.index, reverse=True)
+    ]
+    roles += ["means and components of all fit images"] if shown else []
     names = [f"{key} {wildcards[key]}" for key in ("model", "dataset", "seed", "texts") if key in wildcards.keys()]
     return " · ".join(names + roles)
 

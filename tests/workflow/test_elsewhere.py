@@ -8,7 +8,7 @@ TARGETS = [
     "results/evaluation/demo/digits/seed-0/demo-vocabulary/names.csv",
     "results/figures/digits/contact-sheet-seed-0.pdf",
 ]
-TARGETS += ["results/neighbours/like-the-example.csv"]
+TARGETS += ["results/queries/example/query.safetensors"]
 
 
 def test_another_place_and_all_settings_of_speed_give_the_same_bytes(finished, tmp_path):

@@ -5,7 +5,7 @@ import shutil
 from same_bytes import ELSEWHERE, SPECIAL, Conditions, compare, run, small_clone
 
 TARGETS = [
-    "results/evaluation/demo/digits/seed-0/demo-vocabulary/names.csv",
+    "results/explanations/demo/digits/seed-0/demo-vocabulary/components.parquet",
     "results/figures/digits/contact-sheet-seed-0.pdf",
 ]
 TARGETS += ["results/queries/example/query.safetensors"]

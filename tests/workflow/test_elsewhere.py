@@ -5,10 +5,10 @@ import shutil
 from same_bytes import ELSEWHERE, SPECIAL, Conditions, compare, run, small_clone
 
 TARGETS = [
-    "results/evaluation/demo/digits/seed-0/demo-vocabulary/names.csv",
+    "results/explanations/demo/digits/seed-0/demo-vocabulary/components.parquet",
     "results/figures/digits/contact-sheet-seed-0.pdf",
 ]
-TARGETS += ["results/neighbours/like-the-example.csv"]
+TARGETS += ["results/queries/example/query.safetensors"]
 
 
 def test_another_place_and_all_settings_of_speed_give_the_same_bytes(finished, tmp_path):

@@ -58,7 +58,8 @@ def root(tmp_path_factory, loaded):
         save_table(root / f"images-{seed}.csv", table.iloc[order].assign(role=roles).sort_values(["role", "row"]))
     tower = adapt(loaded.model.visual)
     bases = {"basis": head_basis(tower).numpy(), "value_gram": value_grams(tower).numpy()}
-    save_arrays(root / "basis.safetensors", bases, {"weights": run_identity(loaded, "", 0)["weights"]})
+    identity = run_identity(loaded, "", 0)
+    save_arrays(root / "basis.safetensors", bases, {name: identity[name] for name in ("sha256", "weights")})
     return root
 
 
@@ -66,7 +67,7 @@ def stored_whole(loaded, root, seed, protocol="held_out", **options):
     """StoredActivations of a seed's images, all of them kept."""
     images = images_of_shard([root / f"images-{seed}.csv"], 0, 1)
     stream, proof = extract(loaded, images, root, root, **OPTIONS, **options)
-    stream.save(root / f"whole-{seed}.safetensors", proof)
+    stream.save(root / f"whole-{seed}.safetensors", proof | {"sha256": loaded.sha256 or ""})
     return StoredActivations(
         [root / f"whole-{seed}.safetensors"], root / "basis.safetensors", root / f"images-{seed}.csv", protocol
     )
@@ -240,7 +241,7 @@ def test_moments_by_brute_force(loaded, root, tmp_path):
 def test_a_sample_of_all_images_is_the_stored_run(loaded, root, tmp_path):
     streamed, stored = moments_run(loaded, root, tmp_path / "run", size=100)["0"], stored_whole(loaded, root, "0")
     pd.testing.assert_frame_equal(streamed.images.drop(columns="of_role"), stored.images)
-    arrays, whole = load_file(streamed.chunks[0][0]), load_file(root / "whole-0.safetensors")
+    arrays, whole = load_file(streamed.chunks[0].paths[0]), load_file(root / "whole-0.safetensors")
     kept = np.isin(arrays["row"], whole["row"])
     for name in ("z", "embedding", "mlps", *ERRORS[:2]):
         assert np.array_equal(arrays[name][kept], whole[name]), name
@@ -277,7 +278,7 @@ def test_bad_images_are_skipped_in_both_passes(loaded, root, tmp_path):
         moments_run(loaded, tmp_path / "root", folder)
     streamed = moments_run(loaded, tmp_path / "root", folder, on_bad_image="skip")["0"]
     assert (streamed.fit_count, streamed.images_by_role()["fit"], streamed.metadata["skipped"]) == (19, 19, 1)
-    exactness = json.loads(load_metadata(streamed.chunks[0][0])["exactness"])["0"]
+    exactness = json.loads(load_metadata(streamed.chunks[0].paths[0])["exactness"])["0"]
     assert exactness["skipped"] == [fitted.iloc[3]]
     assert 27 <= exactness["images"] + 1 <= 28  # 20 fit images and 8 eval images
     sums, metadata = merge_sums([streamed.poles_path])
@@ -285,7 +286,7 @@ def test_bad_images_are_skipped_in_both_passes(loaded, root, tmp_path):
     sums.count += 1
     del numbers["count"]
     save_sums(streamed.poles_path, sums, metadata, numbers)
-    files = {"shards": [streamed.chunks[0][0]], "basis": root / "basis.safetensors", "images": root / "sample8-0.csv"}
+    files = {"shards": [streamed.chunks[0].paths[0]], "basis": root / "basis.safetensors", "images": root / "sample8-0.csv"}
     with pytest.raises(InputError, match="is of 19 images, .* of 20: a picture was changed"):
         open_stored(files | {"moments": streamed.moments_path, "poles": streamed.poles_path}, "held_out")
 
@@ -320,7 +321,7 @@ def test_what_is_not_of_one_run_is_refused(loaded, root, tmp_path):
             merge_sums([first, changed])
     with pytest.raises(InputError, match="Shards 0 to 0 are merged, and .* begins with shard 0, not 1"):
         merge_sums([first, first])
-    files = {"shards": [path for path, _ in streamed.chunks], "basis": root / "basis.safetensors"}
+    files = {"shards": streamed.chunks[0].paths, "basis": root / "basis.safetensors"}
     files |= {"images": root / "sample8-0.csv", "moments": first}
     with pytest.raises(InputError, match="is of shards 0 to 0 of 2; remove it"):
         open_stored(files, "held_out")

@@ -334,7 +334,7 @@ def test_what_is_not_of_one_run_is_refused(loaded, root, tmp_path):
         )
     other = moments_run(loaded, root, tmp_path / "other", shards=2, names=NAMES | {"model": "another"})["0"]
     with pytest.raises(InputError, match=r"differ in the model \(small, another\)"):
-        open_stored(files | {"shards": [path for path, _ in other.chunks]}, "held_out")
+        open_stored(files | {"shards": other.chunks[0].paths}, "held_out")
     turned = principal_components(streamed.fit_moments(1)[0])[1][::-1]
     with pytest.raises(InputError, match="made with other components of layer 1, head 0"):
         streamed.pole_sums(1, 0, turned)

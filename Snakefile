@@ -56,6 +56,7 @@ include: "rules/report.smk"
 
 
 onstart:
+    check_dates()
     check_requests()
 
 

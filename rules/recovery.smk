@@ -30,7 +30,3 @@ if workflow.exec_mode == ExecMode.DEFAULT:  # not that of a job
 if workflow.exec_mode != ExecMode.REMOTE:  # jobs on a cluster outlive the process that submitted them
     processes.end_with_run()
 processes.lead_jobs()
-
-
-onstart:
-    check_dates()

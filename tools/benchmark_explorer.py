@@ -130,7 +130,7 @@ def store_images(folder, options, rng):
         arrays |= {"embedding": rng.standard_normal((len(rows), options.width), np.float32)}
         arrays |= {"scalars": np.ones((len(rows), 3), np.float32), "mlps": np.zeros((len(rows), 1, 1), np.float16)}
         stream.append(arrays)
-    stream.save(folder / "shard.safetensors", {})
+    stream.save(folder / "shard.safetensors", {"sha256": "0" * 64})
     basis = 0.02 * rng.standard_normal((options.layers, options.heads, options.width, 67), np.float32)
     save_arrays(folder / "basis.safetensors", {"basis": basis}, {"sha256": "0" * 64})
 

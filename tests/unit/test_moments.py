@@ -286,7 +286,11 @@ def test_bad_images_are_skipped_in_both_passes(loaded, root, tmp_path):
     sums.count += 1
     del numbers["count"]
     save_sums(streamed.poles_path, sums, metadata, numbers)
-    files = {"shards": [streamed.chunks[0].paths[0]], "basis": root / "basis.safetensors", "images": root / "sample8-0.csv"}
+    files = {
+        "shards": [streamed.chunks[0].paths[0]],
+        "basis": root / "basis.safetensors",
+        "images": root / "sample8-0.csv",
+    }
     with pytest.raises(InputError, match="is of 19 images, .* of 20: a picture was changed"):
         open_stored(files | {"moments": streamed.moments_path, "poles": streamed.poles_path}, "held_out")
 

@@ -58,6 +58,8 @@ include: "rules/report.smk"
 onstart:
     check_dates()
     check_requests()
+    if workflow.non_local_exec:
+        processes.note_submitted(".snakemake")
 
 
 onsuccess:

@@ -5,7 +5,7 @@ import itertools
 import re
 
 from clipspectra.code_digest import code_digest, commit_of
-from clipspectra.data.files import manifest_files, stamp, visible_files
+from clipspectra.data.files import manifest_files, manifest_names, stamp, visible_files
 from clipspectra.data.tar_names import expected_sum, read_sums, tar_files
 from clipspectra.towers.model_files import files_of, weights_in
 

@@ -35,7 +35,7 @@ def images_in(dataset):
         names = [path.relative_to(source["folder"]).parts[0] for path in files_in(source["folder"])]
         images, classes = len(names), len(set(names))
     elif kind == "manifest":
-        images = len(manifest_files(locate(source["manifest"]), "image")) or images
+        images = len(manifest_names(locate(source["manifest"]), "image")) or images
     elif kind == "webdataset":
         images = IN_A_TAR * len(TARS[dataset])
     drawn = [role["per_class"] for role in source["roles"].values()]
@@ -135,9 +135,9 @@ def sums_memory(size):
 
 
 def moments_needs(wildcards):
-    """Of a shard of an extraction that keeps moments, of all seeds: as they are, added up and as they are written."""
+    """Of a shard of an extraction that keeps moments, or poles of two kinds of components: all seeds', and a batch's."""
     memory, minutes = extraction_needs(wildcards)
-    return memory + 3 * len(SEEDS) * sums_memory(sizes(wildcards)[0]), minutes
+    return memory + (2 * len(SEEDS) + 4) * sums_memory(sizes(wildcards)[0]), minutes
 
 
 def sums_needs(wildcards):

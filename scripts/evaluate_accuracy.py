@@ -39,7 +39,6 @@ if __name__ == "__main__":
     with job(snakemake.log[0]):
         inputs, dataset = snakemake.input, snakemake.wildcards.dataset
         stored = open_stored(inputs, snakemake.params.protocol)
-        stored.check_weights(inputs.classes)
         classifiers, metadata = load_arrays(inputs.classes)
         scored, values = stored.images[stored.scored], json.loads(metadata["values"])
         predictions = {key: predicted[stored.scored] for key, predicted in predict(stored, classifiers).items()}

@@ -10,6 +10,7 @@ from clipspectra.arrays import load_arrays, load_table, save_table, split_names,
 from clipspectra.concepts.interventions import Edits
 from clipspectra.concepts.references import load_edit
 from clipspectra.concepts.tables import role_groups
+from clipspectra.contributions.chunks import check_weights
 from clipspectra.contributions.kept import open_stored
 from clipspectra.data.datasets import class_indices
 from clipspectra.explanations.head import load_explanations
@@ -44,6 +45,7 @@ if __name__ == "__main__":
         embeddings = {"as it is": plain, "stored": edits.embeddings(intervention)[stored.scored]}
         options = {"device": snakemake.config["device"], "precision": params.precision, "towers": "image"}
         loaded = models.load(**model_arguments(snakemake), **options)
+        check_weights([inputs.basis], loaded.sha256 or "")
         updates, reason = None, ""
         try:
             updates = folded_weights(loaded.model, intervention, reference)

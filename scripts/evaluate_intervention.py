@@ -27,7 +27,6 @@ if __name__ == "__main__":
         source = {"intervention": wildcards.intervention, "model": wildcards.model, "dataset": dataset}
         source |= {"texts": entry["texts"], "protocol": protocol, "seed": seed}
         stored = open_stored(inputs, protocol)
-        stored.check_weights(inputs.texts, inputs.classes)
         explanations, images = load_explanations(inputs.components), stored.images
         classifiers, metadata = load_arrays(inputs.classes)
         classifiers = {name: classifier.astype(np.float64) for name, classifier in classifiers.items()}

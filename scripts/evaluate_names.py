@@ -53,7 +53,6 @@ def fit_choices(stored, embeddings, factors, rng):
 def prepare(inputs, params, seed, log):
     """(Study, texts of its pool) of a job."""
     stored = open_stored(inputs, params.protocol)
-    stored.check_weights(inputs.texts)
     pool, texts = load_pool(inputs.texts, stored)
     embeddings = np.concatenate(list(stored.embeddings()))
     other = other_model(inputs, stored, params.protocol) if params.other else None

@@ -17,7 +17,6 @@ if __name__ == "__main__":
     with job(snakemake.log[0]):
         params, inputs, wildcards = snakemake.params, snakemake.input, snakemake.wildcards
         stored = open_stored(inputs, params.protocol)
-        stored.check_weights(inputs.texts, inputs.classes)
         images, files = stored.images, iter(inputs.explanations)
         classifier, labels = class_labels(inputs.classes, images, wildcards.dataset)
         features = load_arrays(inputs.texts, "features")[0]["features"]

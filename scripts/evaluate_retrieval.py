@@ -30,7 +30,6 @@ if __name__ == "__main__":
         source |= {"images": len(images), "intervention": "as it is"}
         prompts = {}
         if "classes" in inputs.keys():
-            stored.check_weights(inputs.classes)
             classifiers, metadata = load_arrays(inputs.classes)
             prompts = json.loads(metadata["values"])
             for factor, values in prompts.items():

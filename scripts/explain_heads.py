@@ -57,7 +57,6 @@ if __name__ == "__main__":
     with job(snakemake.log[0]) as log:
         params, inputs, wildcards = snakemake.params, snakemake.input, snakemake.wildcards
         stored = open_stored(inputs, params.protocol)
-        stored.check_weights(inputs.texts)
         arrays, metadata = load_arrays(inputs.texts, "features")
         pool = TextPool(arrays["features"], *stored.fit_moments(EMBEDDING))
         if not len(principal_components(pool.embedding)[1]):

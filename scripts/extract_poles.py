@@ -3,9 +3,11 @@
 from pathlib import Path
 
 from clipspectra.arrays import load_arrays
-from clipspectra.contributions.joint import load_sums, save_sums
+from clipspectra.contributions.joint import JointMoments, save_sums
 from clipspectra.contributions.shards import file_digest, images_to_stream, role_counts
 from clipspectra.jobs import job, model_arguments, model_identity
+
+MEANS = "mean", "embedding_mean"  # all that is read of the moments
 
 if __name__ == "__main__":
     with job(snakemake.log[0]) as log:
@@ -29,7 +31,7 @@ if __name__ == "__main__":
             Path(inputs.manifest).parent,
             fits,
             directions,
-            {seed: load_sums(path)[0] for seed, path in zip(seeds, inputs.moments)},
+            {seed: JointMoments(**load_arrays(path, *MEANS)[0]) for seed, path in zip(seeds, inputs.moments)},
             layers=params.layers,
             batch_size=resources.batch_size,
             workers=snakemake.threads - 1,

@@ -14,7 +14,6 @@ if __name__ == "__main__":
     with job(snakemake.log[0], f"neighbours.{snakemake.wildcards.neighbours}"):
         inputs, entry = snakemake.input, snakemake.params.entry
         stored = open_stored(inputs, snakemake.params.protocol)
-        stored.check_weights(inputs.texts)
         images = stored.images[stored.scored].rename(columns={"image": "name"})
         pool, metadata = load_arrays(inputs.texts, "features")
         features = pool["features"] - pool["features"].mean(0, dtype=np.float64)

@@ -8,14 +8,13 @@ if __name__ == "__main__":
     with job(snakemake.log[0], f"datasets.{snakemake.wildcards.dataset}") as log:
         params, inputs, outputs = snakemake.params, snakemake.input, snakemake.output
         dataset, tars = snakemake.wildcards.dataset, tar_files(params.source["shards"])
-        own = {tar.name: params.digests[tar.name] for tar in tars if not tar.is_remote}  # the others were just checked
         listing = write_manifest(
             tars,
             [params.paths[tar.name] for tar in tars],
             outputs.manifest,
             outputs.left_out,
             params.source,
-            digests=own,
+            digests=params.digests,
             classes=read_classes(inputs.classes) if "classes" in inputs.keys() else None,
             processes=snakemake.threads,
         )

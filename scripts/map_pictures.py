@@ -30,6 +30,7 @@ if __name__ == "__main__":
     with job(snakemake.log[0], "explorer.pictures"):
         import torch
 
+        from clipspectra.contributions.chunks import check_weights
         from clipspectra.contributions.exact import activations
         from clipspectra.data.geometry import model_view
         from clipspectra.data.pictures import BadPicture, open_rgb
@@ -39,6 +40,7 @@ if __name__ == "__main__":
 
         params, inputs = snakemake.params, snakemake.input
         loaded = models.load(**model_arguments(snakemake), device=snakemake.config["device"], towers="image")
+        check_weights([inputs.basis, *inputs.components], loaded.sha256 or "")
         tower, basis = adapt(loaded.model.visual), load_arrays(inputs.basis, "basis")[0]["basis"].astype(np.float64)
         basis = {(layer, head): matrix for layer, heads in enumerate(basis) for head, matrix in enumerate(heads)}
         explanations = {name: load_explanations(path) for name, path in zip(params.datasets, inputs.components)}

@@ -14,6 +14,7 @@ if __name__ == "__main__":
     with job(snakemake.log[0]) as log:
         import torch
 
+        from clipspectra.contributions.chunks import check_weights
         from clipspectra.data.pictures import batches, check_readable, named_skipped
         from clipspectra.explanations.head import load_explanations
         from clipspectra.segmentation import units
@@ -33,6 +34,7 @@ if __name__ == "__main__":
         files, labels, tower = segmenter.files(table), segmenter.classes(table), segmenter.tower
         components = {}
         if "components" in snakemake.input.keys():
+            check_weights([snakemake.input.components], loaded.sha256 or "")
             components = units.leading_components(load_explanations(snakemake.input.components))
         evidence, masks, skipped = [], [], []
         options = {"workers": snakemake.threads - 1, "on_bad_image": params.on_bad_image, "skipped": skipped}

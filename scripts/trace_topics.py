@@ -7,6 +7,7 @@ import pandas as pd
 
 from clipspectra.arrays import load_arrays, over_seeds, save_latex, save_table
 from clipspectra.concepts.retrieval import Components, centred_queries, trace
+from clipspectra.contributions.chunks import check_weights
 from clipspectra.contributions.stored import EMBEDDING
 from clipspectra.explanations.head import load_explanations
 from clipspectra.jobs import job, progress
@@ -26,6 +27,7 @@ if __name__ == "__main__":
         inputs, entry = snakemake.input, snakemake.params.entry
         source = {key: entry[key] for key in ("model", "dataset", "texts")}
         query, metadata = load_arrays(inputs.query)
+        check_weights([inputs.texts, *inputs.components], metadata["sha256"])
         topics, features = json.loads(metadata["texts"]), load_arrays(inputs.texts, "features")[0]["features"]
         rows = []
         for seed, path in zip(snakemake.params.seeds, inputs.components):

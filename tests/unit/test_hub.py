@@ -20,6 +20,7 @@ from tokenizers_small import tokenizer_files
 
 from clipspectra import InputError
 from clipspectra.arrays import load_arrays, save_arrays
+from clipspectra.contributions.chunks import check_weights
 from clipspectra.contributions.stored import StoredActivations
 from clipspectra.towers import models
 
@@ -283,8 +284,10 @@ def test_texts_of_other_weights_are_refused(tmp_path):
     stored = stored_small(tmp_path).stored
     save_arrays(tmp_path / "texts.safetensors", {"features": np.ones((2, 24))}, {"sha256": "b" * 64})
     with pytest.raises(InputError, match=r"texts.safetensors is of other weights than .*a tag on the hub has moved"):
-        stored.check_weights(tmp_path / "texts.safetensors")
+        check_weights([tmp_path / "texts.safetensors"], stored.sha256)
     save_arrays(tmp_path / "basis.safetensors", load_arrays(stored.basis_path)[0], {"sha256": "b" * 64})
     shards = [tmp_path / "0.safetensors", tmp_path / "1.safetensors"]
-    with pytest.raises(InputError, match=r"0.safetensors is of other weights than .*basis.safetensors"):
+    arrays, metadata = load_arrays(shards[0])
+    save_arrays(shards[0], arrays, metadata | {"sha256": "a" * 64})
+    with pytest.raises(InputError, match="0.safetensors is of other weights than"):
         StoredActivations(shards, tmp_path / "basis.safetensors", tmp_path / "images.csv")

@@ -324,7 +324,7 @@ def test_what_is_not_of_one_run_is_refused(loaded, root, tmp_path):
         with pytest.raises(InputError, match=f"not of one run and must not be mixed: they differ in {words}"):
             merge_sums([first, changed])
     with pytest.raises(InputError, match="Shards 0 to 0 are merged, and .* begins with shard 0, not 1"):
-        merge_sums([first, first])
+        merge_sums([str(first), str(first)])  # as Snakemake gives them
     files = {"shards": streamed.chunks[0].paths, "basis": root / "basis.safetensors"}
     files |= {"images": root / "sample8-0.csv", "moments": first}
     with pytest.raises(InputError, match="is of shards 0 to 0 of 2; remove it"):

@@ -105,8 +105,9 @@ def test_locks_of_a_killed_run_are_removed_and_those_of_a_living_one_kept(tmp_pa
 @pytest.mark.parametrize(
     ("record", "words"),
     [
-        ("", "A run of another version"),
+        ("", "Another run has locked"),
         ("an-id another-host", "A run on another-host"),
+        (f"an-id {platform.node()}{processes.SUBMITTED}", "The run before this one was killed, and the jobs that it"),
         (f"an-id {platform.node()}", "The run before this one was killed"),  # before the machine was started again
     ],
 )
@@ -172,3 +173,14 @@ def test_files_dated_in_the_future_are_found(tmp_path):
         path.touch()
         os.utime(path, (time.time() + shift,) * 2)
     assert processes.dated_in_future([late, early, tmp_path / "absent"], tmp_path) == [late]
+
+
+def test_a_run_that_ended_leaves_no_record(tmp_path):
+    """So that what locks the directory then, such as another workflow at work there, is left alone."""
+    first = start(CLAIM, tmp_path)
+    first.communicate("\n")
+    lock(tmp_path)
+    second = start(CLAIM, tmp_path)
+    assert second.word.startswith("Another run has locked this directory")
+    assert (tmp_path / "locks" / "0.output.lock").exists()
+    kill(second)

@@ -8,6 +8,7 @@ arrays may be numpy's or, on a device, torch's.
 
 import json
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 
 from clipspectra import InputError
 from clipspectra.arrays import load_arrays, save_arrays
@@ -165,7 +166,7 @@ def merge_sums(paths):
         if other["covers"][0] != stop:
             raise InputError(
                 f"Shards {start} to {stop - 1} are merged, and {path} begins with shard {other['covers'][0]}, not "
-                f"{stop}: each must come once. Remove the folder {path.parent}, and run again."
+                f"{stop}: each must come once. Remove the folder {Path(path).parent}, and run again."
             )
         merged.add(sums)
         metadata["covers"] = [start, other["covers"][1]]

@@ -5,12 +5,15 @@ Whatever means, components and shares of concepts need comes from the moments, e
 """
 
 import json
+from itertools import chain
+from pathlib import Path
 
 import numpy as np
 
 from clipspectra import InputError
 from clipspectra.arrays import load_metadata, table_chunks
 from clipspectra.checked import open_arrays
+from clipspectra.contributions.chunks import check_weights
 from clipspectra.contributions.joint import NUMBERS, check_one_run
 from clipspectra.contributions.moments import Moments
 from clipspectra.contributions.shards import FITTED
@@ -23,13 +26,24 @@ def open_stored(inputs, protocol, of=""):
     """The StoredActivations of a job's inputs: shards, basis and images, and with moments those of StoredMoments.
 
     of: what the names of the inputs begin with, such as "other_"; the basis and the images may be without
+    Raises InputError if any of the inputs was made with other weights of the model.
     """
     shared = {name: inputs.get(f"{of}{name}", inputs.get(name)) for name in ("basis", "images")}
     files = {"shards": inputs[f"{of}shards"], **shared, "protocol": protocol}
     if (moments := inputs.get(f"{of}moments")) is None:
-        return StoredActivations(**files)
-    further = {name: inputs.get(f"{of}{name}") for name in ("poles", "all_images")}
-    return StoredMoments(**files, moments=moments, **further)
+        stored = StoredActivations(**files)
+    else:
+        further = {name: inputs.get(f"{of}{name}") for name in ("poles", "all_images")}
+        stored = StoredMoments(**files, moments=moments, **further)
+    check_weights(arrays_of_model(inputs, of == "other_"), stored.sha256)
+    return stored
+
+
+def arrays_of_model(inputs, is_other):
+    """Paths of the files of arrays among a job's inputs: of the other model, or of the model itself. Not of shards."""
+    named = [(name, [files] if isinstance(files, (str, Path)) else files) for name, files in inputs.items()]
+    files = [files for name, files in named if name.startswith("other_") == is_other and not name.endswith("shards")]
+    return [path for path in chain.from_iterable(files) if str(path).endswith(".safetensors")]
 
 
 class StoredMoments(StoredActivations):
@@ -77,7 +91,7 @@ class StoredMoments(StoredActivations):
         digests = set()
         for chunk in table_chunks(self.all_images):
             digests |= set(chunk["image_sha256"][chunk["role"].isin(self.fitted)])
-        return digests
+        return digests - {""}  # of pictures that cannot be read
 
     def _joint(self, name, *index):
         """An array of the JointMoments, or what it has at an index."""

@@ -90,7 +90,7 @@ def joint_moments(batch, q, embedding, inside):
     covariance = (by_head.transpose(1, 2) @ by_head / count).reshape(*mean.shape, mean.shape[-1])
     cross = (centred.flatten(1).T @ centred_embedding / count).reshape(*mean.shape, -1)
     others = {name: getattr(batch, name) for name in ("mlps", "class_self", "early")}
-    others = {name: float64(part)[chosen.to(part.device)].mean(0) for name, part in others.items() if part is not None}
+    others = {name: float64(part)[chosen].mean(0) for name, part in others.items() if part is not None}
     embedding_covariance = centred_embedding.T @ centred_embedding / count
     return JointMoments(count, mean, covariance, cross, embedding_mean, embedding_covariance, **others)
 

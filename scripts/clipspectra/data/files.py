@@ -49,15 +49,19 @@ def stamp(paths):
 
 
 def manifest_files(path, column):
-    """The files that a manifest names in a column; none if it cannot be read, which the job that reads it reports."""
+    """The files that a manifest names in a column, see manifest_names, in the Unicode form that the disk has."""
+    return [as_stored(os.path.join(os.path.dirname(path), name)) for name in manifest_names(path, column)]
+
+
+def manifest_names(path, column):
+    """What a manifest has in a column, once; none if it cannot be read, which the job that reads it reports."""
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             rows = [row for row in csv.reader(file) if any(cell.strip() for cell in row)]
         index = [cell.strip() for cell in rows[0]].index(column)
     except (OSError, ValueError, IndexError, csv.Error):
-        return []
-    names = {row[index] for row in rows[1:] if len(row) > index}
-    return [as_stored(os.path.join(os.path.dirname(path), name)) for name in names if name]
+        return set()
+    return {row[index] for row in rows[1:] if len(row) > index} - {""}
 
 
 def as_stored(path):

@@ -1,9 +1,6 @@
 """Pictures and masks from files, turned as a viewer shows them, and batches of them from worker processes."""
 
-import os
 import re
-import threading
-import time
 import warnings
 from contextlib import contextmanager
 from functools import partial
@@ -14,6 +11,7 @@ from PIL import Image, ImageOps, PngImagePlugin
 
 from clipspectra import InputError
 from clipspectra.data.tars import opened
+from clipspectra.processes import end_with_parent
 
 # Image generators and colour profiles write long metadata; readable pixels are not refused because of it.
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 2**26
@@ -122,7 +120,7 @@ def batches(files, batch_size, *, workers, on_bad_image="fail", skipped=None, pa
     import torch
     from torch.utils.data import DataLoader
 
-    options = {"timeout": patience, "worker_init_fn": _end_with_parent} if workers else {}
+    options = {"timeout": patience, "worker_init_fn": end_with_parent} if workers else {}
     decode, normalise_images = _split_preprocess(files.preprocess) if workers else (files.preprocess, None)
     rows = range(len(files))
     collate = partial(_collate, files, decode)
@@ -171,18 +169,6 @@ def _collate(files, decode, rows):
     readable = [(row, content) for row, content in items if not isinstance(content, InputError)]
     rows, tensors = zip(*readable) if readable else ((), ())
     return list(rows), tuple(np.stack([tensor.numpy() for tensor in stack]) for stack in zip(*tensors)), errors
-
-
-def _end_with_parent(worker):
-    """End a worker whose parent was killed: it would wait forever to send its batch."""
-    parent = os.getppid()
-
-    def watch():
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _loader_message(error, patience):

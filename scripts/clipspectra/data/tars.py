@@ -8,6 +8,7 @@ import errno
 import hashlib
 import io
 import os
+import posixpath
 import tarfile
 from array import array
 from contextlib import contextmanager
@@ -123,8 +124,8 @@ def _opened_member(index, name):
 
 
 def member_name(member):
-    """An entry's name, without the ./ that `tar cf x.tar .` puts before it."""
-    return member.name.removeprefix("./")
+    """An entry's name as a path has it: without the ./ that `tar cf x.tar .` puts before it, with single slashes."""
+    return posixpath.normpath(member.name)
 
 
 def is_plain(member):

@@ -20,10 +20,12 @@ from clipspectra.data.downloads import check_digest
 from clipspectra.data.own_tables import INVISIBLE, decode_utf8
 from clipspectra.data.tars import INDEX, TarIndex, is_plain, member_name, members
 from clipspectra.jobs import progress
+from clipspectra.processes import end_with_parent
 
 NAME = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)", re.DOTALL)  # (key, extension), as WebDataset splits it
 META = re.compile(r"__[^/]*__($|/)")  # what WebDataset keeps for itself
 LARGEST_JSON = 2**24
+LONGEST_TEXT = 10_000  # characters
 FAILED = "img2dataset did not get it"  # how the reason begins
 
 
@@ -68,7 +70,7 @@ def samples(path):
         if member.isdir():
             continue
         name = member_name(member)
-        if name.startswith("/") or ".." in name.split("/"):
+        if name.startswith("/") or ".." in member.name.split("/"):
             raise InputError(f"The tar file {path} holds {name}, which points outside its folder; it is not trusted.")
         if not is_plain(member):
             yield name, None, tar
@@ -101,6 +103,8 @@ def list_tar(tar, path, folder, source, classes, digests):
             name = f"{folder.name}/{tar.name}/{key}"
             try:
                 image, mask, metadata = _chosen(files, archive, source, name)
+                label, value = _class(files, archive, metadata, source, classes, name)
+                of_json = {column: _text(metadata.get(key)) for column, key in source["columns"].items()}
             except _LeftOut as reason:
                 listing.reasons[str(reason)] += 1
                 listing.first_left_out = listing.first_left_out or (None if FAILED in str(reason) else (name, reason))
@@ -108,7 +112,6 @@ def list_tar(tar, path, folder, source, classes, digests):
                 continue
             for member in filter(None, (image, mask)):
                 index.add(member)
-            label, value = _class(files, archive, metadata, source, classes, name)
             kind = "first_with_class" if value else "first_without_class"
             setattr(listing, kind, getattr(listing, kind) or name)
             listing.images += 1
@@ -117,9 +120,7 @@ def list_tar(tar, path, folder, source, classes, digests):
                 f"{folder.name}/{tar.name}/{member_name(member)}" if member else "" for member in (image, mask)
             )
             columns = {"image": image, "label": label, "class": value, "group": "", "split": tar.split, "mask": mask}
-            columns |= {
-                column: _text(metadata.get(field)) for column, field in source["columns"].items() if column != "class"
-            }
+            columns |= {column: text for column, text in of_json.items() if column != "class"}
             rows.writerow(columns.values())
     index.save(target, path)
     return listing
@@ -181,8 +182,10 @@ def _metadata(archive, member):
 
 
 def _text(value):
-    """A value of a .json as a manifest has it."""
+    """A value of a .json as a manifest has it. Raises _LeftOut for one that a table cannot hold."""
     text = value if isinstance(value, str) else "" if value is None else json.dumps(value, ensure_ascii=False)
+    if len(text) > LONGEST_TEXT or "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+        raise _LeftOut("a value in its .json that a table cannot hold")
     return unicodedata.normalize("NFC", text.strip(INVISIBLE))
 
 
@@ -218,7 +221,7 @@ def write_manifest(tars, paths, manifest, left_out, source, *, digests=None, cla
     if absent:
         raise InputError(f"{len(absent)} of the {len(paths)} tar files are not there, the first {absent[0]}.")
     work = partial(list_tar, folder=folder, source=source, classes=classes, digests=digests or {})
-    with ProcessPoolExecutor(processes) as pool:
+    with ProcessPoolExecutor(processes, initializer=end_with_parent) as pool:
         for listing in progress(pool.map(work, tars, paths), "tar files", total=len(tars), unit="file"):
             whole.add(listing)
     if not whole.images:

@@ -1,5 +1,7 @@
 """Zero-shot segmentation of a dataset's images by several methods: evidence, scores, summary and pictures."""
 
+import os
+
 import numpy as np
 import pandas as pd
 import torch
@@ -159,14 +161,20 @@ PNG_END = b"IEND\xaeB`\x82"  # a killed job may have left a part
 
 def have_pictures(folder, numbers):
     """Whether each of these numbers has its pictures in the folder, bool [image]; removes those of other numbers."""
-    kinds = {}
-    for number in numbers:
-        pictures = folder.glob(f"{number:06d}-*.png")
-        kinds[number] = {path.name[7:-4] for path in pictures if path.read_bytes().endswith(PNG_END)}
+    kinds = {number: set() for number in numbers}
     for path in folder.glob("*.png"):
-        if int(path.name.split("-")[0]) not in kinds:
+        number = int(path.name.split("-")[0])
+        if number not in kinds:
             path.unlink()  # a row of the manifest may mean another picture now
+        elif _is_whole(path):
+            kinds[number].add(path.name[7:-4])
     return np.array([kinds[number] == set(PICTURES) for number in numbers], bool)
+
+
+def _is_whole(path):
+    with open(path, "rb") as file:
+        file.seek(-min(len(PNG_END), path.stat().st_size), os.SEEK_END)
+        return file.read() == PNG_END
 
 
 def save_pictures(folder, numbers, examples):

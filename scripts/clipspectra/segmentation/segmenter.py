@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from clipspectra.arrays import ArrayStream, load_arrays
+from clipspectra.contributions.chunks import check_weights
 from clipspectra.data.datasets import class_labels
 from clipspectra.data.geometry import mask_transform
 from clipspectra.data.pictures import ImageFiles, batches, filled, named_skipped
@@ -27,6 +28,7 @@ class Segmenter:
     ):
         self.loaded, self.tower, self.log = loaded, adapt(loaded.model.visual), log
         self.classifiers, self.dataset, self.root, self.batch_size = classifiers, dataset, root, batch_size
+        check_weights([classifiers], loaded.sha256 or "")
         self.classifier = torch.from_numpy(load_arrays(classifiers, "class")[0]["class"]).to(loaded.device)
         self.by_label, self.squashed, self.mask_pixels = target == "label", geometry == "squashed", mask_pixels
         self.direction = direction

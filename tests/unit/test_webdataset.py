@@ -371,3 +371,21 @@ def test_damage_anywhere_in_a_header_is_one_sentence(tmp_path):
         path.write_bytes(damaged)
         with pytest.raises(InputError, match="a.tar"):
             listed(tmp_path / "d", path)
+
+
+@pytest.mark.parametrize("value", ["x\ud800", "x\0y", "x" * 200_000], ids=["half a character", "NUL", "long"])
+def test_a_json_value_that_no_table_can_hold_leaves_out_its_sample(tmp_path, value):
+    entries = {"0.png": picture(0), "0.json": json.dumps({"place": value}).encode()}
+    entries |= {"1.png": picture(1), "1.json": json.dumps({"place": "here"}).encode()}
+    manifest, _, left_out = listed(tmp_path / "d", write_tar(tmp_path / "a.tar", entries), columns={"place": "place"})
+    assert manifest["place"].tolist() == ["here"]
+    assert left_out.to_numpy().tolist() == [["tars/a.tar/0", "a value in its .json that a table cannot hold"]]
+
+
+def test_names_with_further_slashes_are_found(tmp_path):
+    tar = write_tar(tmp_path / "a.tar", {"x//a.png": picture(0), "./x/./b.png": picture(1)})
+    manifest, _, _ = listed(tmp_path / "d", tar)
+    assert manifest["image"].tolist() == ["tars/a.tar/x/a.png", "tars/a.tar/x/b.png"]
+    for number, name in enumerate(manifest["image"]):
+        with opened(tmp_path / "d" / name) as file:
+            assert file.read() == picture(number)

@@ -72,11 +72,11 @@ def test_same_tables_in_few_submissions(slurm, clone, tmp_path_factory):
 
 def test_large_study_by_pieces(slurm, clone):
     """Of a study that is not small, images pass through models in jobs of their own, the rest in groups."""
-    clone.configure(seeds=[0, 1, 2], models={name: clone.demo["models"][name] for name in clone.demo["models"]})
+    clone.configure(models={name: clone.demo["models"][name] for name in clone.demo["models"]})
     path = clone.directory / "rules" / "submission.smk"
     path.write_text(path.read_text().replace("return minutes < 15", "return minutes < 0"))
     before = len(slurm.jobs())
-    result = clone.run("snakemake", *CLUSTER, "tables")
+    result = clone.run("snakemake", *CLUSTER, *(f"results/tables/{name}.csv" for name in ("accuracy", "segmentation")))
     assert result.returncode == 0, result.stdout
     assert {job[1] for job in slurm.jobs()[before:]} == {"COMPLETED"}
     print(f"\n{len(slurm.jobs()) - before} submissions")
@@ -127,6 +127,22 @@ def test_lost_node(slurm, clone):
     finish(clone, process)
     assert slurm.jobs()[-1][1] == "COMPLETED"
     assert (clone.directory / TEXTS).exists()
+
+
+def test_killed_run_whose_jobs_go_on(slurm, clone):
+    """They are not made twice: the next run says that they may be at work, and leaves the lock."""
+    before = len(slurm.jobs())
+    process = start(clone, TEXTS)
+    first_running(slurm, before, process)
+    process.kill()
+    process.wait()
+    result = clone.run("snakemake", *CLUSTER, TEXTS)
+    assert result.returncode != 0
+    assert "the jobs that it submitted may still be at work" in " ".join(result.stdout.split())
+    slurm.wait_for(lambda: slurm.jobs()[before][1] == "COMPLETED", "the job to end")
+    assert len(slurm.jobs()) == before + 1
+    assert clone.run("snakemake", "--unlock").returncode == 0
+    finish(clone, start(clone, TEXTS))
 
 
 def test_failed_job_of_a_group_fails_the_group_and_a_plain_run_goes_on(slurm, clone):

@@ -69,7 +69,6 @@ rule fix_components:
     resources:
         **SUMS_RESOURCES,
     params:
-        weights="weights" in EXPLAINING_METHODS or bool(TRANSFERS),
         protocol=config["protocol"],
         code=code("fix_components"),
     message:

@@ -45,6 +45,7 @@ if __name__ == "__main__":
     with job(snakemake.log[0], entry_name(snakemake.wildcards)) as log:
         from clipspectra.contributions.extraction import extract_picture
         from clipspectra.data.pools import read_pool
+        from clipspectra.data.tars import opened
         from clipspectra.towers import models
 
         params, inputs = snakemake.params, snakemake.input
@@ -52,7 +53,7 @@ if __name__ == "__main__":
         loaded = models.load(**model_arguments(snakemake), device=snakemake.config["device"], towers=towers)
         if params.image:
             path = picture_path(params.image, inputs)
-            with open(path, "rb") as file:
+            with opened(path) as file:
                 metadata = {"image_sha256": hashlib.file_digest(file, "sha256").hexdigest()}
             arrays = extract_picture(loaded, path)
         else:

@@ -36,6 +36,7 @@ if __name__ == "__main__":
         digests = {seed: file_digest(path) for seed, path in tables.items()}
         stream.append({name: images[name].to_numpy()[:0] for name in ("row", "picture_id")})
         of_sample = params.stored | proof | {"images": digests}
+        of_sample["samples"] = {seed: file_digest(path) for seed, path in samples.items()}
         stream.save(outputs.sample, identity | of_sample, order_by="row")
         for seed, path in zip(seeds, outputs.moments):
             numbers = {"covers": [shard, shard + 1]} | role_counts(images, proof["skipped"], seed)

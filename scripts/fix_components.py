@@ -23,9 +23,7 @@ if __name__ == "__main__":
     with job(snakemake.log[0]):
         stored = open_stored(snakemake.input, snakemake.params.protocol)
         directions = {"embedding": principal_components(*stored.fit_moments(EMBEDDING))[1]}
-        sources = {"components": stored.fit_moments}
-        if snakemake.params.weights:
-            sources["weights"] = stored.weight_moments
+        sources = {"components": stored.fit_moments, "weights": stored.weight_moments}
         for kind, moments_of in sources.items():
             layers = progress(stored.layers, kind, unit="layer")
             directions[kind] = np.stack([directions_of(stored, layer, moments_of(layer)) for layer in layers])

@@ -15,6 +15,9 @@ UNREADABLE = Image.new("RGB", (8, 8), "lightgrey")
 if __name__ == "__main__":
     with job(snakemake.log[0]):
         table = load_table(snakemake.input.images).query("role != 'pair'")
+        total = len(table)  # or all of which the table is a sample
+        if "of_role" in table.columns:
+            total = table.groupby("role")["of_role"].first().sum()
         # Every image of the seed is equally likely to be shown, whatever its class.
         shown = table.sample(min(SHOWN, len(table)), random_state=int(snakemake.wildcards.seed)).sort_values(
             ["role", "label"]
@@ -32,7 +35,7 @@ if __name__ == "__main__":
         figure = heads.contact_sheet(
             pictures,
             captions,
-            title=f"{len(shown)} of the {len(table)} images of {snakemake.wildcards.dataset}",
+            title=f"{len(shown)} of the {total} images of {snakemake.wildcards.dataset}",
             footer=drawing.provenance(snakemake.wildcards, table),
         )
         drawing.save(figure, *snakemake.output)

@@ -134,7 +134,8 @@ def run_moments(loaded, folder, count, options):
         stream, moments, proof = extract_moments(loaded, images, folder, folder, fits, **batches)
         samples.append(folder / f"sample-{shard}-of-{shards}.safetensors")
         stream.append({name: images[name].to_numpy()[:0] for name in ("row", "picture_id")})
-        stream.save(samples[-1], identity | proof | {"images": {"0": of_seed["images"]}}, order_by="row")
+        of_sample = {"images": {"0": of_seed["images"]}, "samples": {"0": file_digest(sample)}}
+        stream.save(samples[-1], identity | proof | of_sample, order_by="row")
         paths.append(save("moments", shard, moments["0"], images))
     passing = merge("moments", paths)
     files = {"shards": samples, "basis": folder / "basis.safetensors", "images": sample}

@@ -112,7 +112,8 @@ def moments_run(loaded, root, folder, *, shards=1, size=8, protocol="held_out", 
         paths.append(folder / f"sample-{shard}-of-{shards}.safetensors")
         stream.append({name: images[name].to_numpy()[:0] for name in ("row", "picture_id")})
         digests = {seed: file_digest(path) for seed, path in tables.items()}
-        stream.save(paths[-1], identity | proof | {"images": digests}, order_by="row")
+        of_sample = {"images": digests, "samples": {seed: file_digest(path) for seed, path in samples.items()}}
+        stream.save(paths[-1], identity | proof | of_sample, order_by="row")
         for seed in SEEDS:
             save("moments", seed, shard, moments, proof, images)
     merged, directions, centres = {seed: merge("moments", seed) for seed in SEEDS}, {}, {}
@@ -252,7 +253,7 @@ def test_samples_are_the_same_in_any_order_and_keep_pairs_together():
     table = pd.DataFrame({"image": [f"{number}.png" for number in range(300)], "role": ["fit", "eval", "pair"] * 100})
     table["row"] = np.arange(300)
     pairs = np.where(table["role"] == "pair", np.arange(300) // 6, "")
-    table = table.assign(pair=pairs.astype(str))
+    table = table.assign(pair=pairs.astype(str), image_sha256=[f"digest {number}" for number in range(300)])
     shuffled = table.sample(frac=1, random_state=1)
     samples = [
         sample_images([part for _, part in of.groupby(rng.integers(0, parts, len(of)))], "0", 7)
@@ -263,9 +264,14 @@ def test_samples_are_the_same_in_any_order_and_keep_pairs_together():
     assert samples[0]["role"].value_counts().to_dict() == {"fit": 7, "eval": 7, "pair": 6}
     assert (samples[0].query("role == 'pair'")["pair"].value_counts() == 2).all()
     assert set(samples[0]["of_role"]) == {100}
-    twice = pd.concat([table, table.assign(row=table["row"] + 300)]).assign(image="the same.png")
+    twice = pd.concat([table, table.assign(row=table["row"] + 300)]).assign(image_sha256="the same")
     assert (sample_images([twice], "0", 7)["role"].value_counts()[["fit", "eval"]] == 7).all()
     assert set(sample_images([table], "1", 7)["image"]) != sets[0]
+    assert set(sample_images([table.assign(image="/elsewhere/" + table["image"])], "0", 7)["row"]) == set(
+        samples[0]["row"]
+    )
+    unread = table.assign(image_sha256=table["image_sha256"].where(table["row"] > 30, ""))
+    assert (sample_images([unread], "0", 7)["row"] > 30).all()
     assert samples[0]["image"].tolist() == [name for name in table["image"] if name in sets[0]]
 
 

@@ -18,7 +18,7 @@ from clipspectra import InputError
 from clipspectra.data.datasets import read_manifest, with_digests
 from clipspectra.data.pictures import BadPicture, ImageFiles, batches, open_rgb
 from clipspectra.data.tar_names import Tar, expand_braces, expected_sum, read_sums, tar_files
-from clipspectra.data.tars import is_file, members, opened
+from clipspectra.data.tars import _load_index, is_file, members, opened
 from clipspectra.data.webdataset import read_classes, write_manifest
 
 FETCHED = Path(__file__).parents[1] / "img2dataset"
@@ -208,7 +208,7 @@ def test_classes_have_names_from_a_file_or_from_the_metadata(tmp_path):
         ["0", "1", "2"],
         {""},
     )
-    with pytest.raises(InputError, match=r"a\.tar/0 has class 1, but the file of classes names 1"):
+    with pytest.raises(InputError, match=r"a\.tar/0 has class 1, but the file of classes names only those from 0"):
         listed(tmp_path / "d", path, classes=["one"])
     for text, words in {"a\nb\na\n": "line 3, names 'a' a second time", "a\n\nb": "line 2, is blank"}.items():
         (tmp_path / "classes.txt").write_text(text)
@@ -219,7 +219,7 @@ def test_classes_have_names_from_a_file_or_from_the_metadata(tmp_path):
 def test_masks_and_pictures_of_several_kinds_are_named_by_their_endings(tmp_path):
     entries = {name: picture(1) for name in ("0.rgb.png", "0.depth.png", "0.mask.png")}
     path = write_tar(tmp_path / "a.tar", entries)
-    with pytest.raises(InputError, match=r"a\.tar/0 has several pictures, \.rgb\.png and \.depth\.png: name"):
+    with pytest.raises(InputError, match=r"a\.tar/0 has several pictures, \.rgb\.png, \.depth\.png: name"):
         listed(tmp_path / "d", path, mask="mask.png")
     manifest, *_ = listed(tmp_path / "d", path, mask="mask.png", image="rgb.png")
     assert manifest.iloc[0][["image", "mask"]].tolist() == ["tars/a.tar/0.rgb.png", "tars/a.tar/0.mask.png"]
@@ -351,6 +351,15 @@ def test_a_tar_that_changed_since_it_was_listed_is_never_read_as_it_was(tmp_path
         open_rgb(tmp_path / "d/tars/a.tar/absent.png")
     with pytest.raises(BadPicture, match="No such file"):
         open_rgb(tmp_path / "nowhere.tar/absent.png")
+    index = tmp_path / "d/tars/a.tar.safetensors"
+    index.write_bytes(index.read_bytes()[:-1])
+    _load_index.cache_clear()
+    advice = f"Remove {tmp_path}/d/manifest.csv, so that the tar files are listed anew"
+    with pytest.raises(InputError, match=f"a.tar.safetensors, the index of a tar file, is damaged. {advice}"):
+        open_rgb(tmp_path / "d/tars/a.tar/absent.png")
+    index.unlink()
+    with pytest.raises(InputError, match=f"a.tar.safetensors, the index of a tar file, is not there. {advice}"):
+        open_rgb(tmp_path / "d/tars/a.tar/absent.png")
 
 
 def test_damage_anywhere_in_a_header_is_one_sentence(tmp_path):
@@ -389,3 +398,10 @@ def test_names_with_further_slashes_are_found(tmp_path):
     for number, name in enumerate(manifest["image"]):
         with opened(tmp_path / "d" / name) as file:
             assert file.read() == picture(number)
+
+
+def test_tar_files_in_different_places_have_names_inside_the_folder():
+    names = [tar.name for tar in tar_files("/data/mix/a.tar::mix2/b.tar::../up/c.tar")]
+    assert names == ["data/mix/a.tar", "mix2/b.tar", "up/c.tar"]
+    with pytest.raises(InputError, match="has a wildcard; name the files with braces"):
+        tar_files("wds/*.tar")

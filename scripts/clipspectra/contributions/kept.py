@@ -16,9 +16,10 @@ from clipspectra.checked import open_arrays
 from clipspectra.contributions.chunks import check_weights
 from clipspectra.contributions.joint import NUMBERS, check_one_run
 from clipspectra.contributions.moments import Moments
-from clipspectra.contributions.shards import FITTED
+from clipspectra.contributions.shards import FITTED, file_digest
 from clipspectra.contributions.stored import EMBEDDING, StoredActivations, layer_sums
 
+WEIGHTS = ("pretrained", "beside")  # inputs that are no stored arrays, but the model itself
 SAME_DIRECTION = 1e-5  # most that directions differ by which are the same but for rounding to float32
 
 
@@ -40,9 +41,10 @@ def open_stored(inputs, protocol, of=""):
 
 
 def arrays_of_model(inputs, is_other):
-    """Paths of the files of arrays among a job's inputs: of the other model, or of the model itself. Not of shards."""
-    named = [(name, [files] if isinstance(files, (str, Path)) else files) for name, files in inputs.items()]
-    files = [files for name, files in named if name.startswith("other_") == is_other and not name.endswith("shards")]
+    """Paths of stored arrays among a job's inputs, but shards: of the other model, or of the model itself."""
+    named = {name: files for name, files in inputs.items() if name.startswith("other_") == is_other}
+    named = {name: files for name, files in named.items() if name not in WEIGHTS and not name.endswith("shards")}
+    files = [[files] if isinstance(files, (str, Path)) else files for files in named.values()]
     return [path for path in chain.from_iterable(files) if str(path).endswith(".safetensors")]
 
 
@@ -57,6 +59,10 @@ class StoredMoments(StoredActivations):
     """
 
     def __init__(self, shards, basis, images, protocol, *, moments, poles=None, all_images=None):
+        seed = load_metadata(moments)["seed"]
+        for path in shards:
+            if json.loads(load_metadata(path)["samples"])[seed] != file_digest(images):
+                raise InputError(f"{path} was extracted with another {images}; remove both, and run again.")
         super().__init__(shards, basis, images, protocol)
         self.moments_path, self.poles_path, self.all_images = moments, poles, all_images
         self.fitted, metadata = FITTED[protocol], load_metadata(moments)

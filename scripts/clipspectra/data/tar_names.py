@@ -92,7 +92,7 @@ def tar_files(shards):
         chosen = [number for number, place in enumerate(places) if ("://" in place) == remote]
         common = _common([parts[number][:-1] for number in chosen])
         for number in chosen:
-            names[number] = "/".join(parts[number][common:])
+            names[number] = "/".join(part for part in parts[number][common:] if part not in ("", ".."))
     seen = {}
     for name, place in zip(names, places):
         if name in seen:
@@ -120,6 +120,8 @@ def _parts(place):
         if ".." in path.split("/"):
             raise InputError(f"{place} holds '..'")
     path = posixpath.normpath(os.path.expanduser(path))
+    if not os.path.exists(path) and path == place and re.search(r"[*?\[]", path):
+        raise InputError(f"{place} has a wildcard; name the files with braces, such as {{00000..00331}}.tar")
     if path.lower().endswith(COMPRESSED):
         raise InputError(f"{place} is compressed, so that no picture can be read in place; unpack it to a .tar first")
     if os.path.isdir(path):

@@ -29,7 +29,7 @@ BEGINNINGS = {
     b"\x28\xb5\x2f\xfd": "is compressed with zstd, so that no picture can be read in place; unpack it to a .tar first",
     b"PK\x03\x04": "is a zip archive, not a tar",
     b"version https://git-lfs": "is a pointer of Git LFS, not the file itself; fetch it with git lfs pull",
-    b"<": "is a page of HTML or XML, not a tar; was its download refused?",
+    b"<": "is a page of HTML or XML, not a tar: perhaps its download was refused",
 }
 # What tarfile raises where the bytes are not what they should be.
 DAMAGED = (tarfile.TarError, EOFError, ValueError, OverflowError, IndexError, MemoryError)
@@ -46,6 +46,9 @@ def opened(path):
     except (FileNotFoundError, NotADirectoryError):
         index = _index_above(Path(path))
         if index is None:
+            for parent in Path(path).parents:
+                if parent.suffix == ".tar" and "tars" in parent.parts and not parent.exists():
+                    raise _lacks_index(f"{parent}{INDEX}", "is not there") from None
             raise
         with _opened_member(index, Path(path).relative_to(str(index)[: -len(INDEX)]).as_posix()) as file:
             yield file
@@ -76,12 +79,23 @@ def _index_above(path):
 @lru_cache(maxsize=16)
 def _load_index(index):
     """(keys of the names, sorted; offsets; path of the tar; its size) of an index."""
-    arrays, metadata = load_arrays(index)
+    try:
+        arrays, metadata = load_arrays(index)
+    except InputError as error:
+        raise _lacks_index(index, "is damaged") from error
     return (
         arrays["key"],
         arrays["offset"],
         os.path.join(os.path.dirname(index), metadata["tar"]),
         int(metadata["bytes"]),
+    )
+
+
+def _lacks_index(index, what):
+    manifest = Path(index[: index.rindex("/tars/")] if "/tars/" in index else Path(index).parent, "manifest.csv")
+    return InputError(
+        f"{index}, the index of a tar file, {what}. Remove {manifest}, so that the tar files are listed anew, and run "
+        "again."
     )
 
 

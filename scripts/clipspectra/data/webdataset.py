@@ -147,7 +147,8 @@ def _chosen(files, archive, source, name):
     pictures = [ending for ending in pictures if ending != source.get("mask")]
     if len(pictures) > 1:
         raise InputError(
-            f"{name} has several pictures, .{' and .'.join(pictures)}: name the ending of the right one under image."
+            f"{name} has several pictures, .{', .'.join(pictures[:3])}{' …' * (len(pictures) > 3)}: name the ending of "
+            "the right one under image. All files of one name up to its first dot are one sample."
         )
     metadata = {}
     if "json" in files and (source["columns"] or not pictures):
@@ -201,7 +202,9 @@ def _class(files, archive, metadata, source, classes, name):
     if classes is None:
         return int(text), str(int(text))
     if not 0 <= int(text) < len(classes):
-        raise InputError(f"{name} has class {text}, but the file of classes names {len(classes)}, from 0.")
+        raise InputError(
+            f"{name} has class {text}, but the file of classes names only those from 0 to {len(classes) - 1}."
+        )
     return int(text), classes[int(text)]
 
 

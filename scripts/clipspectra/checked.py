@@ -61,7 +61,7 @@ class open_arrays:
         """(entries of the header by name, digests, whether each piece was checked, where the arrays start)."""
         start = 8 + int.from_bytes(self.raw.read(8), "little")
         encoded = self.raw.read(min(start, size) - 8) if size > 8 else b""
-        if not (match := IN_ARRAYS.search(encoded)) or len(match[1]) % 8:
+        if not (match := IN_ARRAYS.search(encoded)) or not match[1] or len(match[1]) % 8:
             raise _damaged(self.path)
         first, *digests = [int(match[1][place : place + 8], 16) for place in range(0, len(match[1]), 8)]
         blank = encoded[: match.start(1)] + b"0" * len(match[1]) + encoded[match.end(1) :]

@@ -60,7 +60,10 @@ def _read_column(path, kind, column):
             f"The text pool {path} {problem}; set 'column' in the config to the one that holds the texts: "
             f"{', '.join(map(str, table.columns))}. A list of texts without a header must be a .txt file."
         )
-    values = table[column].tolist()
+    try:
+        values = table[column].tolist()
+    except Exception as error:  # Parquet's texts are decoded here
+        raise InputError(f"The text pool {path} holds what is no text in its column '{column}': {error}.") from error
     for row, value in enumerate(values, 1):
         if isinstance(value, list | tuple | dict | bytes | np.ndarray):
             raise InputError(f"The text pool {path} holds a {type(value).__name__} in row {row}, not a text.")

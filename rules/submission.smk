@@ -17,8 +17,10 @@ def is_small():
 # Groups of rules, by their place in a study: jobs of a group read what earlier groups make, and nothing of later ones. A
 # small study is submitted in three pieces; of a large one, jobs that pass images through a model stay by themselves. How many
 # jobs of a group are put together is in the profile. A piece that fails is run again as a whole.
-if not workflow.is_main_process:  # a job's process has nothing to put together
-    GROUPS = dict.fromkeys(["data", "texts", "images", "explain", "evaluate", "edits", "compare"])
+NAMES = ("data", "texts", "images", "explain", "evaluate", "edits", "compare", "results")
+if not workflow.is_main_process:  # all that was submitted together; Slurm's plugin does not pass on group-components
+    GROUPS = dict.fromkeys(NAMES, "submitted")
+    workflow.group_settings.group_components = {"submitted": 1_000_000}
 elif is_small():
     GROUPS = dict.fromkeys(["data", "texts", "images"], "prepare")
     GROUPS |= dict.fromkeys(["explain", "evaluate", "edits", "compare"], "analyse")
@@ -27,7 +29,8 @@ else:
         "images": None,
         "edits": None,
     }
-GROUPS["results"] = "results"
+if workflow.is_main_process:
+    GROUPS["results"] = "results"
 
 
 # --- Slurm

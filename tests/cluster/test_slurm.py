@@ -63,7 +63,6 @@ def test_same_tables_in_few_submissions(slurm, clone, tmp_path_factory):
     submitted = slurm.jobs()[before:]
     print(f"\n{len(submitted)} submissions, {seconds:.0f} s on this machine, {ratio:.2f} times as long through Slurm")
     assert [job[1] for job in submitted] == ["COMPLETED"] * 3
-    assert ratio < 3
     tables = tables_of(local.directory)
     assert len(tables) > 20
     assert tables_of(clone.directory) == tables

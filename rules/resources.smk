@@ -177,7 +177,7 @@ def limit_of(resource):
     return limit.value if limit is not None else None
 
 
-def asked(needs, position, resource, unit, advice):
+def resource_amount(needs, position, resource, unit, advice):
     """A resource as a function for Snakemake: what a job needs and a quarter, and as much again on each further attempt.
 
     Raises WorkflowError for a job that needs more than it may have; that further attempts do not is up to Snakemake.
@@ -199,8 +199,8 @@ def asked(needs, position, resource, unit, advice):
 def request_for(needs):
     """The memory and time of a rule's resources, by a function that works out what a job needs."""
     return {
-        "mem_mb": asked(needs, 0, "mem_mb", "MB of memory", "lower batch_size"),
-        "runtime": asked(needs, 1, "runtime", "minutes", "raise shards, threads or gpu"),
+        "mem_mb": resource_amount(needs, 0, "mem_mb", "MB of memory", "lower batch_size"),
+        "runtime": resource_amount(needs, 1, "runtime", "minutes", "raise shards, threads or gpu"),
     }
 
 

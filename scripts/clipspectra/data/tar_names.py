@@ -93,13 +93,15 @@ def tar_files(shards):
         common = _common([parts[number][:-1] for number in chosen])
         for number in chosen:
             names[number] = "/".join(part for part in parts[number][common:] if part not in ("", ".."))
-    seen = {}
+    place_of = {}
     for name, place in zip(names, places):
-        if name in seen:
+        if name in place_of:
             raise InputError(
-                f"{place} is named twice" if place == seen[name] else f"{place} and {seen[name]} are both {name}"
+                f"{place} is named twice"
+                if place == place_of[name]
+                else f"{place} and {place_of[name]} are both {name}"
             )
-        seen[name] = place
+        place_of[name] = place
     return [Tar(*row) for row in zip(names, map(os.path.expanduser, places), splits)]
 
 

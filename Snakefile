@@ -61,6 +61,7 @@ onstart:
     check_dates()
     check_requests()
     if workflow.non_local_exec:
+        keep_pieces_together()
         processes.note_submitted(".snakemake")
 
 

@@ -18,9 +18,8 @@ def is_small():
 # small study is submitted in three pieces; of a large one, jobs that pass images through a model stay by themselves. How many
 # jobs of a group are put together is in the profile. A piece that fails is run again as a whole.
 NAMES = ("data", "texts", "images", "explain", "evaluate", "edits", "compare", "results")
-if not workflow.is_main_process:  # all that was submitted together; Slurm's plugin does not pass on group-components
+if not workflow.is_main_process:  # all that was submitted together
     GROUPS = dict.fromkeys(NAMES, "submitted")
-    workflow.group_settings.group_components = {"submitted": 1_000_000}
 elif is_small():
     GROUPS = dict.fromkeys(["data", "texts", "images"], "prepare")
     GROUPS |= dict.fromkeys(["explain", "evaluate", "edits", "compare"], "analyse")
@@ -31,6 +30,13 @@ else:
     }
 if workflow.is_main_process:
     GROUPS["results"] = "results"
+
+
+def keep_pieces_together():
+    """Have a cluster's job work off all that it was submitted with at once; Slurm's plugin alone would have it go one by one."""
+    settings = workflow.group_settings
+    settings.group_components = {**settings.group_components, "submitted": 1_000_000}
+    workflow.executor_plugin.common_settings.pass_group_args = True
 
 
 # --- Slurm

@@ -337,7 +337,7 @@ def notebook_outputs(wildcards):
 
 def notebook_files(wildcards):
     """What a notebook reads, itself included: it opens results by the names of the model and the dataset."""
-    opened_by_name(wildcards)
+    check_opened_by_name()
     name, dataset, texts = wildcards.notebook, NOTEBOOK_DATASETS[wildcards.notebook], next(iter(TEXTS))
     run = f"{NOTEBOOK_MODEL}/{dataset}/seed-{SEEDS[0]}"
     files = component_files({"dataset": dataset, "texts": texts}, NOTEBOOK_MODEL, SEEDS[0])

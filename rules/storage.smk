@@ -1,4 +1,7 @@
-# Results in a bucket of S3-compatible storage, see docs/storage.md.
+# Results in a bucket of S3-compatible storage, see docs/storage.md; no rules here.
+from snakemake.io import is_flagged
+
+
 def check_bucket(provider, prefix):
     """Raise WorkflowError unless the bucket of an address s3://bucket/folder answers. Snakemake's plugin would create it."""
     bucket = prefix.removeprefix("s3://").split("/")[0]
@@ -16,6 +19,14 @@ def check_bucket(provider, prefix):
 # Before anything runs, and once.
 if workflow.is_main_process and workflow.storage_settings.default_storage_provider == "s3":
     check_bucket(workflow.storage_registry.default_storage_provider, workflow.storage_settings.default_storage_prefix)
+
+
+def fetch_extended():
+    """Fetch what waiting jobs extend, where it is in the bucket alone: Snakemake would look for this machine's copy."""
+    for job in list(workflow.dag.needrun_jobs()):
+        for path in job.output:
+            if path.is_storage and is_flagged(path, "update") and workflow.async_run(path.exists()):
+                workflow.async_run(path.retrieve_from_storage())
 
 
 def storage_options():

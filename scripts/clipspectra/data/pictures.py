@@ -258,7 +258,8 @@ def _file_orientation(path):
 def open_rgb(path, picture_id=None):
     """A picture in RGB, as a viewer shows it: turned by its EXIF data, transparent parts on white, 16 bit as 8.
 
-    Raises BadPicture if it cannot be decoded, and for numbers whose white is unknown; and as `open_picture` does.
+    picture_id: of store.picture_ids, where it is known what the file was; raises InputError if it is another one now.
+    Raises BadPicture if it cannot be decoded, and for numbers whose white is unknown.
     """
     picture = open_picture(path, picture_id)
     file_format = picture.format
@@ -290,7 +291,7 @@ def open_rgb(path, picture_id=None):
 def open_picture(path, picture_id=None):
     """A decoded picture. Raises BadPicture, naming the file, for any error of Pillow and for possible bombs.
 
-    picture_id: of store.picture_ids; raises InputError if the file has another one
+    picture_id: as in open_rgb
     """
     try:
         # From an open file: given a path, Pillow maps turned TIFFs with their sides swapped, and scrambles them.

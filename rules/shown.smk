@@ -112,7 +112,7 @@ WITHOUT_LATEX = ("loaded-models", "shared-images", "exactness", "texts", "effect
 
 def in_latex(path):
     """The name of a table's version for LaTeX; path: of the CSV file, or of a bucket's copy of it."""
-    return "/".join(["results", *Path(path).with_suffix(".tex").parts[-2:]])
+    return f"results/{Path(path).parent.name}/{Path(path).stem}.tex"
 
 
 def paper_files():

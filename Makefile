@@ -30,7 +30,7 @@ test-same: .venv/ready
 test-s3: .venv/ready
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --target .venv/s3 \
 		"snakemake-storage-plugin-s3>=0.3.6,<0.4" "moto[server,s3]>=5.2,<6"
-	PYTHONPATH=.venv/s3 $(BIN)/python -m pytest tests/storage
+	PYTHONPATH="$(CURDIR)/.venv/s3" $(BIN)/python -m pytest tests/storage
 
 audit: .venv/ready
 	$(BIN)/uv tool run pip-audit==2.10.1 --requirement envs/requirements.txt --require-hashes --disable-pip

@@ -60,6 +60,7 @@ include: "rules/report.smk"
 onstart:
     check_dates()
     check_requests()
+    fetch_extended()
     if workflow.non_local_exec:
         keep_pieces_together()
         processes.note_submitted(".snakemake")

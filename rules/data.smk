@@ -117,8 +117,9 @@ rule list_tars:
     resources:
         **FILES_RESOURCES,
     params:
-        source=lambda wildcards: DATASETS[wildcards.dataset]["webdataset"],
-        paths=lambda wildcards: tar_paths(wildcards.dataset),
+        # Where the tar files are is a part of the result: their indexes hold it.
+        tars=lambda wildcards: [list(tar) for tar in located_tars(wildcards.dataset)],
+        source=sample_options,
         digests=lambda wildcards: tar_digests(wildcards.dataset),
         files=lambda wildcards: pictures_stamp(wildcards.dataset),
         code=code("list_tars"),

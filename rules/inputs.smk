@@ -69,20 +69,28 @@ def tar_digests(dataset):
 
 
 @functools.cache
-def tar_paths(dataset):
-    """{name of a tar file: where it is, or will be once it is fetched}."""
+def located_tars(dataset):
+    """The tar files of a dataset, in order, with the paths where they are, or will be once they are fetched."""
     folder = f"results/data/archives/{dataset}"
-    tars = TARS[dataset].values()
-    return {tar.name: f"{folder}/{tar.name}" if tar.is_remote else locate(tar.place) for tar in tars}
+    return [
+        tar._replace(place=f"{folder}/{tar.name}" if tar.is_remote else str(locate(tar.place)))
+        for tar in TARS[dataset].values()
+    ]
 
 
 def tar_inputs(wildcards):
     """The tar files of a dataset that are fetched, and the file of its classes. The user's own may not be there yet."""
-    paths = tar_paths(wildcards.dataset)
-    files = {"fetched": [local(paths[name]) for name, tar in TARS[wildcards.dataset].items() if tar.is_remote]}
+    tars = zip(TARS[wildcards.dataset].values(), located_tars(wildcards.dataset))
+    files = {"fetched": [local(located.place) for tar, located in tars if tar.is_remote]}
     if classes := DATASETS[wildcards.dataset]["webdataset"].get("classes"):
         files["classes"] = existing(classes, f"datasets.{wildcards.dataset}.webdataset.classes")
     return files
+
+
+def sample_options(wildcards):
+    """Which files of a sample are its picture and mask, and what is read of its .json."""
+    source = DATASETS[wildcards.dataset]["webdataset"]
+    return {key: source[key] for key in ("image", "mask", "columns") if key in source}
 
 
 def own_manifest_file(wildcards):
@@ -112,7 +120,7 @@ def pictures_stamp(dataset, column="image"):
     """Stamp of the images, or masks, of a dataset of one's own: one that is replaced under its old name is noticed."""
     source = DATASETS[dataset]
     if "webdataset" in source:
-        return stamp(path for path in tar_paths(dataset).values() if not path.startswith("results/"))
+        return stamp(tar.place for tar in located_tars(dataset) if not tar.place.startswith("results/"))
     if "folder" in source:
         return stamp(files_in(source["folder"]) if column == "image" else [])
     return stamp(manifest_files(locate(source["manifest"]), column) if "manifest" in source else [])
@@ -329,7 +337,7 @@ def notebook_outputs(wildcards):
 
 def notebook_files(wildcards):
     """What a notebook reads, itself included: it opens results by the names of the model and the dataset."""
-    opened_by_name(wildcards)
+    check_opened_by_name()
     name, dataset, texts = wildcards.notebook, NOTEBOOK_DATASETS[wildcards.notebook], next(iter(TEXTS))
     run = f"{NOTEBOOK_MODEL}/{dataset}/seed-{SEEDS[0]}"
     files = component_files({"dataset": dataset, "texts": texts}, NOTEBOOK_MODEL, SEEDS[0])

@@ -49,12 +49,11 @@ rule paper:
 # Tables have a version for LaTeX beside the CSV, but for those that are about files rather than results.
 rule archive:
     input:
-        unpack(opened_by_name),
         paper=rules.paper.output[0],
         study="results/study.json",
         results=[
             *rules.tables.input,
-            *(path.replace(".csv", ".tex") for path in rules.tables.input if Path(path).stem not in WITHOUT_LATEX),
+            *(in_latex(path) for path in rules.tables.input if Path(path).stem not in WITHOUT_LATEX),
             *(f"results/figures/{figure['file']}.{ending}" for figure in FIGURES for ending in ENDINGS),
         ],
         main=locate("paper/paper.typ"),

@@ -23,7 +23,6 @@ rule report:
 # Snakemake's own, of all that a run makes; a run inside the run, which has finished everything else.
 rule write_bare_report:
     input:
-        unpack(opened_by_name),
         rules.all.input,
         captions=[local(str(path)) for path in sorted(REPOSITORY.glob("rules/captions/*.rst"))],
         stylesheet=local(str(REPOSITORY / "rules" / "captions" / "report.css")),

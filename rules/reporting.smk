@@ -85,12 +85,15 @@ def write_bare_report(target, stylesheet, log):
         command += ["--configfile", *settings.configfiles]
     if settings.config_args:
         command += ["--config", *settings.config_args]
+    command += storage_options()
     with open(log, "w") as file:
         subprocess.run([*command, "--", "all"], stdout=file, stderr=subprocess.STDOUT, check=True)
 
 
 def results_to_open():
     """What a successful run prints at its end."""
+    if workflow.storage_settings.default_storage_provider:
+        return f"Done. The results are in {workflow.storage_settings.default_storage_prefix}."
     places = {
         "results/paper.pdf": "the paper",
         "results/explorer/index.html": "the explorer: open it in a browser",

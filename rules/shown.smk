@@ -110,6 +110,11 @@ STUDY = {
 WITHOUT_LATEX = ("loaded-models", "shared-images", "exactness", "texts", "effects")
 
 
+def in_latex(path):
+    """The name of a table's version for LaTeX; path: of the CSV file, or of a bucket's copy of it."""
+    return f"results/{Path(path).parent.name}/{Path(path).stem}.tex"
+
+
 def paper_files():
     """The source of the paper: the folder paper/ in the working directory if there is one, else the one that comes with this."""
     return [local(str(path)) for path in visible_files(Path(locate("paper/paper.typ")).parent)]

@@ -1,16 +1,15 @@
 """The manifest of a dataset in tar files, and an index of each tar, so that its pictures are read where they are."""
 
-from clipspectra.data.tar_names import tar_files
+from clipspectra.data.tar_names import Tar
 from clipspectra.data.webdataset import FAILED, read_classes, write_manifest
 from clipspectra.jobs import job, warn
 
 if __name__ == "__main__":
     with job(snakemake.log[0], f"datasets.{snakemake.wildcards.dataset}") as log:
         params, inputs, outputs = snakemake.params, snakemake.input, snakemake.output
-        dataset, tars = snakemake.wildcards.dataset, tar_files(params.source["shards"])
+        dataset, tars = snakemake.wildcards.dataset, [Tar(*tar) for tar in params.tars]
         listing = write_manifest(
             tars,
-            [params.paths[tar.name] for tar in tars],
             outputs.manifest,
             outputs.left_out,
             params.source,

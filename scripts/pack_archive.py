@@ -9,16 +9,13 @@ import yaml
 from clipspectra.jobs import job
 from clipspectra.paper.archive import pack
 
-
-def name_in_archive(path):
-    """Where a result lies in the archive: as below results/."""
-    return Path(path).relative_to("results").as_posix()
-
-
 if __name__ == "__main__":
     with job(snakemake.log[0]), tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".yaml") as overrides:
         inputs, params = snakemake.input, snakemake.params
-        files = {name_in_archive(path): path for path in [inputs.paper, inputs.study, *inputs.results]}
+        results = Path(inputs.study).parent  # in a bucket's copies, too
+        files = {
+            Path(path).relative_to(results).as_posix(): path for path in [inputs.paper, inputs.study, *inputs.results]
+        }
         files |= {f"paper/{Path(path).relative_to(Path(inputs.main).parent)}": path for path in inputs.source}
         files["requirements.txt"] = inputs.lock
         configs = {f"config/{number}-{Path(path).name}": path for number, path in enumerate(inputs.configs, 1)}

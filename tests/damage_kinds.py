@@ -572,10 +572,14 @@ class Waterbirds(Archive):
         return archives.waterbirds({"archive": self.path}, out)
 
 
-class WaterbirdsInside(Waterbirds):
-    "archives (Waterbirds, below their check sum)"
+class Inside:
+    """Kinds whose damage is below a right check sum."""
 
     is_checked, special = False, (inside_gzip, inside_gzip, inside_gzip, tar_entry)
+
+
+class WaterbirdsInside(Inside, Waterbirds):
+    "archives (Waterbirds, below their check sum)"
 
 
 class Cifar(Waterbirds):
@@ -590,10 +594,8 @@ class Cifar(Waterbirds):
         return archives.cifar({"archive": self.path}, out)
 
 
-class CifarInside(Cifar):
+class CifarInside(Inside, Cifar):
     "archives (CIFAR, below their check sum: pickles)"
-
-    is_checked, special = False, (inside_gzip, inside_gzip, inside_gzip, tar_entry)
 
 
 class Voc(Archive):

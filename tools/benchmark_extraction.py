@@ -23,7 +23,9 @@ from tqdm import tqdm
 
 from clipspectra.contributions.exact import activations, head_basis, sum_errors
 from clipspectra.contributions.extraction import extract
+from clipspectra.data.datasets import with_digests
 from clipspectra.data.pictures import ImageFiles
+from clipspectra.data.store import picture_ids
 from clipspectra.segmentation.baselines import BASELINES
 from clipspectra.segmentation.maps import patch_maps
 from clipspectra.towers import models
@@ -147,7 +149,8 @@ def extraction_memory(count):
         for number in range(16):
             Image.effect_noise((64, 64), 50 + number).convert("RGB").save(Path(folder) / f"{number}.png")
         table = pd.DataFrame({"image": [f"{number % 16}.png" for number in range(count)], "row": range(count)})
-        table = table.assign(picture_id=table["row"], checked=table["row"] < 8)
+        ids = picture_ids(with_digests(table, folder)["image_sha256"])
+        table = table.assign(picture_id=ids, checked=table["row"] < 8)
         stream, _ = extract(loaded, table, folder, folder, batch_size=100, workers=0)
         stream.save(Path(folder) / "shard.safetensors", {})
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -19,6 +19,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from clipspectra.contributions.extraction import extract
+from clipspectra.data.datasets import with_digests
+from clipspectra.data.store import picture_ids
 from clipspectra.towers import models
 
 WORK = {"imports": None, "load both towers": "both", "load the image tower": "image", "extraction": "image"}
@@ -36,7 +38,8 @@ def run_extraction(loaded, folder, count, batch):
     for number in range(16):
         Image.effect_noise((300, 260), 50 + number).convert("RGB").save(folder / f"{number}.png")
     table = pd.DataFrame({"image": [f"{number % 16}.png" for number in range(count)], "row": range(count)})
-    table = table.assign(picture_id=table["row"], checked=table["row"] < 8)
+    ids = picture_ids(with_digests(table, folder)["image_sha256"])
+    table = table.assign(picture_id=ids, checked=table["row"] < 8)
     stream, _ = extract(loaded, table, folder, folder, batch_size=batch, workers=1)
     stream.save(folder / "shard.safetensors", {})
 

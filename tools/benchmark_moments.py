@@ -6,6 +6,7 @@ towers and datasets come to by formulas instead: nothing of that is measured.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import resource
@@ -81,7 +82,7 @@ def prepare(folder, count, sample):
 
     for number in range(16):
         Image.effect_noise((16, 16), 50 + number).convert("RGB").save(folder / f"{number}.png")
-    digests = [f"{number:064x}" for number in range(1, 17)]
+    digests = [hashlib.sha256((folder / f"{number}.png").read_bytes()).hexdigest() for number in range(16)]
     for start in range(0, count, 50_000):
         rows = np.arange(start, min(start + 50_000, count))
         images = {"row": rows, "image": [f"{row % 16}.png" for row in rows], "label": 0, "class": "", "group": ""}

@@ -41,7 +41,7 @@ def write_tar(path, count):
 def list_one(path):
     """Print what listing a tar takes, in a process of its own."""
     start = time.process_time()
-    listing = list_tar(Tar(path.name, str(path), "all"), str(path), path.parent / "tars", {"columns": {}}, None, {})
+    listing = list_tar(Tar(path.name, str(path), "all"), path.parent / "tars", {"columns": {}}, None, {})
     seconds, memory = time.process_time() - start, getrusage(RUSAGE_SELF).ru_maxrss / 1024
     each = f"{seconds / listing.images * 1e6:.0f} µs of CPU a sample"
     print(

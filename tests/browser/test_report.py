@@ -161,7 +161,7 @@ def test_names_are_data(visit, made, tmp_path):
 
     def complete(page):
         page = page.replace("naming=fires_on", "naming=</script><script>alert(1)</script><!--<script>")
-        return completed_page(page, hostile, {}, [], ROOT)
+        return completed_page(page, hostile, {}, [], [ROOT])
 
     complete_report(made / "report-parts" / "report.zip", tmp_path / "report.zip", complete)
     opened = visit(folder=unpacked(tmp_path / "report.zip", tmp_path))
@@ -180,7 +180,7 @@ def test_a_report_in_another_form_is_refused(tmp_path):
         bare.writestr("report/report.html", "<html></html>")
 
     def complete(page):
-        return completed_page(page, STUDY, {}, [], ROOT)
+        return completed_page(page, STUDY, {}, [], [ROOT])
 
     with pytest.raises(InputError, match="another form"):
         complete_report(tmp_path / "bare.zip", tmp_path / "report.zip", complete)

@@ -4,6 +4,7 @@
 """
 
 import importlib.util
+import io
 import re
 import shutil
 import socket
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+import zipfile
 from contextlib import suppress
 
 import pytest
@@ -108,9 +110,15 @@ def content(client, key):
     return client.get_object(Bucket="studies", Key=key)["Body"].read()
 
 
+def objects(client):
+    """{key: time of its last change} of all objects."""
+    pages = client.get_paginator("list_objects_v2").paginate(Bucket="studies")
+    return {found["Key"]: found["LastModified"] for page in pages for found in page.get("Contents", [])}
+
+
 def test_tables_in_a_bucket_are_those_of_a_local_run(clone, bucket, server, tmp_path, monkeypatch):
-    """Although connections are cut in the middle; and another folder goes on from the bucket."""
-    local = shutil.copytree(clone.directory, tmp_path / "local", symlinks=True)
+    """Although connections are cut in the middle, and a seed is added; and another folder goes on from the bucket."""
+    clone.configure(seeds=[0])
     result = clone.snakemake(*PROFILE, "s3://studies/one", "--dry-run", *TARGETS)
     assert result.returncode == 0, result.stdout
     with Cutter(server, cuts=[100_000] * 3 + [20_000] * 3) as cutter:
@@ -119,16 +127,50 @@ def test_tables_in_a_bucket_are_those_of_a_local_run(clone, bucket, server, tmp_
         assert result.returncode == 0, result.stdout
         assert cutter.cut == 6
     point_to(server, monkeypatch)
-    clone.directory, remote = local, clone.directory
+    before = objects(bucket)
+    shutil.rmtree(clone.directory / ".snakemake" / "storage")
+    clone.configure(seeds=[0, 1])
+    result = clone.snakemake(*PROFILE, "s3://studies/one", *TARGETS)
+    assert result.returncode == 0, result.stdout
+    after = objects(bucket)
+    assert before.keys() < after.keys()
+    kept = ("one/results/data/digits/seed-0/", "one/results/text/", "one/results/activations/demo/basis.")
+    assert len([key for key in before if key.startswith(kept) and after[key] == before[key]]) == 5
+    extracted = content(bucket, "one/results/logs/activations/demo/digits/shard-0-of-1.log").decode()
+    assert re.match(r"(\d+) images extracted, of (?!\1 )\d+ that the seeds use", extracted), extracted
+    clone.directory, remote = shutil.copytree(clone.directory, tmp_path / "local", symlinks=True), clone.directory
+    shutil.rmtree(clone.directory / ".snakemake")
+    shutil.rmtree(clone.directory / "results")
     result = clone.snakemake(*TARGETS)
     assert result.returncode == 0, result.stdout
     for target in TARGETS:
-        assert content(bucket, f"one/{target}") == (local / target).read_bytes(), target
+        assert content(bucket, f"one/{target}") == (clone.directory / target).read_bytes(), target
     assert not (remote / "results" / "tables").exists()
     shutil.rmtree(remote / ".snakemake" / "storage")
     clone.directory = remote
     result = clone.snakemake(*PROFILE, "s3://studies/one", *TARGETS)
     assert "Nothing to be done" in result.stdout, result.stdout
+
+
+def test_report_paper_and_archive_in_a_bucket(clone, bucket):
+    """They name results as those of a local run do, not as copies of a bucket."""
+    names = ("queries", "neighbours", "spatial", "interventions")
+    clone.configure(seeds=[0], evaluation={"methods": ["components"], "budgets": [0]}, **{name: {} for name in names})
+    prefix = "s3://studies/two"
+    result = clone.snakemake(*PROFILE, prefix, "report", "archive")
+    assert result.returncode == 0, result.stdout
+    assert f"Done. The results are in {prefix}." in result.stdout
+    report, archive = (
+        zipfile.ZipFile(io.BytesIO(content(bucket, f"two/results/{name}.zip"))) for name in ("report", "archive")
+    )
+    page = report.read("report/report.html").decode()
+    shown = {path for path in objects(bucket) if f'"{path.removeprefix("two/")}":' in page}
+    assert {"two/results/paper.pdf", "two/results/tables/accuracy.csv"} < shown
+    assert not [place for place in (".snakemake", str(clone.directory)) if place in page]
+    assert archive.read("paper.pdf") == content(bucket, "two/results/paper.pdf")
+    assert {"tables/accuracy.csv", "tables/accuracy.tex", "study.json"} < set(archive.namelist())
+    result = clone.snakemake(*PROFILE, prefix, "--dry-run", "results/notebooks/look.png")
+    assert "Notebooks open results by their names, so they are not made where results are in a bucket" in result.stdout
 
 
 def test_a_bucket_that_is_not_there_or_not_yours(clone, bucket, tmp_path, monkeypatch):

@@ -119,6 +119,9 @@ def test_the_error_of_autocast_is_recorded(table, tmp_path, request):
 
 def test_a_bad_image_is_named_or_skipped(loaded, table, tmp_path):
     (tmp_path / "05.png").write_bytes((tmp_path / "05.png").read_bytes()[:300])
+    with pytest.raises(InputError, match=r"05.png has changed since the images were chosen"):
+        extracted(loaded, table, tmp_path, on_bad_image="skip")
+    table = with_digests(table, tmp_path)
     with pytest.raises(InputError, match=r"05.png cannot be read: image file is truncated\. Repair it"):
         extracted(loaded, table, tmp_path)
     arrays, (proof,), files = extracted(loaded, table, tmp_path, on_bad_image="skip")

@@ -5,6 +5,7 @@ import resource
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 import zlib
 from pathlib import Path
@@ -16,7 +17,10 @@ from PIL import Image, PngImagePlugin
 from torchvision import transforms
 
 from clipspectra import InputError
+from clipspectra.data.datasets import with_digests
 from clipspectra.data.pictures import TURNS, BadPicture, ImageFiles, batches, open_rgb, upright_mask
+from clipspectra.data.store import picture_ids
+from clipspectra.data.tars import TarIndex, members
 
 ROOT = Path(__file__).parents[2]
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
@@ -78,6 +82,38 @@ def test_whatever_pillow_raises_is_a_bad_picture(workers, tmp_path):
     assert all(row["reason"] for row in skipped)
     with pytest.raises(BadPicture, match=bad[0]):
         list(batches(files, 3, workers=workers))
+
+
+@pytest.mark.parametrize("in_tar", [False, True])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_picture_that_changed_since_it_was_chosen_is_refused(workers, in_tar, tmp_path):
+    """Of the same size and date, in a file of its own or in a tar, and not skipped, as one that cannot be read is."""
+    names, changed = ["a.bmp", "b.bmp", "bad.bmp"], tmp_path / ("t.tar" if in_tar else "b.bmp")
+    Image.fromarray(255 - PIXELS).save(tmp_path / "a.bmp")
+    Image.fromarray(PIXELS).save(tmp_path / "b.bmp")
+    (tmp_path / "bad.bmp").write_bytes(b"no picture")
+    content = (tmp_path / "b.bmp").read_bytes()
+    if in_tar:
+        with tarfile.open(changed, "w") as tar:
+            for name in names:
+                tar.add(tmp_path / name, name)
+        index = TarIndex()
+        for member, _ in members(changed):
+            if member is not None:
+                index.add(member)
+        index.save(tmp_path / "tars" / "t.tar.safetensors", changed)
+        names = [f"tars/t.tar/{name}" for name in names]
+    table, skipped = with_digests(pd.DataFrame({"image": names}), tmp_path), []
+    files = ImageFiles(table, tmp_path, PREPROCESS, ids=picture_ids(table["image_sha256"]))
+    options = {"workers": workers, "on_bad_image": "skip", "skipped": skipped}
+    assert [rows for rows, _ in batches(files, 3, **options)] == [[0, 1]]
+    assert [row["image"] for row in skipped] == [2]
+    times = os.stat(changed)
+    changed.write_bytes(changed.read_bytes().replace(content, content[:-1] + bytes([content[-1] ^ 1])))
+    os.utime(changed, ns=(times.st_atime_ns, times.st_mtime_ns))
+    with pytest.raises(InputError, match=r"b\.bmp has changed since the images were chosen\. Run again") as error:
+        list(batches(files, 3, **options))
+    assert not isinstance(error.value, BadPicture)
 
 
 def turned(pixels, orientation):

@@ -50,7 +50,7 @@ def listed(folder, *paths, **options):
     tars = [Tar(Path(path).name, str(path), options.get("split", "all")) for path in paths]
     options.pop("split", None)
     folder.mkdir(exist_ok=True)
-    listing = write_manifest(tars, paths, folder / "manifest.csv", folder / "left-out.csv", source, **options)
+    listing = write_manifest(tars, folder / "manifest.csv", folder / "left-out.csv", source, **options)
     assert not [*folder.rglob("*.rows"), *folder.rglob("*.left-out")]
     return read_manifest(folder / "manifest.csv"), listing, pd.read_csv(folder / "left-out.csv")
 

@@ -58,7 +58,8 @@ class DecomposedImages:
     def batches(self, table, root, *, batch_size, workers, on_bad_image="fail"):
         """Yield (rows of the table, Activations of the kept layers, errors of each image) of all images, in batches."""
         loaded, first, skipped = self.loaded, self.first, []
-        files, is_checked = ImageFiles(table, root, loaded.preprocess), table["checked"].to_numpy()
+        files = ImageFiles(table, root, loaded.preprocess, ids=table["picture_id"].to_numpy())
+        is_checked = table["checked"].to_numpy()
         with progress(None, "activations", total=len(table), unit="image") as bar, explain_out_of_memory(batch_size):
             options = {"workers": workers, "on_bad_image": on_bad_image, "skipped": skipped}
             for rows, (images,) in batches(files, batch_size, **options):

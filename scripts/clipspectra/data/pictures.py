@@ -1,5 +1,6 @@
 """Pictures and masks from files, turned as a viewer shows them, and batches of them from worker processes."""
 
+import hashlib
 import re
 import warnings
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageOps, PngImagePlugin
 
 from clipspectra import InputError
+from clipspectra.data.store import picture_ids
 from clipspectra.data.tars import opened
 from clipspectra.processes import end_with_parent
 
@@ -44,15 +46,17 @@ class ImageFiles:
 
     root: the manifest's folder; preprocess: picture -> tensor
     mask_transform: mask -> tensor [1, height, width], for items with masks; mask_pixels: see `upright_mask`
+    ids: store.picture_ids of the images alone [image], where it is known what they were; others are refused
 
     Items are (row, tensors): the image [3, height, width], with mask_transform also its mask [height, width]; or
     (row, the InputError that names what cannot be read).
     """
 
-    def __init__(self, table, root, preprocess, mask_transform=None, mask_pixels=None):
+    def __init__(self, table, root, preprocess, mask_transform=None, mask_pixels=None, ids=None):
         self.images = [Path(root) / name for name in table["image"]]
         self.masks = [Path(root) / name for name in table["mask"]] if mask_transform else None
         self.preprocess, self.mask_transform, self.mask_pixels = preprocess, mask_transform, mask_pixels
+        self.ids = [None] * len(self.images) if ids is None else ids
 
     def __len__(self):
         return len(self.images)
@@ -63,12 +67,12 @@ class ImageFiles:
     def item(self, row, preprocess):
         """The item of a row, with another preprocessing of its image."""
         try:
-            picture = open_rgb(self.images[row])
+            picture = open_rgb(self.images[row], self.ids[row])
             tensors = (preprocess(picture),)
         except BadPicture as error:
             return row, error
         except InputError as error:
-            return row, InputError(str(error))  # a tar that was changed must not be skipped
+            return row, InputError(str(error))  # a picture, or a tar, that was changed must not be skipped
         except MemoryError as error:
             return row, BadPicture(str(self.images[row]), _cause(error))
         if self.masks is None:
@@ -251,12 +255,13 @@ def _file_orientation(path):
         raise BadPicture(str(path), _cause(error)) from error
 
 
-def open_rgb(path):
+def open_rgb(path, picture_id=None):
     """A picture in RGB, as a viewer shows it: turned by its EXIF data, transparent parts on white, 16 bit as 8.
 
+    picture_id: of store.picture_ids, where it is known what the file was; raises InputError if it is another one now.
     Raises BadPicture if it cannot be decoded, and for numbers whose white is unknown.
     """
-    picture = open_picture(path)
+    picture = open_picture(path, picture_id)
     file_format = picture.format
     white_is_0 = file_format == "TIFF" and picture.tag_v2.get(PHOTOMETRIC) == 0  # Pillow heeds it in 8 bit only
     try:
@@ -283,11 +288,21 @@ def open_rgb(path):
         raise BadPicture(str(path), _cause(error)) from error
 
 
-def open_picture(path):
-    """A decoded picture. Raises BadPicture, naming the file, for any error of Pillow and for possible bombs."""
+def open_picture(path, picture_id=None):
+    """A decoded picture. Raises BadPicture, naming the file, for any error of Pillow and for possible bombs.
+
+    picture_id: as in open_rgb
+    """
     try:
         # From an open file: given a path, Pillow maps turned TIFFs with their sides swapped, and scrambles them.
         with _quiet(), opened(path) as file:
+            if picture_id is not None:
+                if picture_ids([hashlib.file_digest(file, "sha256").hexdigest()])[0] != picture_id:
+                    raise InputError(
+                        f"The picture {path} has changed since the images were chosen. Run again; if this comes again, "
+                        "with --forcerun choose_images."
+                    )
+                file.seek(0)
             picture = Image.open(file)
             picture.load()
             if picture.format == "PNG":  # Pillow heeds the check sums of its pixels here only

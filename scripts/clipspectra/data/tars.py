@@ -6,7 +6,6 @@ other by `opened`. What is read is checked against the entry's own header, so th
 
 import errno
 import hashlib
-import io
 import os
 import posixpath
 import tarfile
@@ -155,14 +154,9 @@ def members(path):
     with _open_plain(path) as file:
         try:
             with tarfile.open(fileobj=file, mode="r:") as tar:
-                last = -1
-                while (member := tar.next()) is not None:
+                for member in walk(tar):
                     tar.members.clear()  # or it keeps them all
-                    if member.offset <= last or member.size < 0:
-                        raise tarfile.ReadError(f"the header at byte {member.offset} has a negative size")
-                    last = member.offset
                     yield member, tar
-                _check_end(file, tar.offset)
                 yield None, tar  # still open, for what is read of the last entries
         except DAMAGED as error:
             reason = str(error).splitlines()[0].rstrip(":.") if str(error) else type(error).__name__
@@ -190,16 +184,25 @@ def _open_plain(path):
         yield file
 
 
-def _check_end(file, offset):
-    """Raise ReadError unless zeros follow from here to the end, as at the end of a whole tar; tarfile stops at both."""
-    file.seek(offset)
-    rest = file.read(BLOCK)
+def walk(tar):
+    """Yield each entry of an open tarfile in order, and read what follows to the file's end, which must be zeros.
+
+    tarfile itself takes a damaged header, and any end of the file, for the tar's end: here they raise ReadError.
+    """
+    last = -1
+    while (member := tar.next()) is not None:
+        if member.offset <= last or member.size < 0:
+            raise tarfile.ReadError(f"the header at byte {member.offset} has a negative size")
+        last = member.offset
+        yield member
+    tar.fileobj.seek(tar.offset)
+    rest = tar.fileobj.read(BLOCK)
     if len(rest) < BLOCK:
         raise tarfile.ReadError("it has no mark of its end")
     if any(rest):
-        raise tarfile.ReadError(f"there is no header at byte {offset}")
-    while rest := file.read(io.DEFAULT_BUFFER_SIZE * 16):
-        if any(rest):
+        raise tarfile.ReadError(f"there is no header at byte {tar.offset}")
+    while rest := tar.fileobj.read(2**20):
+        if rest.count(0) < len(rest):
             raise tarfile.ReadError("it goes on after its end, as if several tar files had been joined")
 
 

@@ -16,6 +16,7 @@ from typing import ClassVar
 import numpy as np
 
 from clipspectra import InputError
+from clipspectra.data.tars import walk
 from clipspectra.jobs import progress
 
 UNPACKED = 20  # times its own size: the most that an archive may hold; pictures do not compress
@@ -27,9 +28,6 @@ def open_tar(path):
     try:
         with tarfile.open(path) as tar:
             _check_entries(tar, path)
-            if isinstance(tar.fileobj, gzip.GzipFile):
-                while tar.fileobj.read(2**20):  # to the end, where the check sum of all is
-                    pass
             yield tar
     except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError) as error:
         if zipfile.is_zipfile(path):
@@ -39,20 +37,14 @@ def open_tar(path):
 
 
 def _check_entries(tar, path):
-    """Read the headers of all entries. tarfile takes a damaged one, and any end of the file, for the archive's end."""
-    total, most, last = 0, UNPACKED * path.stat().st_size + 2**26, -1
-    while entry := tar.next():
-        if entry.size < 0 or entry.offset <= last:
-            raise tarfile.ReadError("an entry has a size below zero")
+    """Read the headers of all entries, and what follows to the end, where the check sum of a compressed archive is."""
+    total, most = 0, UNPACKED * path.stat().st_size + 2**26
+    for entry in walk(tar):
         if not entry.name.isprintable():
             raise InputError(f"The archive {path} holds the name {entry.name!r}, which is no text; it is not trusted.")
-        total, last = total + entry.size, entry.offset
+        total += entry.size
         if total > most:
             raise InputError(f"The archive {path} would unpack to more than {most:,} bytes; it is not trusted.")
-    tar.fileobj.seek(tar.offset)
-    end = tar.fileobj.read(tarfile.BLOCKSIZE)
-    if end.count(0) != tarfile.BLOCKSIZE:
-        raise tarfile.ReadError("it ends before its end" if not end else "an entry has a damaged header")
 
 
 def extract_files(tar, path, folder, ending=""):

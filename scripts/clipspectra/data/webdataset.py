@@ -88,18 +88,18 @@ def samples(path):
         files[extension] = member
 
 
-def list_tar(tar, path, folder, source, classes, digests):
+def list_tar(tar, folder, source, classes, digests):
     """Write the index of a tar and tables of its rows and of what is left out, below a folder; the Listing.
 
-    tar: tar_names.Tar; path: where the file is; the others as for write_manifest
+    tar: tar_names.Tar on this machine; the others as for write_manifest
     """
-    check_digest(path, digests.get(tar.name, {}))
+    check_digest(tar.place, digests.get(tar.name, {}))
     listing, index, target = Listing(), TarIndex(), folder / f"{tar.name}{INDEX}"
     target.parent.mkdir(parents=True, exist_ok=True)
     options = {"mode": "w", "newline": "", "encoding": "utf-8"}
     with open(_rows(target), **options) as rows_file, open(_left_out(target), **options) as left_out_file:
         rows, left_out = (csv.writer(file, lineterminator="\n") for file in (rows_file, left_out_file))
-        for key, files, archive in samples(path):
+        for key, files, archive in samples(tar.place):
             name = f"{folder.name}/{tar.name}/{key}"
             try:
                 image, mask, metadata = _chosen(files, archive, source, name)
@@ -122,7 +122,7 @@ def list_tar(tar, path, folder, source, classes, digests):
             columns = {"image": image, "label": label, "class": value, "group": "", "split": tar.split, "mask": mask}
             columns |= {column: text for column, text in of_json.items() if column != "class"}
             rows.writerow(columns.values())
-    index.save(target, path)
+    index.save(target, tar.place)
     return listing
 
 
@@ -208,11 +208,11 @@ def _class(files, archive, metadata, source, classes, name):
     return int(text), classes[int(text)]
 
 
-def write_manifest(tars, paths, manifest, left_out, source, *, digests=None, classes=None, processes=1):
+def write_manifest(tars, manifest, left_out, source, *, digests=None, classes=None, processes=1):
     """Write the manifest of a dataset, indexes of its tars beside it, and the table of what is left out; the Listing.
 
-    tars: of tar_names.tar_files; paths: where each of them is; manifest: path, beside a folder tars
-    source: the dataset's entry of the config; classes: names, by the number in .cls
+    tars: of tar_names.Tar, on this machine; manifest: path, beside a folder tars
+    source: columns, image and mask of the dataset's entry in the config; classes: names, by the number in .cls
     digests: {name of a tar: the digest that is checked first, {"sha256": hex}}
 
     One tar after another goes through each process, and rows go to the disk at once: memory grows neither with the
@@ -220,12 +220,12 @@ def write_manifest(tars, paths, manifest, left_out, source, *, digests=None, cla
     """
     folder, whole = Path(manifest).parent / "tars", Listing()
     folder.mkdir(parents=True, exist_ok=True)
-    absent = [path for path in paths if not Path(path).is_file()]
+    absent = [tar.place for tar in tars if not Path(tar.place).is_file()]
     if absent:
-        raise InputError(f"{len(absent)} of the {len(paths)} tar files are not there, the first {absent[0]}.")
+        raise InputError(f"{len(absent)} of the {len(tars)} tar files are not there, the first {absent[0]}.")
     work = partial(list_tar, folder=folder, source=source, classes=classes, digests=digests or {})
     with ProcessPoolExecutor(processes, initializer=end_with_parent) as pool:
-        for listing in progress(pool.map(work, tars, paths), "tar files", total=len(tars), unit="file"):
+        for listing in progress(pool.map(work, tars), "tar files", total=len(tars), unit="file"):
             whole.add(listing)
     if not whole.images:
         reasons = "; ".join(reason for reason, _ in whole.reasons.most_common(3))

@@ -9,6 +9,7 @@ from torch.nn.functional import normalize
 
 from clipspectra.concepts.tables import group_columns
 from clipspectra.data.pictures import ImageFiles, batches, filled
+from clipspectra.data.store import picture_ids
 from clipspectra.editing.live import edited
 from clipspectra.jobs import progress
 from clipspectra.towers.devices import explain_out_of_memory
@@ -21,9 +22,10 @@ def run_edited(loaded, intervention, reference, updates, table, root, *, batch_s
     """{"live" and, with updates, "folded": normalised embeddings of the images of a table, float32 [image, d_embed]}.
 
     loaded: LoadedModel; intervention, reference: of the live edit; updates: folded_weights, or None
-    table: with column image, paths below the folder `root`
+    table: with columns image, paths below the folder `root`, and image_sha256
     """
-    files, models = ImageFiles(table, root, loaded.preprocess), {"live": loaded.model}
+    files = ImageFiles(table, root, loaded.preprocess, ids=picture_ids(table["image_sha256"]))
+    models = {"live": loaded.model}
     if updates:
         models["folded"] = deepcopy(loaded.model)
         models["folded"].load_state_dict(updates, strict=False)

@@ -192,12 +192,14 @@ def first_page(study, data, folders):
     return {heading: f'<div class="page prose prose-sm max-w-lg">{part}</div>' for heading, part in shown.items()}
 
 
-def completed_page(page, study, folders, groups, repository):
-    """The report's page, completed: a first page, and captions that name each other; without the repository's place.
+def completed_page(page, study, folders, groups, places):
+    """The report's page, completed: a first page, and captions that name each other.
 
     study: the description of the study; folders: {chapter: its category}; groups: rules whose results belong together
+    places: folders of this machine that paths begin with, which are left out
     """
-    page = page.replace(json.dumps(f"{repository}/")[1:-1], "")
+    for place in places:
+        page = page.replace(json.dumps(f"{place}/")[1:-1], "")
     data = read_data(page)
     results = data["results"]
     data["metadata"] = first_page(study, data, folders)

@@ -8,6 +8,7 @@ from clipspectra.contributions.chunks import check_weights
 from clipspectra.data.datasets import class_labels
 from clipspectra.data.geometry import mask_transform
 from clipspectra.data.pictures import ImageFiles, batches, filled, named_skipped
+from clipspectra.data.store import picture_ids
 from clipspectra.jobs import progress
 from clipspectra.segmentation import images
 from clipspectra.segmentation.tables import scores_array
@@ -35,8 +36,9 @@ class Segmenter:
         self.to_mask = mask_transform(loaded.preprocess, loaded.image_size, self.squashed)
 
     def files(self, table):
-        """ImageFiles of a table's images with their masks."""
-        return ImageFiles(table, self.root, self.loaded.preprocess, self.to_mask, self.mask_pixels)
+        """ImageFiles of the images of a seed's table, with their masks."""
+        ids = picture_ids(table["image_sha256"])
+        return ImageFiles(table, self.root, self.loaded.preprocess, self.to_mask, self.mask_pixels, ids)
 
     def classes(self, table):
         """The class of each image of a table, [image]; None for the model's top-1 classes."""

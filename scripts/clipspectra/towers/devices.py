@@ -65,6 +65,31 @@ def autocast(device, precision):
     return torch.autocast(device.type, _HALF[precision]) if precision in _HALF else nullcontext()
 
 
+def ahead(batches, device):
+    """What an iterator yields; on a GPU, while its next item is being computed there.
+
+    The iterator tells the GPU what to compute without waiting for it, in a stream of its own, so that the work on the
+    previous item (copies, files) takes none of the GPU's time. Two items are in memory at once. Use an item before you
+    ask for the next: its memory is used again.
+    """
+    if device.type != "cuda":
+        yield from batches
+        return
+    stream, previous = torch.cuda.Stream(device), None
+    stream.wait_stream(torch.cuda.current_stream(device))  # for what was computed before
+    while True:
+        with torch.cuda.stream(stream):
+            item = next(batches, None)
+            done = stream.record_event()
+        if previous is not None:
+            torch.cuda.current_stream(device).wait_event(previous[1])
+            yield previous[0]
+            torch.cuda.current_stream(device).synchronize()  # the item's memory is the other stream's to use again
+        if item is None:
+            return
+        previous = item, done
+
+
 @contextmanager
 def explain_out_of_memory(batch_size):
     """Turn an out-of-memory error into an InputError that says which batch size to try."""

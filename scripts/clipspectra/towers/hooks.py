@@ -42,31 +42,42 @@ class AttentionState:
 
     def attention(self, targets):
         """Attention weights of the target tokens (a slice) to all tokens, [image, head, target, pos]."""
-        logits = (self.query[:, :, targets] * self.query.shape[-1] ** -0.5) @ self.key.transpose(-1, -2)
+        query = self.query[:, :, targets] * self.query.shape[-1] ** -0.5
+        if query.shape[2] == 1 and self._keys_side_by_side():
+            # One product an image: with each head's query in its own columns, no key has to be copied first.
+            columns = torch.eye(query.shape[1], dtype=query.dtype, device=query.device)[..., None]
+            keys = self.key.transpose(1, 2).flatten(2)  # [image, pos, head * d_head]
+            logits = ((query * columns).flatten(2) @ keys.transpose(1, 2))[:, :, None]
+        else:
+            logits = query @ self.key.transpose(-1, -2)
         if self.mask is not None:
             logits = logits + (self.mask if self.mask.shape[-2] == 1 else self.mask[..., targets, :])
         return logits.softmax(-1)
+
+    def _keys_side_by_side(self):
+        """Whether the heads' keys of a token are the parts of one vector in memory."""
+        heads, d_head = self.key.shape[1::2]
+        return self.query.shape[1::2] == (heads, d_head) and self.key.stride()[1::2] == (d_head, 1)
 
     def read(self, targets, sources=slice(None)):
         """AttentionRead of target tokens from source tokens (both slices), copied to keep no others in memory."""
         written = None if self.written is None else self.written[:, targets].clone()
         attention, value = self.attention(targets)[..., sources].clone(), self.value[:, :, sources].clone()
-        raw, heads = self.raw[:, :, targets].clone(), self.heads[:, :, targets].clone()
-        return AttentionRead(attention, value, raw, heads, written, self.key.shape[2])
+        raw = None if self.raw is self.heads else self.raw[:, :, targets].clone()
+        return AttentionRead(attention, value, raw, written, self.key.shape[2])
 
 
 @dataclass
 class AttentionRead:
     """What target tokens read from source tokens: attention [image, head, target, source], value [image, head, source,
-    d_head], raw and heads [image, head, target, d_head] and written [image, target, d_model] as in AttentionState.
+    d_head], raw [image, head, target, d_head] and written [image, target, d_model] as in AttentionState.
 
-    source_count: number of all source tokens, also of those left out
+    raw: None where it is the input of W_O as it is; source_count: number of all source tokens, also of those left out
     """
 
     attention: torch.Tensor
     value: torch.Tensor
-    raw: torch.Tensor
-    heads: torch.Tensor
+    raw: torch.Tensor | None
     written: torch.Tensor | None
     source_count: int
 

@@ -49,7 +49,6 @@ def _loaded(architecture, device):
 
 def load(architecture, precision, options):
     """A model with random weights, made once for all precisions."""
-    devices.set_precision(precision)
     return replace(_loaded(architecture, options.device), precision=precision)
 
 

@@ -53,16 +53,29 @@ def lock_free_gpu(uuids):
     return os.getpid() % len(uuids)
 
 
-def set_precision(precision):
-    """Allow TF32 for "tf32" only, in matrix products and convolutions. Raises InputError for an unknown precision."""
+def check_precision(precision):
+    """Raise InputError for an unknown precision."""
     if precision not in LARGEST_ERROR:
         raise InputError(f"'{precision}' is not a precision; use one of {', '.join(LARGEST_ERROR)}.")
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
 
 
+def _allow_tf32(allowed):
+    """Torch's setting is of the whole process, and allows TF32 in convolutions from the start."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
+
+
+_allow_tf32(False)
+
+
+@contextmanager
 def autocast(device, precision):
-    """The context of a forward pass: half precision for "fp16" and "bf16"; the weights stay float32."""
-    return torch.autocast(device.type, _HALF[precision]) if precision in _HALF else nullcontext()
+    """The context of a forward pass: half precision for "fp16" and "bf16", TF32 for "tf32"; the weights stay float32."""
+    _allow_tf32(precision == "tf32")
+    try:
+        with torch.autocast(device.type, _HALF[precision]) if precision in _HALF else nullcontext():
+            yield
+    finally:
+        _allow_tf32(False)
 
 
 def ahead(batches, device):

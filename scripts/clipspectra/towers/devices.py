@@ -69,7 +69,7 @@ _allow_tf32(False)
 
 @contextmanager
 def autocast(device, precision):
-    """The context of a forward pass: half precision for "fp16" and "bf16", TF32 for "tf32"; the weights stay float32."""
+    """The context of a forward pass: half precision for "fp16", "bf16", TF32 for "tf32"; the weights stay float32."""
     _allow_tf32(precision == "tf32")
     try:
         with torch.autocast(device.type, _HALF[precision]) if precision in _HALF else nullcontext():

@@ -9,7 +9,7 @@ Nothing is projected twice. Every hook knows the number of its layer, whatever t
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from weakref import WeakSet
 
 import torch
@@ -22,6 +22,13 @@ from torch.overrides import TorchFunctionMode
 from clipspectra import InputError
 from clipspectra.towers.families import Unsupported
 from clipspectra.towers.tower import Tower
+
+
+@lru_cache(maxsize=16)
+def _columns(heads, dtype, device):
+    """1 where a head meets its own column, else 0, [head, head, 1]; on a GPU it would be made anew in each layer."""
+    with torch.inference_mode(False):  # for passes with gradients too
+        return torch.eye(heads, dtype=dtype, device=device)[..., None]
 
 
 @dataclass
@@ -45,9 +52,10 @@ class AttentionState:
         query = self.query[:, :, targets] * self.query.shape[-1] ** -0.5
         if query.shape[2] == 1 and self._keys_side_by_side():
             # One product an image: with each head's query in its own columns, no key has to be copied first.
-            columns = torch.eye(query.shape[1], dtype=query.dtype, device=query.device)[..., None]
             keys = self.key.transpose(1, 2).flatten(2)  # [image, pos, head * d_head]
-            logits = ((query * columns).flatten(2) @ keys.transpose(1, 2))[:, :, None]
+            logits = ((query * _columns(query.shape[1], query.dtype, query.device)).flatten(2) @ keys.transpose(1, 2))[
+                :, :, None
+            ]
         else:
             logits = query @ self.key.transpose(-1, -2)
         if self.mask is not None:

@@ -271,7 +271,7 @@ def heads_sum(z, scalars, basis):
 
 def for_sums(basis):
     """The basis of the heads in float64, laid out so that heads_sum need not copy it."""
-    return float64(basis).transpose(2, 3).contiguous().transpose(2, 3)
+    return float64(basis.transpose(2, 3).contiguous()).transpose(2, 3)
 
 
 def sum_errors(activations, basis):

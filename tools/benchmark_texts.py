@@ -26,7 +26,7 @@ def descriptions(words, count, rng):
 
 @torch.no_grad()
 def embed_padded(loaded, texts):
-    return loaded.model.encode_text(loaded.tokenizer(texts), normalize=True)
+    return loaded.model.encode_text(loaded.tokenizer(texts).to(loaded.device), normalize=True)
 
 
 def cpu_seconds(function, *arguments):

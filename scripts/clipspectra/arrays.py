@@ -110,7 +110,7 @@ class ArrayStream:
             if name not in self.files:  # without a name on disk, it goes with the process
                 self.files[name] = tempfile.TemporaryFile(dir=self.folder)  # noqa: SIM115
             dtype, shape = rows.dtype, rows.shape
-            self.files[name].write(np.ascontiguousarray(rows).tobytes())
+            self.files[name].write(np.ascontiguousarray(rows))
             count = self.arrays[name][1][0] if name in self.arrays else 0
             self.arrays[name] = dtype, (count + shape[0], *shape[1:])
 

@@ -117,6 +117,28 @@ def test_the_error_of_autocast_is_recorded(table, tmp_path, request):
         models.load(*(request.config.rootpath / part for part in MODEL), precision="fp8")
 
 
+def test_the_precision_is_of_a_models_own_passes(request):
+    """Two models in one process: torch's settings are those of the process, and go back to exact float32."""
+    paths = [request.config.rootpath / part for part in MODEL]
+
+    def settings():
+        cpu = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
+        return torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32, cpu
+
+    exact, rough, half = (models.load(*paths, precision=precision) for precision in ("fp32", "tf32", "bf16"))
+    for loaded, inside in (
+        (rough, (True, True, None)),
+        (exact, (False, False, None)),
+        (half, (False, False, torch.bfloat16)),
+    ):
+        with loaded.autocast():
+            assert settings() == inside
+        assert settings() == (False, False, None)
+    with pytest.raises(ZeroDivisionError), rough.autocast():
+        1 / 0  # noqa: B018
+    assert settings() == (False, False, None)
+
+
 def test_a_bad_image_is_named_or_skipped(loaded, table, tmp_path):
     (tmp_path / "05.png").write_bytes((tmp_path / "05.png").read_bytes()[:300])
     with pytest.raises(InputError, match=r"05.png has changed since the images were chosen"):

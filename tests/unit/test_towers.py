@@ -225,6 +225,18 @@ def test_nothing_is_computed_on_another_device(name):
 
 @pytest.mark.parametrize("name", SMALL)
 @torch.no_grad()
+def test_attention_of_one_token_is_a_row_of_all(name):
+    """It is computed in another way where the heads' keys lie side by side."""
+    model, states = small(name), []
+    with observe(adapt(model.visual), on_layer=lambda _, state: states.append(state)):
+        model.encode_image(pictures(model, 2))
+    for state in states:
+        whole = state.attention(slice(None))
+        torch.testing.assert_close(state.attention(slice(0, 1)), whole[:, :, :1], atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("name", SMALL)
+@torch.no_grad()
 def test_hooks_change_and_leave_nothing(name):
     """Bit for bit where torch uses the same kernels, also after an exception, and with two models at once."""
     model, vit = small(name, torch.float32), small("ViT", torch.float32)

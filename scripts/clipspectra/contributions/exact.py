@@ -207,7 +207,7 @@ def source_parts(layer, read, weights):
     read: hooks.AttentionRead of the tokens that the readout reads, with weights [image, group, target]. Constants of
     the LayerNorms around W_O are shared evenly by all source tokens.
     """
-    value, shift = read.value.transpose(1, 2), 0.0  # [image, pos, head, d_head]
+    value, shift = read.value.transpose(1, 2), None  # [image, pos, head, d_head]
     if layer.post is not None:
         mean, inverse = statistics(read.written, layer.post)
         weights = weights * inverse[:, None]
@@ -219,7 +219,9 @@ def source_parts(layer, read, weights):
         centring = (head_weights * mean_inner[:, None]).sum(2)
         shift = weights.sum(2)[..., None, None, None] * beta - centring[..., None, None, None] * gain
     attention = torch.einsum("igt,ihtp->igph", head_weights, read.attention.to(weights))
-    parts = attention[..., None] * value[:, None] + shift / read.source_count
+    parts = attention[..., None] * value[:, None]
+    if shift is not None:
+        parts = parts + shift / read.source_count
     if layer.post is not None:
         constants = torch.stack([weights.sum(2), (weights * mean[:, None]).sum(2)], dim=-1)[:, :, None, None]
         constants = constants / read.source_count
@@ -261,12 +263,15 @@ def heads_sum(z, scalars, basis):
     """Sum of the contributions of all heads, [image, d_embed], without forming them one by one.
 
     z: [image, layer, head, coordinate]; scalars: [image, scalar]; basis: B [layer, head, d_embed, coordinate + scalar]
+    The sum of all B q is one product. It reads B where it lies if it is laid out as for_sums does, else a copy.
     """
-    k, total = z.shape[-1], 0
-    for layer, layer_basis in enumerate(basis):
-        total = total + torch.einsum("ihk,hek->ie", z[:, layer], layer_basis[..., :k])
-        total = total + scalars @ layer_basis[..., k:].sum(0).T
-    return total
+    q = torch.cat([z, scalars[:, None, None].expand(*z.shape[:-1], -1)], dim=-1)
+    return q.flatten(1) @ basis.transpose(2, 3).flatten(0, 2)
+
+
+def for_sums(basis):
+    """The basis of the heads in float64, laid out so that heads_sum need not copy it."""
+    return float64(basis.transpose(2, 3).contiguous()).transpose(2, 3)
 
 
 def sum_errors(activations, basis):

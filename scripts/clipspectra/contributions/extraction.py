@@ -7,11 +7,11 @@ from torch.nn.functional import normalize
 
 from clipspectra import InputError
 from clipspectra.arrays import ArrayStream
-from clipspectra.contributions.exact import activations, head_basis, heads_sum, sum_errors
+from clipspectra.contributions.exact import activations, for_sums, head_basis, heads_sum, sum_errors
 from clipspectra.data.geometry import model_view
 from clipspectra.data.pictures import ImageFiles, batches, filled, named_skipped, open_rgb
 from clipspectra.jobs import progress
-from clipspectra.towers.devices import LARGEST_ERROR, explain_out_of_memory
+from clipspectra.towers.devices import LARGEST_ERROR, ahead, explain_out_of_memory
 from clipspectra.towers.families import adapt
 
 
@@ -51,39 +51,42 @@ class DecomposedImages:
         if layers != "all" and layers > layer_count:
             raise InputError(f"'layers' asks for the last {layers} layers; the model has {layer_count}.")
         self.first = 0 if layers == "all" else layer_count - layers
-        basis = head_basis(self.tower)
-        self.basis = basis.double() if self.device.type != "mps" else basis.cpu().double()
+        self.basis = for_sums(head_basis(self.tower))
 
     @torch.no_grad()
     def batches(self, table, root, *, batch_size, workers, on_bad_image="fail"):
         """Yield (rows of the table, Activations of the kept layers, errors of each image) of all images, in batches."""
-        loaded, first, skipped = self.loaded, self.first, []
-        files = ImageFiles(table, root, loaded.preprocess, ids=table["picture_id"].to_numpy())
-        is_checked = table["checked"].to_numpy()
+        first, skipped, names, is_checked = self.first, [], table["image"], table["checked"].to_numpy()
+        files = ImageFiles(table, root, self.loaded.preprocess, ids=table["picture_id"].to_numpy())
+        options = {"workers": workers, "device": self.device, "on_bad_image": on_bad_image, "skipped": skipped}
         with progress(None, "activations", total=len(table), unit="image") as bar, explain_out_of_memory(batch_size):
-            options = {"workers": workers, "on_bad_image": on_bad_image, "skipped": skipped}
-            for rows, (images,) in batches(files, batch_size, **options):
-                count = len(rows)
-                images = images[filled(count, batch_size)].to(self.device, non_blocking=True)
-                checked = torch.tensor(is_checked[rows].tolist())
-                with loaded.autocast():
-                    batch = activations(loaded.model, images, tower=self.tower).first(count)
-                    errors = {"model_error": torch.full((count,), float("nan"))}
-                    if checked.any():
-                        bare = loaded.model.encode_image(images, normalize=False)[:count].to(batch.embedding)
-                        difference = normalize(bare) - normalize(batch.embedding)
-                        errors["model_error"][checked] = difference.abs().amax(1).float().cpu()[checked]
-                _check_finite(batch, table["image"].iloc[rows])
+            decoded = batches(files, batch_size, **options)
+            passed = (self._pass(rows, images, batch_size, is_checked[rows]) for rows, (images,) in decoded)
+            for rows, batch, errors in ahead(passed, self.device):
+                _check_finite(batch, names.iloc[rows])
                 errors["sum_error"] = sum_errors(batch, self.basis)
                 for error in errors.values():
-                    _check_error(error.nan_to_num().max().item(), loaded.precision)
+                    _check_error(error.nan_to_num().max().item(), self.loaded.precision)
                 if first:
                     early = heads_sum(batch.z[:, :first], batch.scalars, self.basis[:first].to(batch.z))
                     class_self = None if batch.class_self is None else batch.class_self[:, first:]
                     batch = replace(batch, z=batch.z[:, first:], class_self=class_self, early=early)
                 yield rows, batch, errors
-                bar.update(count)
+                bar.update(len(rows))
         self.skipped = named_skipped(skipped, table)
+
+    def _pass(self, rows, images, batch_size, is_checked):
+        """(rows, Activations, {"model_error"}) of a batch that is filled up to batch_size for the forward pass."""
+        count, model, checked = len(rows), self.loaded.model, torch.from_numpy(is_checked)
+        images = images if count == batch_size else images[filled(count, batch_size)]
+        with self.loaded.autocast():
+            batch = activations(model, images, tower=self.tower).first(count)
+            errors = {"model_error": torch.full((count,), float("nan"))}
+            if checked.any():
+                bare = model.encode_image(images, normalize=False)[:count].to(batch.embedding)
+                difference = normalize(bare) - normalize(batch.embedding)
+                errors["model_error"][checked] = difference.abs().amax(1).float().cpu()[checked]
+        return rows, batch, errors
 
     @torch.no_grad()
     def stored_arrays(self, batch, errors):
@@ -94,7 +97,11 @@ class DecomposedImages:
         errors["stored_sum_error"] = sum_errors(rounded, self.basis[self.first :])
         stored |= {"scalars": batch.scalars, "embedding": batch.embedding}
         stored |= {name: error.float() for name, error in errors.items()}
-        return {name: tensor.cpu().numpy() for name, tensor in stored.items()}
+        on_gpu = self.device.type == "cuda"  # all copies at once, into memory that is locked for them
+        stored = {name: tensor.to("cpu", non_blocking=on_gpu) for name, tensor in stored.items()}
+        if on_gpu:
+            torch.cuda.current_stream(self.device).synchronize()
+        return {name: tensor.numpy() for name, tensor in stored.items()}
 
 
 def _check_finite(batch, names):

@@ -112,9 +112,10 @@ def check_readable(skipped, table):
         )
 
 
-def batches(files, batch_size, *, workers, on_bad_image="fail", skipped=None, patience=BATCH_TIMEOUT):
+def batches(files, batch_size, *, workers, device="cpu", on_bad_image="fail", skipped=None, patience=BATCH_TIMEOUT):
     """Batches of ImageFiles, decoded in worker processes: (rows, stacked tensors), at most batch_size long.
 
+    device: torch device that the images are on, and are normalised on; masks stay on the CPU
     on_bad_image: "fail" raises the InputError of a picture that cannot be read; "skip" leaves it out and adds
     {"image": row, "reason": cause} to the list `skipped`
 
@@ -138,6 +139,9 @@ def batches(files, batch_size, *, workers, on_bad_image="fail", skipped=None, pa
                 skipped.append({"image": row, "reason": error.cause})
             if rows:
                 images, *masks = map(torch.from_numpy, arrays)
+                if torch.device(device).type == "cuda":
+                    images = images.pin_memory()  # else the copy waits for all that the device has been told to do
+                images = images.to(device, non_blocking=True)
                 yield rows, (normalise_images(images) if normalise_images else images, *masks)
     finally:
         del loader  # an error keeps this frame alive: end the workers now, not at garbage collection

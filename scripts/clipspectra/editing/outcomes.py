@@ -35,8 +35,8 @@ def run_edited(loaded, intervention, reference, updates, table, root, *, batch_s
         explain_out_of_memory(batch_size),
         progress(None, "edited model", total=len(table), unit="image") as bar,
     ):
-        for rows, (images,) in batches(files, batch_size, workers=workers):
-            images = images[filled(len(rows), batch_size)].to(loaded.device, non_blocking=True)
+        for rows, (images,) in batches(files, batch_size, workers=workers, device=loaded.device):
+            images = images[filled(len(rows), batch_size)]
             for name, model in models.items():
                 with loaded.autocast():
                     embedding = model.encode_image(images)

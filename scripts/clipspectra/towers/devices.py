@@ -53,16 +53,54 @@ def lock_free_gpu(uuids):
     return os.getpid() % len(uuids)
 
 
-def set_precision(precision):
-    """Allow TF32 for "tf32" only, in matrix products and convolutions. Raises InputError for an unknown precision."""
+def check_precision(precision):
+    """Raise InputError for an unknown precision."""
     if precision not in LARGEST_ERROR:
         raise InputError(f"'{precision}' is not a precision; use one of {', '.join(LARGEST_ERROR)}.")
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
 
 
+def _allow_tf32(allowed):
+    """Torch's setting is of the whole process, and allows TF32 in convolutions from the start."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
+
+
+_allow_tf32(False)
+
+
+@contextmanager
 def autocast(device, precision):
-    """The context of a forward pass: half precision for "fp16" and "bf16"; the weights stay float32."""
-    return torch.autocast(device.type, _HALF[precision]) if precision in _HALF else nullcontext()
+    """The context of a forward pass: half precision for "fp16", "bf16", TF32 for "tf32"; the weights stay float32."""
+    _allow_tf32(precision == "tf32")
+    try:
+        with torch.autocast(device.type, _HALF[precision]) if precision in _HALF else nullcontext():
+            yield
+    finally:
+        _allow_tf32(False)
+
+
+def ahead(batches, device):
+    """What an iterator yields; on a GPU, while its next item is being computed there.
+
+    The iterator tells the GPU what to compute without waiting for it, in a stream of its own, so that the work on the
+    previous item (copies, files) takes none of the GPU's time. Two items are in memory at once. Use an item before you
+    ask for the next: its memory is used again.
+    """
+    if device.type != "cuda":
+        yield from batches
+        return
+    stream, previous = torch.cuda.Stream(device), None
+    stream.wait_stream(torch.cuda.current_stream(device))  # for what was computed before
+    while True:
+        with torch.cuda.stream(stream):
+            item = next(batches, None)
+            done = stream.record_event()
+        if previous is not None:
+            torch.cuda.current_stream(device).wait_event(previous[1])
+            yield previous[0]
+            torch.cuda.current_stream(device).synchronize()  # the item's memory is the other stream's to use again
+        if item is None:
+            return
+        previous = item, done
 
 
 @contextmanager

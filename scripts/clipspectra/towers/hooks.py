@@ -9,7 +9,7 @@ Nothing is projected twice. Every hook knows the number of its layer, whatever t
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from weakref import WeakSet
 
 import torch
@@ -22,6 +22,13 @@ from torch.overrides import TorchFunctionMode
 from clipspectra import InputError
 from clipspectra.towers.families import Unsupported
 from clipspectra.towers.tower import Tower
+
+
+@lru_cache(maxsize=16)
+def _columns(heads, dtype, device):
+    """1 where a head meets its own column, else 0, [head, head, 1]; on a GPU it would be made anew in each layer."""
+    with torch.inference_mode(False):  # for passes with gradients too
+        return torch.eye(heads, dtype=dtype, device=device)[..., None]
 
 
 @dataclass
@@ -42,31 +49,43 @@ class AttentionState:
 
     def attention(self, targets):
         """Attention weights of the target tokens (a slice) to all tokens, [image, head, target, pos]."""
-        logits = (self.query[:, :, targets] * self.query.shape[-1] ** -0.5) @ self.key.transpose(-1, -2)
+        query = self.query[:, :, targets] * self.query.shape[-1] ** -0.5
+        if query.shape[2] == 1 and self._keys_side_by_side():
+            # One product an image: with each head's query in its own columns, no key has to be copied first.
+            keys = self.key.transpose(1, 2).flatten(2)  # [image, pos, head * d_head]
+            logits = ((query * _columns(query.shape[1], query.dtype, query.device)).flatten(2) @ keys.transpose(1, 2))[
+                :, :, None
+            ]
+        else:
+            logits = query @ self.key.transpose(-1, -2)
         if self.mask is not None:
             logits = logits + (self.mask if self.mask.shape[-2] == 1 else self.mask[..., targets, :])
         return logits.softmax(-1)
+
+    def _keys_side_by_side(self):
+        """Whether the heads' keys of a token are the parts of one vector in memory."""
+        heads, d_head = self.key.shape[1::2]
+        return self.query.shape[1::2] == (heads, d_head) and self.key.stride()[1::2] == (d_head, 1)
 
     def read(self, targets, sources=slice(None)):
         """AttentionRead of target tokens from source tokens (both slices), copied to keep no others in memory."""
         written = None if self.written is None else self.written[:, targets].clone()
         attention, value = self.attention(targets)[..., sources].clone(), self.value[:, :, sources].clone()
-        raw, heads = self.raw[:, :, targets].clone(), self.heads[:, :, targets].clone()
-        return AttentionRead(attention, value, raw, heads, written, self.key.shape[2])
+        raw = None if self.raw is self.heads else self.raw[:, :, targets].clone()
+        return AttentionRead(attention, value, raw, written, self.key.shape[2])
 
 
 @dataclass
 class AttentionRead:
     """What target tokens read from source tokens: attention [image, head, target, source], value [image, head, source,
-    d_head], raw and heads [image, head, target, d_head] and written [image, target, d_model] as in AttentionState.
+    d_head], raw [image, head, target, d_head] and written [image, target, d_model] as in AttentionState.
 
-    source_count: number of all source tokens, also of those left out
+    raw: None where it is the input of W_O as it is; source_count: number of all source tokens, also of those left out
     """
 
     attention: torch.Tensor
     value: torch.Tensor
-    raw: torch.Tensor
-    heads: torch.Tensor
+    raw: torch.Tensor | None
     written: torch.Tensor | None
     source_count: int
 

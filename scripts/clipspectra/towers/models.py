@@ -93,7 +93,7 @@ def load(
       "local-dir:path", folders of open_clip or of transformers (CLIP, SigLIP), which bring their own weights
     pretrained: open_clip tag, path of a checkpoint, or None for random weights
     device: torch device, or "auto" for the best one available
-    precision: "fp32"; "tf32"; "bf16" or "fp16", for autocast in forward passes while the weights stay float32
+    precision: of forward passes inside LoadedModel.autocast(), the weights stay float32: "fp32", "tf32", "bf16", "fp16"
     sha256: expected digest of the weights file; revision: commit, branch or tag of the hub repository
     cache: folder for weights and tokenizers from the hub, None for the hub's default
     state_dict: which set of weights to take from a checkpoint that holds several
@@ -112,7 +112,7 @@ def load(
     """
     architecture, pretrained = str(architecture), None if pretrained is None else str(pretrained)
     device = devices.choose_device(device)
-    devices.set_precision(precision)
+    devices.check_precision(precision)
     description, weights = _describe_and_fetch(architecture, pretrained, revision, cache)
     if like is not None:
         description.take_tag(like, LIKE)

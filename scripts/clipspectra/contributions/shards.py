@@ -26,7 +26,7 @@ def rows_of_shard(table, shard, shards):
 
 def images_of_shard(paths, shard, shards):
     """The images that one shard has of several seeds' tables; `checked`: whether an image is to be, for any seed."""
-    tables = [rows_of_shard(load_images(path), shard, shards) for path in paths]
+    tables = [load_images(path, shard, shards).sort_values("row") for path in paths]
     images = images_of_seeds(tables)
     checked = pd.concat([table["row"].head(CHECKED) for table in tables])
     return images.assign(checked=images["row"].isin(checked))

@@ -18,7 +18,7 @@ from clipspectra.contributions.extraction import extract
 from clipspectra.contributions.joint import JointMoments, merge_sums, save_sums
 from clipspectra.contributions.kept import StoredMoments, open_stored
 from clipspectra.contributions.moments import Moments
-from clipspectra.contributions.shards import ERRORS, file_digest, images_of_shard, images_to_stream, role_counts
+from clipspectra.contributions.shards import ERRORS, file_digest, images_of_shard, images_to_stream, shard_numbers
 from clipspectra.contributions.stored import EMBEDDING, StoredActivations
 from clipspectra.contributions.streaming import extract_moments, extract_poles, on_cpu, run_identity
 from clipspectra.data.datasets import with_digests
@@ -83,7 +83,7 @@ def moments_run(loaded, root, folder, *, shards=1, size=8, protocol="held_out", 
     parts, paths, options = {}, [], {"layers": layers, **further, **OPTIONS}
 
     def save(kind, seed, shard, sums, proof, images, **further):
-        numbers = {"covers": [shard, shard + 1]} | role_counts(images, proof["skipped"], seed)
+        numbers = shard_numbers(images, proof["skipped"], seed, shard)
         of_seed = {"kind": kind, "seed": seed, "images": file_digest(tables[seed]), "first_layer": proof["first_layer"]}
         parts.setdefault((kind, seed), []).append(folder / f"{kind}-{seed}-{shard}.safetensors")
         save_sums(parts[kind, seed][-1], on_cpu(sums[seed]), identity | of_seed | further, numbers)
@@ -102,12 +102,8 @@ def moments_run(loaded, root, folder, *, shards=1, size=8, protocol="held_out", 
                 save_sums(level[-1], sums, metadata, numbers)
         return level[0]
 
-    def images_of(shard):
-        images = images_to_stream(tables, samples, shard, shards, protocol)
-        return images, {seed: (images[f"role_{seed}"] != "").to_numpy() for seed in SEEDS}
-
     for shard in range(shards):
-        images, fits = images_of(shard)
+        images, fits = images_to_stream(tables, samples, shard, shards, protocol)
         stream, moments, proof = extract_moments(loaded, images, root, folder, fits, **options)
         paths.append(folder / f"sample-{shard}-of-{shards}.safetensors")
         stream.append({name: images[name].to_numpy()[:0] for name in ("row", "picture_id")})
@@ -125,7 +121,7 @@ def moments_run(loaded, root, folder, *, shards=1, size=8, protocol="held_out", 
             directions[seed][kind] = np.stack([directions_of(stored, layer, of(layer)) for layer in stored.layers])
         centres[seed] = merge_sums([merged[seed]])[0]
     for shard in range(shards):
-        images, fits = images_of(shard)
+        images, fits = images_to_stream(tables, samples, shard, shards, protocol)
         sums, proof = extract_poles(loaded, images, root, fits, directions, centres, **options)
         for seed in SEEDS:
             save("poles", seed, shard, sums, proof, images, directions="3")

@@ -39,7 +39,7 @@ def to_extract(store, images):
 
 
 def images_to_stream(tables, samples, shard, shards, protocol):
-    """The images of one shard that any seed fits or keeps whole: a table sorted by row.
+    """(table of the images of one shard that any seed fits or keeps whole, by row; {seed: whether it fits [image]}).
 
     tables, samples: {seed: path} of the seeds' tables of images, read piece by piece, and of their samples.
     Columns: row, image, picture_id; checked, as in images_of_shard; whole, whether any seed keeps it; and by seed
@@ -64,18 +64,18 @@ def images_to_stream(tables, samples, shard, shards, protocol):
         images[f"whole_{seed}"] = images["row"].isin(kept[seed])
         images["whole"] |= images[f"whole_{seed}"]
         images["checked"] |= images["row"].isin(own["row"].head(CHECKED))
-    return images
+    return images, {seed: (images[f"role_{seed}"] != "").to_numpy() for seed in tables}
 
 
-def role_counts(images, skipped, seed):
-    """{"counts": {role: fit images of a seed that were read}, "skipped": number of those that could not be}.
+def shard_numbers(images, skipped, seed, shard):
+    """What a file of a shard's sums says of it, see joint.save_sums: covers, counts and skipped.
 
     images: of images_to_stream; skipped: as in the proof of extraction.extract
     """
     fitted = images[images[f"role_{seed}"] != ""]
     is_skipped = fitted["image"].isin({picture["image"] for picture in skipped})
     counts = fitted[f"role_{seed}"][~is_skipped].value_counts().sort_index()
-    return {"counts": counts.to_dict(), "skipped": int(is_skipped.sum())}
+    return {"covers": [shard, shard + 1], "counts": counts.to_dict(), "skipped": int(is_skipped.sum())}
 
 
 def file_digest(path):

@@ -52,6 +52,8 @@ def images_to_stream(tables, samples, shard, shards, protocol):
         for chunk in table_chunks(path):
             fits = chunk["role"].isin(FITTED[protocol])
             inside = (chunk["row"] % shards == shard) & (fits | chunk["row"].isin(kept[seed]))
+            if parts and not inside.any():
+                continue
             part = chunk.loc[inside, ["row", "image"]].assign(role=chunk["role"].where(fits, "")[inside], seed=seed)
             parts.append(part.assign(picture_id=picture_ids(chunk["image_sha256"][inside])))
     parts = pd.concat(parts, ignore_index=True)

@@ -64,7 +64,7 @@ class Manifest:
         self.path = path
 
     def __iter__(self):
-        count, pairs, blank = 0, [], []
+        count, pairs, blank, first_blank = 0, [], 0, None
         for piece in own_table_pieces(self.path):
             self._check_columns(piece)
             self._normalise(piece)
@@ -72,13 +72,13 @@ class Manifest:
                 raise InputError(f"The manifest {self.path} names no image in line {nameless[0]}.")
             pairs = [pd.concat([*pairs, piece[["label", "class"]]]).drop_duplicates()]
             lines = piece.index[piece["class"] == ""]
-            blank = [blank[0] + len(lines), blank[1]] if blank else [len(lines), lines[0]] if len(lines) else []
+            blank, first_blank = blank + len(lines), next(iter(lines), None) if first_blank is None else first_blank
             piece.index = pd.RangeIndex(count, count + len(piece))
             count += len(piece)
             yield piece
         self._check_classes(pairs[0])
-        if blank and blank[0] < count:
-            raise InputError(f"The manifest {self.path} has no class in {blank[0]} rows, the first in line {blank[1]}.")
+        if 0 < blank < count:
+            raise InputError(f"The manifest {self.path} has no class in {blank} rows, the first in line {first_blank}.")
 
     def _check_columns(self, piece):
         missing = [column for column in REQUIRED_COLUMNS if column not in piece.columns]

@@ -35,6 +35,7 @@ plt.rcParams.update(
 )
 
 PAGE, COLUMN = 178 / 25.4, 85 / 25.4  # inches: the widths of a page and of a column in print
+OF_ALL = "means and components of all fit images"  # where only a sample is kept whole
 PROTOCOLS = {"held_out": "explained on other images", "same": "explained on the same images"}  # of the config
 OKABE_ITO = ["#E69F00", "#56B4E9", "#009E73", "#F0E442", "#CC79A7", "#D55E00", "#0072B2"]
 
@@ -128,7 +129,13 @@ def _fix_layout(figure):
 
 
 def provenance(wildcards, images, protocol="held_out"):
-    """The small print below a figure: what it was computed from. images: the seed's table of images and roles.
+    """The small print below a figure: what it was computed from. images: the seed's table of images and roles."""
+    names = [f"{key} {wildcards[key]}" for key in ("model", "dataset", "seed", "texts") if key in wildcards.keys()]
+    return " · ".join([*names, *images_by_role(images, protocol)])
+
+
+def images_by_role(images, protocol="held_out"):
+    """How many images each role has, and of which splits, in words; images: a seed's table of images.
 
     Of a sample (data.samples), how many of a role's images it has; means and components are of all fit images.
     """
@@ -143,9 +150,7 @@ def provenance(wildcards, images, protocol="held_out"):
     roles = [
         f"{shown.get(role, counts[role])} {role} images{splits[role]}" for role in sorted(counts.index, reverse=True)
     ]
-    roles += ["means and components of all fit images"] if shown else []
-    names = [f"{key} {wildcards[key]}" for key in ("model", "dataset", "seed", "texts") if key in wildcards.keys()]
-    return " · ".join(names + roles)
+    return [*roles, OF_ALL] if shown else roles
 
 
 def images_of(table, kind="images"):

@@ -21,7 +21,7 @@ from matplotlib.transforms import Bbox, ScaledTranslation
 from PIL import Image
 
 from clipspectra.arrays import atomic_write
-from clipspectra.figures.lettering import plain, use_fonts, wrapped
+from clipspectra.figures.lettering import display_width, plain, use_fonts, wrapped
 
 plt.rcParams.update(
     {
@@ -55,9 +55,18 @@ def new_figure(height, *, title, footer, width=PAGE, **options):
 
 
 def _lines(words, width, size):
-    """Words wrapped to a width in inches. matplotlib's own wrapping takes dollar signs for formulas."""
-    letters = width * 72 / (0.6 * size)
-    return "\n".join(line for part in plain(words).split("\n") for line in wrapped(part, letters))
+    """Words wrapped to a width in inches, between items rather than in them.
+
+    matplotlib's own wrapping takes dollar signs for formulas.
+    """
+    letters, lines = width * 72 / (0.6 * size), []
+    for part in plain(words).split("\n"):
+        first, *items = part.split(" · ")
+        lines += wrapped(first, letters)
+        for item in items:
+            joined = f"{lines[-1]} · {item}"
+            lines[-1:] = [joined] if display_width(joined) <= letters else [lines[-1], *wrapped(item, letters)]
+    return "\n".join(lines)
 
 
 def save(figure, *paths):

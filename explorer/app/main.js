@@ -82,8 +82,8 @@ function App() {
       ${screen === "map" && missing ? html`<p class="note">
         ${missing === 1 ? "One part of the config is" : `${missing} parts of the config are`} not in this explorer:
         ${" "}<a href=${link({ v: "proof" })}>which, and how to add ${missing === 1 ? "it" : "them"}</a>.</p>` : null}
-      ${sample ? html`<p class="note">Cards, scores, pictures and neighbours are of a sample of ${run.dataset}, seed
-        ${" "}${run.seed}: ${sample}.</p>` : null}
+      ${sample ? html`<p class="note">Cards, scores (but of segmentation), pictures and neighbours are of a sample
+        of ${run.dataset}, seed ${run.seed}: ${sample}.</p>` : null}
       <${Guarded} key=${screen} Screen=${Screen} state=${state} run=${run} />
     </main>
     ${help ? html`<${Help} close=${() => setHelp(false)} />` : null}`;

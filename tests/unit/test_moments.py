@@ -26,6 +26,7 @@ from clipspectra.data.samples import sample_images
 from clipspectra.explanations.naming import TextPool
 from clipspectra.explanations.spectral import principal_components
 from clipspectra.figures.drawing import provenance
+from clipspectra.paper.report import images as images_in_words
 from clipspectra.towers import models
 from clipspectra.towers.families import adapt
 from explain_heads import explain_layers
@@ -301,6 +302,10 @@ def test_small_print_says_what_is_a_sample(loaded, root):
     sample = sample_images(table_chunks(root / "images-0.csv"), "0", 8)
     line = "8 of 20 fit images · 8 of 11 eval images · means and components of all fit images"
     assert provenance({}, sample) == line
+    roles = {"fit": {"images": 59, "split": "train"}, "eval": {"images": 11, "split": ""}}
+    roles["pair"] = {"images": 20, "split": ""}
+    assert images_in_words({"roles": roles}, 15) == "fit: 15 of 59 (split train), eval: 11, pair: 14 of 20"
+    assert images_in_words({"roles": roles}, None) == "fit: 59 (split train), eval: 11, pair: 20"
     assert provenance({}, sample, "same").startswith("16 of 31 fit and eval images · means")
     assert (
         provenance({}, sample_images(table_chunks(root / "images-0.csv"), "0", 20)) == "20 fit images · 11 eval images"

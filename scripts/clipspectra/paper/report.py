@@ -161,7 +161,8 @@ def what_was_run(study):
     commit = f", commit {study['commit']}" if study["commit"] else ""
     kept = ""
     if study["sample"] is not None:
-        kept = " Cards, scores, pictures and neighbours are of a sample; means and components of all fit images."
+        kept = " Cards, scores (but of segmentation), pictures and neighbours are of a sample, "
+        kept += "means and components of all fit images."
     return (
         table(["model", "architecture", "weights", "layers", "heads per layer"], models)
         + table(["dataset", "classes", "images"], datasets)

@@ -4,6 +4,8 @@ Both lie where programs keep temporary files, in a job of Snakemake the folder o
 process.
 """
 
+import errno
+import os
 import sqlite3
 import tempfile
 from collections import Counter
@@ -18,7 +20,10 @@ CACHE = 16_000  # KiB that SQLite holds in memory
 
 @contextmanager
 def database(*tables):
-    """An empty SQLite database on disk with these tables, each "name (column type, …)"."""
+    """An empty SQLite database on disk with these tables, each "name (column type, …)".
+
+    Raises OSError where the disk is full.
+    """
     connection = sqlite3.connect("")
     try:
         for pragma in (f"cache_size = {-CACHE}", "journal_mode = OFF", "temp_store = FILE"):
@@ -26,8 +31,16 @@ def database(*tables):
         for table in tables:
             connection.execute(f"CREATE TABLE {table}")
         yield connection
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
+            raise
+        raise _full() from error
     finally:
         connection.close()
+
+
+def _full():
+    return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), tempfile.gettempdir())
 
 
 def pieces_of(cursor, rows=50_000):
@@ -37,10 +50,15 @@ def pieces_of(cursor, rows=50_000):
 
 
 def array_on_disk(count, dtype):
-    """An array of zeros [count] in a temporary file: what of it is in memory, the system may write back."""
+    """An array of zeros [count] in a temporary file: what of it is in memory, the system may write back.
+
+    Raises OSError where the disk is full.
+    """
     if not count:
         return np.zeros(0, dtype)
     with tempfile.TemporaryFile() as file:  # stays as long as it is mapped
+        if hasattr(os, "posix_fallocate"):  # not on a Mac; a full disk would end the process later, without a word
+            os.posix_fallocate(file.fileno(), 0, count * np.dtype(dtype).itemsize)
         return np.asarray(np.memmap(file, dtype, "w+", shape=count))
 
 

@@ -67,7 +67,8 @@ class ChosenRows:
             rows[place], splits[place] = numbers, self.draw.split_codes(names)
         classes, start = images.execute("SELECT DISTINCT class FROM images ORDER BY class"), 0
         counts = {name: np.zeros(len(self.names) + 1, int) for (name,) in classes}
-        sizes = images.execute("SELECT class, COUNT(*) FROM images WHERE NOT paired GROUP BY class").fetchall()
+        query = "SELECT class, COUNT(*) FROM images WHERE NOT paired GROUP BY class ORDER BY class"
+        sizes = images.execute(query).fetchall()
         for name, size in sizes:
             place, start = slice(start, start + size), start + size
             rng = np.random.default_rng([seed, *name.encode()])

@@ -26,7 +26,8 @@ rule explorer:
         ENVIRONMENT
     params:
         runs=RUNS,
-        datasets=[dataset for dataset in EXPLORED_DATASETS for _ in SEEDS],  # of the images
+        images=[[dataset, seed] for dataset in EXPLORED_DATASETS for seed in SEEDS],
+        protocol=config["protocol"],
         missing=not_explored(),
         methods=EXPLAINING_METHODS,
         pools=[name for _ in EXPLORED_MODELS for name in TEXTS],  # of the texts

@@ -131,7 +131,7 @@ rule plot_segmentation:
     input:
         examples="results/segmentation/{model}/{dataset}/seed-{seed}/examples.safetensors",
         scores="results/segmentation/{model}/{dataset}/seed-{seed}/scores.csv",
-        images=IMAGES,
+        images=ALL_IMAGES,  # of which segmentation scores every eval image, whatever is kept
     output:
         *figure("results/figures/{model}/{dataset}/seed-{seed}/segmentation", "segmentation-examples", "Segmentation"),
     log:

@@ -16,6 +16,7 @@ IN_A_TAR = 10_000  # images, img2dataset's own choice
 START = 700  # MB of the two Snakemakes around a job's work, and of Python with numpy
 TORCH = 1000  # MB of torch and open_clip
 TABLE = 1.1e-3  # MB of an image's row in the tables of images
+TABLE_ROWS = 100_000  # of a table of images in memory at a time, where jobs read it by pieces
 CORE_SPEED, GPU_SPEED = 20e9, 2e12  # operations a second: a third of a core's, a sixth of an A100's
 
 
@@ -123,8 +124,9 @@ def pass_needs(wildcards, tower_passes=1, kept_layers=1):
 
 
 def extraction_needs(wildcards):
-    """Of a shard of an extraction."""
-    memory, minutes = pass_needs(wildcards)
+    """Of a shard of an extraction, which holds a piece of the tables of images, and its own rows of them."""
+    (memory, minutes), images = pass_needs(wildcards), images_in(wildcards["dataset"])
+    memory -= TABLE * max(0, images - images / config["shards"] - TABLE_ROWS)
     return memory, 10 + (minutes - 10) / config["shards"]
 
 
@@ -153,9 +155,10 @@ def segmentation_needs(wildcards):
 
 
 def file_needs(wildcards):
-    """Of a job that reads or writes every picture of a dataset."""
+    """Of a job that reads or writes every picture of a dataset; the user's own folder or table is listed as a whole."""
     images = images_in(wildcards["dataset"])
-    return START + 500 + TABLE * images, 5 + 0.02 * images / 60
+    rows = images if wildcards["dataset"] in OWN_DATASETS else min(images, TABLE_ROWS)
+    return START + 500 + TABLE * rows, 5 + 0.02 * images / 60
 
 
 def analysis_needs(wildcards):

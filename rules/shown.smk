@@ -86,6 +86,7 @@ STUDY = {
     "commit": commit_of(REPOSITORY),
     "seeds": SEEDS,
     "protocol": config["protocol"],
+    "sample": config["activations"]["sample"] if KEEPS_MOMENTS else None,
     "models": {
         name: {key: Path(value).name if is_path(value) else value for key, value in source.items()}
         for name, model in MODELS.items()

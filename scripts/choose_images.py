@@ -4,42 +4,35 @@ from pathlib import Path
 
 import pandas as pd
 
-from clipspectra.arrays import save_table
-from clipspectra.data.datasets import check_requirements, choose_rows, read_manifest, shared_images, with_digests
-from clipspectra.data.pairs import take_pairs
+from clipspectra.arrays import first_row, save_pieces, table_chunks
+from clipspectra.data.choosing import ChosenRows, check_requirements, shared_images
+from clipspectra.data.datasets import Manifest, with_digests
+from clipspectra.data.pairs import check_pairs
 from clipspectra.jobs import job, warn
-
-
-def count_images(rows, classes):
-    """Number of images of each role and class, also of classes that have none: table [role, class]."""
-    counts = rows.groupby(["role", "class"]).size().unstack(fill_value=0)
-    return counts.reindex(columns=sorted(set(classes)), fill_value=0)
-
 
 if __name__ == "__main__":
     with job(snakemake.log[0]) as log:
         params, dataset, seed = snakemake.params, snakemake.wildcards.dataset, snakemake.wildcards.seed
-        manifest = read_manifest(snakemake.input.manifest)
-        others, pairs = take_pairs(manifest, params.factors, dataset) if params.pairs else (manifest, None)
-        rows = choose_rows(others, params.roles, int(seed))
-        if params.pairs:  # all of them, whatever the seed
-            rows = pd.concat([rows, pairs.reset_index(names="row")], ignore_index=True)
-        check_requirements(rows, params.factors, params.masks, dataset)  # hours before they are used
-        rows = with_digests(rows, Path(snakemake.input.manifest).parent)
-        shared = shared_images(rows)
-        if len(shared):
+        inputs, outputs = snakemake.input, snakemake.output
+        manifest, root = Manifest(inputs.manifest), Path(inputs.manifest).parent
+        if params.pairs:
+            paired = (piece[piece["pair"] != ""] if "pair" in piece else piece[:0] for piece in manifest)
+            check_pairs(pd.concat(paired), params.factors, dataset)
+        chosen = ChosenRows(manifest, params.roles, int(seed), params.pairs)
+        check_requirements(chosen, params.factors, params.masks, dataset)  # hours before they are used
+        save_pieces(outputs.images, (with_digests(piece, root) for piece in chosen))
+        save_pieces(outputs.shared, shared_images(table_chunks(outputs.images)))
+        count, first = first_row(outputs.shared)
+        if count:
             warn(
                 log,
-                f"{dataset}, seed {seed}: {len(shared)} pictures have the same content as one of another role, the "
-                f"first {shared['image'][0]} ({shared['role'][0]}) as {shared['same_as'][0]} "
-                f"({shared['its_role'][0]}); see results/tables/shared-images.csv.",
+                f"{dataset}, seed {seed}: {count} pictures have the same content as one of another role, the "
+                f"first {first['image']} ({first['role']}) as {first['same_as']} ({first['its_role']}); see "
+                "results/tables/shared-images.csv.",
             )
-        save_table(snakemake.output.shared, shared)
-        save_table(snakemake.output.images, rows)
-        counts = count_images(rows, manifest["class"])
         for role, rule in params.roles.items():
-            fewest = counts.loc[role].min()
+            fewest = chosen.counts.loc[role].min()
             if rule["per_class"] != "all" and fewest < rule["per_class"]:
                 problem = f"{role}: a class has {fewest} images, but per_class is {rule['per_class']}"
                 warn(log, f"{dataset}, {problem}; all of them are used.")
-        log(counts.T.to_string())
+        log(chosen.counts.sort_index().T.to_string())

@@ -30,6 +30,7 @@ if __name__ == "__main__":
             "packages": package_versions(exactness),
             "seeds": params.seeds,
             "protocol": params.protocol,
+            "sample": params.sample,
             "models": describe_models(read_table(paths["loaded-models"], ["model", "layers", "heads"]), params.models),
             "datasets": datasets,
             "texts": describe_texts(read_table(paths["texts"], ["texts", "count"])) if "texts" in paths else [],

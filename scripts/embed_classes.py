@@ -1,7 +1,7 @@
 """Zero-shot classifiers of a dataset: of its classes, and of each factor that has prompts."""
 
 from clipspectra.arrays import save_arrays, versions
-from clipspectra.data.datasets import read_manifest
+from clipspectra.data.datasets import Manifest
 from clipspectra.jobs import job, model_arguments
 
 if __name__ == "__main__":
@@ -9,7 +9,7 @@ if __name__ == "__main__":
         from clipspectra.data import texts
         from clipspectra.towers import models
 
-        manifest = read_manifest(snakemake.input.manifest)
+        manifest = Manifest(snakemake.input.manifest)
         loaded = models.load(**model_arguments(snakemake), device=snakemake.config["device"], towers="text")
         arrays, values = {}, {}
         for column, prompt in snakemake.params.prompts.items():

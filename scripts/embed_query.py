@@ -16,14 +16,14 @@ def entry_name(wildcards):
 
 def picture_path(name, inputs):
     """Path of a picture: a file, or an image of the dataset as its manifest names it."""
-    from clipspectra.data.datasets import read_manifest
+    from clipspectra.data.datasets import Manifest
 
     if "image" in inputs.keys():
         return Path(inputs.image)
     manifest = Path(inputs.manifest)
     if Path(name).is_file():  # made by an earlier job
         return Path(name)
-    if name not in set(read_manifest(manifest)["image"]):
+    if not any((piece["image"] == name).any() for piece in Manifest(manifest)):
         raise InputError(f"The picture {name} is not there, and {manifest} has no image of that name.")
     return manifest.parent / name
 

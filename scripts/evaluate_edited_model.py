@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from clipspectra import InputError
-from clipspectra.arrays import load_arrays, load_table, save_table, split_names, with_source
+from clipspectra.arrays import load_arrays, save_table, split_names, table_chunks, with_source
 from clipspectra.concepts.interventions import Edits
 from clipspectra.concepts.references import load_edit
 from clipspectra.concepts.tables import role_groups
@@ -34,7 +34,7 @@ if __name__ == "__main__":
         stored = open_stored(inputs, params.protocol)
         images = stored.images[stored.scored].reset_index(drop=True)
         groups = role_groups(
-            images, {"eval": np.ones(len(images), bool)}, load_table(inputs.manifest), by_group, dataset
+            images, {"eval": np.ones(len(images), bool)}, table_chunks(inputs.manifest), by_group, dataset
         )
         classes, metadata = load_arrays(inputs.classes, "class")
         labels = class_indices(images, "class", json.loads(metadata["values"])["class"], dataset)

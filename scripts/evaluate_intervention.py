@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 
-from clipspectra.arrays import load_arrays, load_table, save_table
+from clipspectra.arrays import load_arrays, save_table, table_chunks
 from clipspectra.concepts.interventions import Edits, Intervention
 from clipspectra.concepts.outcomes import evaluate, predictions, prepare
 from clipspectra.concepts.references import Reference, save_edit
@@ -34,7 +34,7 @@ if __name__ == "__main__":
         labels = {factor: class_indices(images, factor, names, dataset) for factor, names in values.items()}
         roles = {"eval": stored.scored, "validation": stored.validation}
         roles = {role: inside for role, inside in roles.items() if inside.any()}
-        groups = role_groups(images, roles, load_table(inputs.manifest), entry["groups"], dataset)
+        groups = role_groups(images, roles, table_chunks(inputs.manifest), entry["groups"], dataset)
 
         pool_mean = load_arrays(inputs.texts, "features")[0]["features"].mean(0, dtype=np.float64)
         features = load_arrays(inputs.concepts)[0]["features"] if "concepts" in inputs.keys() else []

@@ -13,6 +13,7 @@ from clipspectra.evaluation.stability import by_chance, compare_components, comp
 from clipspectra.explanations.head import load_explanations
 from clipspectra.explanations.spectral import explain_components
 from clipspectra.jobs import job, progress
+from clipspectra.on_disk import common
 
 
 def half_components(stored, texts, options, rng):
@@ -27,8 +28,8 @@ def half_components(stored, texts, options, rng):
         for number, of_halves in enumerate(moments):
             head = EMBEDDING if layer == EMBEDDING else number
             components[layer, head] = [explain_components(half, texts, **options).components for half in of_halves]
-    digests = [set(stored.images["image_sha256"].to_numpy()[half]) for half in halves]
-    return components, min(map(len, halves)), overlap(*digests)
+    digests = [stored.images["image_sha256"].iloc[half] for half in halves]
+    return components, min(map(len, halves)), overlap(common(digests), 0, 1)
 
 
 def by_seed(inputs):
@@ -38,9 +39,9 @@ def by_seed(inputs):
         yield {"shards": inputs.shards, "basis": inputs.basis} | dict(zip(names, files))
 
 
-def overlap(first, second):
-    """Share of images, in %, of the smaller of two sets that are in the other too."""
-    return 100 * len(first & second) / min(len(first), len(second))
+def overlap(numbers, first, second):
+    """Share of images, in %, of the smaller of two sets that are in the other too; numbers: see on_disk.common."""
+    return 100 * numbers[first, second] / min(numbers[first, first], numbers[second, second])
 
 
 if __name__ == "__main__":
@@ -50,13 +51,13 @@ if __name__ == "__main__":
         texts -= texts.mean(0)
         seeds = params.seeds
         stored = [open_stored(files, params.protocol) for files in by_seed(inputs)]
-        fit = [images.fit_digests() for images in stored]
+        fit = common(images.fit_digests() for images in stored)
         components = [
             {unit: explanation.components for unit, explanation in load_explanations(path).items()}
             for path in inputs.components
         ]
         compared = [
-            ("seeds", f"{seeds[a]} and {seeds[b]}", min(len(fit[a]), len(fit[b])), overlap(fit[a], fit[b]), a, b)
+            ("seeds", f"{seeds[a]} and {seeds[b]}", min(fit[a, a], fit[b, b]), overlap(fit, a, b), a, b)
             for a, b in combinations(range(len(seeds)), 2)
         ]
         of_seed, first_fit = f"seed {seeds[0]}", stored[0].fit_count

@@ -19,6 +19,7 @@ from clipspectra.evaluation.transfer import (
 )
 from clipspectra.explanations.head import load_explanations
 from clipspectra.jobs import job
+from clipspectra.on_disk import common
 
 if __name__ == "__main__":
     with job(snakemake.log[0], "transfer.{transfer}, {model}, seed {seed}".format(**snakemake.wildcards)):
@@ -52,13 +53,12 @@ if __name__ == "__main__":
         of_names = kept_by_budget(names[replaced], given[replaced], there[replaced], budgets)
         table = table.merge(of_names, how="left", on=["basis", "means", "budget"])
 
-        scored = set(own.images["image_sha256"][own.scored])
-        fit = travelled.fit_digests()
+        scored = common([own.images["image_sha256"][own.scored], travelled.fit_digests()])
         source = {key: wildcards[key] for key in ("transfer", "model")}
         source |= {"from": params.datasets["from"], "dataset": params.datasets["to"], "seed": seed}
         source |= {"texts": params.datasets["texts"], "split": split_names(own.images[own.scored])}
         source |= {"layers": f"{layers[0]}–{layers[-1]}", "mlps": params.mlps, "protocol": params.protocol}
-        source |= {"images": int(own.scored.sum()), "overlap": 100 * len(scored & fit) / len(scored)}
+        source |= {"images": int(own.scored.sum()), "overlap": 100 * scored[0, 1] / scored[0, 0]}
         save_table(snakemake.output.table, with_source(table, source))
         save_table(snakemake.output.heads, heads)
         shown = {"given": texts[given[:, 0]], "there": texts[there[:, 0]], "kept": kept, "texts_kept": 100 * overlaps}

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from clipspectra.contributions.joint import save_sums
-from clipspectra.contributions.shards import file_digest, images_to_stream, role_counts
+from clipspectra.contributions.shards import file_digest, images_to_stream, shard_numbers
 from clipspectra.jobs import job, model_arguments, model_identity
 
 if __name__ == "__main__":
@@ -15,11 +15,10 @@ if __name__ == "__main__":
         outputs, seeds = snakemake.output, [str(seed) for seed in params.seeds]
         shard, shards = int(snakemake.wildcards.shard), int(snakemake.wildcards.shards)
         tables, samples = (dict(zip(seeds, paths)) for paths in (inputs.images, inputs.samples))
-        images = images_to_stream(tables, samples, shard, shards, params.protocol)
+        images, fits = images_to_stream(tables, samples, shard, shards, params.protocol)
         options = {"device": snakemake.config["device"], "precision": params.precision, "towers": "image"}
         loaded = models.load(**model_arguments(snakemake), **options)
         folder = Path(outputs.sample).parent
-        fits = {seed: (images[f"role_{seed}"] != "").to_numpy() for seed in seeds}
         stream, moments, proof = extract_moments(
             loaded,
             images,
@@ -39,7 +38,7 @@ if __name__ == "__main__":
         of_sample["samples"] = {seed: file_digest(path) for seed, path in samples.items()}
         stream.save(outputs.sample, identity | of_sample, order_by="row")
         for seed, path in zip(seeds, outputs.moments):
-            numbers = {"covers": [shard, shard + 1]} | role_counts(images, proof["skipped"], seed)
+            numbers = shard_numbers(images, proof["skipped"], seed, shard)
             of_seed = identity | {"kind": "moments", "seed": seed, "images": digests[seed]}
             save_sums(path, on_cpu(moments[seed]), of_seed, numbers)
         log(f"{len(images) - len(proof['skipped'])} images went through the model; {images['whole'].sum()} are kept")

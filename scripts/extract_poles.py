@@ -4,7 +4,7 @@ from pathlib import Path
 
 from clipspectra.arrays import load_arrays
 from clipspectra.contributions.joint import JointMoments, save_sums
-from clipspectra.contributions.shards import file_digest, images_to_stream, role_counts
+from clipspectra.contributions.shards import file_digest, images_to_stream, shard_numbers
 from clipspectra.jobs import job, model_arguments, model_identity
 
 MEANS = "mean", "embedding_mean"  # all that is read of the moments
@@ -18,8 +18,7 @@ if __name__ == "__main__":
         outputs, seeds = snakemake.output, [str(seed) for seed in params.seeds]
         shard, shards = int(snakemake.wildcards.shard), int(snakemake.wildcards.shards)
         tables, samples = (dict(zip(seeds, paths)) for paths in (inputs.images, inputs.samples))
-        images = images_to_stream(tables, samples, shard, shards, params.protocol)
-        fits = {seed: (images[f"role_{seed}"] != "").to_numpy() for seed in seeds}
+        images, fits = images_to_stream(tables, samples, shard, shards, params.protocol)
         inside = sum(fits.values()) > 0
         images, fits = images[inside].assign(checked=False), {seed: fit[inside] for seed, fit in fits.items()}
         directions = {seed: load_arrays(path)[0] for seed, path in zip(seeds, inputs.directions)}
@@ -40,7 +39,7 @@ if __name__ == "__main__":
         identity = model_identity(snakemake) | run_identity(loaded, params.protocol, shards)
         identity |= {"code": params.code, "first_layer": proof["first_layer"]}
         for seed, fixed, path in zip(seeds, inputs.directions, outputs):
-            numbers = {"covers": [shard, shard + 1]} | role_counts(images, proof["skipped"], seed)
+            numbers = shard_numbers(images, proof["skipped"], seed, shard)
             of_seed = {"kind": "poles", "seed": seed, "images": file_digest(tables[seed])}
             save_sums(path, on_cpu(sums[seed]), identity | of_seed | {"directions": file_digest(fixed)}, numbers)
         log(f"{len(images) - len(proof['skipped'])} images went through the model")

@@ -14,7 +14,7 @@ from clipspectra.explanations.catalogue import METHODS, NAMES
 from clipspectra.explorer import entries
 from clipspectra.explorer.parts import VERSION, run_folder, write_part
 from clipspectra.explorer.pictures import common_folder, short_name
-from clipspectra.figures.drawing import OKABE_ITO
+from clipspectra.figures.drawing import OF_ALL, OKABE_ITO, images_by_role
 from clipspectra.jobs import job
 
 PAGE = ("index.html", "style.css", "app", "vendor/ui.js", "vendor/plot.js", "vendor/LICENSES.txt")
@@ -123,9 +123,12 @@ if __name__ == "__main__":
         for part in (*inputs.runs, *inputs.pictures):
             shutil.copytree(part, folder, dirs_exist_ok=True)
         write_texts(folder, inputs.texts, params.pools)
-        tables = {dataset: [] for dataset in params.datasets}
-        for dataset, path in zip(params.datasets, inputs.images):
+        tables, samples = {dataset: [] for dataset, _ in params.images}, {}
+        for (dataset, seed), path in zip(params.images, inputs.images):
             tables[dataset].append(load_table(path))
+            numbers = images_by_role(tables[dataset][-1], params.protocol)
+            if OF_ALL in numbers:
+                samples[f"{dataset}/{seed}"] = " · ".join(numbers)
         picture_folders = {dataset: common_folder(of_seeds) for dataset, of_seeds in tables.items()}
         write_exactness(folder, inputs, params.runs, picture_folders)
         loaded = load_table(inputs.loaded)
@@ -134,6 +137,7 @@ if __name__ == "__main__":
             "runs": [run | {"folder": run_folder(**run)} for run in params.runs],
             "missing": params.missing,
             "models": {row["model"]: {k: str(v) for k, v in row.items()} for row in loaded.to_dict("records")},
+            "samples": samples,
             "scales": colour_scales(),
             "methods": {method: METHODS[method] for method in params.methods},
             "namings": NAMES,

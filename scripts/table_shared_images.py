@@ -3,31 +3,39 @@
 import numpy as np
 import pandas as pd
 
-from clipspectra.arrays import load_table, save_table
+from clipspectra.arrays import first_row, save_table, table_chunks
 from clipspectra.jobs import job
+from clipspectra.on_disk import common
 
 
-def shared_with_others(own, others):
-    """Mean share, in %, of a set of images that each of the other sets has; NaN without others, or without images."""
-    return np.mean([100 * len(own & other) / len(own) for other in others]) if own and others else np.nan
+def digests_of(path, role):
+    """Yield the digests of a seed's images of a role."""
+    for chunk in table_chunks(path):
+        yield from chunk["image_sha256"][chunk["role"] == role]
+
+
+def shared_with_others(numbers):
+    """Mean share, in %, of each set that each other set has; NaN without others, or without images.
+
+    numbers: of what each two sets have in common, see on_disk.common
+    """
+    shares = [np.delete(100 * row / row[own], own) if row[own] else np.zeros(0) for own, row in enumerate(numbers)]
+    return [np.mean(of_set) if len(of_set) else np.nan for of_set in shares]
 
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):
-        sources = [tuple(source) for source in snakemake.params.sources]
-        images = {}  # {(dataset, seed): {role: digests of its images}}
-        for source, path in zip(sources, snakemake.input.images):
-            by_role = load_table(path).groupby("role")["image_sha256"]
-            images[source] = {role: set(digests) for role, digests in by_role}
-        rows = []
-        for (dataset, seed), path in zip(sources, snakemake.input.shared):
-            shared, row = load_table(path), {"dataset": dataset, "seed": seed}
+        inputs, rows = snakemake.input, []
+        sources = pd.DataFrame(snakemake.params.sources, columns=["dataset", "seed"])
+        for _, of_dataset in sources.assign(images=inputs.images, shared=inputs.shared).groupby("dataset", sort=False):
+            columns = {"dataset": of_dataset["dataset"].tolist(), "seed": of_dataset["seed"].tolist()}
             for role in ("fit", "eval"):
-                of_seeds = {key[1]: by_role.get(role, set()) for key, by_role in images.items() if key[0] == dataset}
-                own = of_seeds.pop(seed)
-                row |= {f"{role}_images": len(own)}
-                row |= {f"{role}_in_other_seeds": shared_with_others(own, list(of_seeds.values()))}
-            row["shared_images"] = len(shared)
-            first = shared.iloc[0] if len(shared) else {}
-            rows.append(row | {key: first.get(key, "") for key in ("image", "role", "same_as", "its_role")})
-        save_table(snakemake.output[0], pd.DataFrame(rows))
+                numbers = common(digests_of(path, role) for path in of_dataset["images"])
+                columns[f"{role}_images"] = numbers.diagonal()
+                columns[f"{role}_in_other_seeds"] = shared_with_others(numbers)
+            counts, first = zip(*map(first_row, of_dataset["shared"]))
+            columns["shared_images"] = counts
+            for key in ("image", "role", "same_as", "its_role"):
+                columns[key] = [row.get(key, "") for row in first]
+            rows.append(pd.DataFrame(columns))
+        save_table(snakemake.output[0], pd.concat(rows))

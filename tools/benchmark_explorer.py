@@ -221,7 +221,7 @@ def jobs(folder, options):
     common = {"protocol": "held_out", "code": "-", "naming": "says", "methods": METHODS, "factors": list(FACTORS)}
     common |= {"pictures": options.pictures, "own_maps": True}
     of_page = common | {"runs": [RUN], "missing": [], "entries": []}
-    of_page |= {"datasets": [RUN["dataset"]], "pools": [RUN["texts"]]}
+    of_page |= {"images": [[RUN["dataset"], RUN["seed"]]], "pools": [RUN["texts"]]}
     return {
         "explore_components": (paths | explored, common, run),
         "draw_thumbnails": (paths | drawn, common, pictures),

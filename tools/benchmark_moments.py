@@ -1,7 +1,8 @@
 """Memory and disk of extractions that keep moments, beside those that keep all images.
 
 A tiny tower with random weights and 16 pictures, referenced again and again. Each row is a process of its own: its peak
-memory beyond imports and model, what is left on disk, and what lay there for a while. --work-out prints what full-size
+memory beyond imports and model, what is left on disk, and what lay there for a while. --tables measures what reads
+the tables of images, without pictures: names are made up, and digests are theirs. --work-out prints what full-size
 towers and datasets come to by formulas instead: nothing of that is measured.
 """
 
@@ -17,6 +18,7 @@ import time
 from pathlib import Path
 
 SHARD = 10_000  # images of a shard
+ROLES = {role: {"split": split, "per_class": "all"} for role, split in (("fit", "train"), ("eval", "test"))}
 VISION = {"image_size": 16, "layers": 4, "width": 96, "head_width": 32, "patch_size": 8}
 TINY = {"embed_dim": 64, "vision_cfg": VISION, "text_cfg": {"context_length": 8, "width": 16, "heads": 1, "layers": 1}}
 DATASETS = {"ImageNet train": 1_281_167, "CC12M": 12_423_374, "LAION-400M": 413_000_000}
@@ -98,7 +100,7 @@ def run_moments(loaded, folder, count, options):
 
     from clipspectra.contributions.joint import NUMBERS, load_sums, merge_sums, save_sums
     from clipspectra.contributions.kept import open_stored
-    from clipspectra.contributions.shards import file_digest, images_to_stream, role_counts
+    from clipspectra.contributions.shards import file_digest, images_to_stream, shard_numbers
     from clipspectra.contributions.stored import EMBEDDING
     from clipspectra.contributions.streaming import extract_moments, extract_poles, on_cpu, run_identity
     from clipspectra.explanations.spectral import principal_components
@@ -110,7 +112,7 @@ def run_moments(loaded, folder, count, options):
     of_seed = {"seed": "0", "images": file_digest(table)}
 
     def save(kind, shard, sums, images, further=None):
-        numbers = {"covers": [shard, shard + 1]} | role_counts(images, [], "0")
+        numbers = shard_numbers(images, [], "0", shard)
         path = folder / f"{kind}-{shard}.safetensors"
         save_sums(path, on_cpu(sums), identity | of_seed | {"kind": kind} | (further or {}), numbers)
         return path
@@ -126,8 +128,7 @@ def run_moments(loaded, folder, count, options):
         return size
 
     def streamed(shard):
-        images = images_to_stream({"0": table}, {"0": sample}, shard, shards, "held_out")
-        return images, {"0": (images["role_0"] != "").to_numpy()}
+        return images_to_stream({"0": table}, {"0": sample}, shard, shards, "held_out")
 
     paths, samples = [], []
     for shard in range(shards):
@@ -165,8 +166,101 @@ def run_images(loaded, folder, count, options):
     return 0
 
 
+def make_manifest(path, count):
+    """Write a manifest of `count` pictures that are not there, as one of tar files without classes, in no order."""
+    with open(path, "w") as file:
+        file.write("image,label,class,group,split,mask\n")
+        for row in range(count):
+            split = "test" if row % 10 == 9 else "train"
+            file.write(f"tars/{row // SHARD:05d}.tar/{row * 7919 % count:012d}.jpg,0,,,{split},\n")
+
+
+def choose(folder):
+    """As choose_images does: the images of a seed, with digests of their names in place of their files'."""
+    from clipspectra.arrays import save_pieces, table_chunks
+    from clipspectra.data.choosing import ChosenRows, check_requirements, shared_images
+    from clipspectra.data.datasets import Manifest
+
+    def with_digests(piece):
+        return piece.assign(image_sha256=[hashlib.sha256(name.encode()).hexdigest() for name in piece["image"]])
+
+    chosen = ChosenRows(Manifest(folder / "manifest.csv"), ROLES, 0)
+    check_requirements(chosen, [], False, "noise")
+    save_pieces(folder / "images.csv", map(with_digests, chosen))
+    save_pieces(folder / "shared.csv", shared_images(table_chunks(folder / "images.csv")))
+
+
+def draw_sample(folder):
+    from clipspectra.arrays import save_table, table_chunks
+    from clipspectra.data.samples import sample_images
+
+    save_table(folder / "sample.csv", sample_images(table_chunks(folder / "images.csv"), "0", 500))
+
+
+def read_shard(folder):
+    from clipspectra.contributions.shards import images_to_stream
+
+    shards = -(-(folder / "manifest.csv").stat().st_size // (50 * SHARD))
+    images_to_stream({"0": folder / "images.csv"}, {"0": folder / "sample.csv"}, 0, shards, "held_out")
+
+
+def describe(folder):
+    from clipspectra.paper.study import describe_dataset
+
+    describe_dataset({}, [folder / "images.csv"])
+
+
+def compare_seeds(folder):
+    """What the tables of shared images and of stability ask of two seeds, here the same one."""
+    from clipspectra.arrays import table_chunks
+    from clipspectra.on_disk import common
+
+    def digests():
+        for chunk in table_chunks(folder / "images.csv"):
+            yield from chunk["image_sha256"]
+
+    common([digests(), digests()])
+
+
+TABLE_JOBS = {
+    "choose_images": choose,
+    "sample_images": draw_sample,
+    "a shard of extract_moments": read_shard,
+    "describe_study": describe,
+    "seeds compared": compare_seeds,
+}
+
+
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def run_on_table(name, folder):
+    """Do one job on the tables of a folder in this process and print its numbers as JSON."""
+    sys.path.append(str(Path(__file__).parents[1] / "scripts"))
+    import clipspectra.contributions.shards
+    import clipspectra.data.choosing  # noqa: F401
+
+    before, start = peak(), time.process_time()
+    TABLE_JOBS[name](folder)
+    print(json.dumps({"seconds": time.process_time() - start, "peak": peak() - before}))
+
+
+def measure_tables(options):
+    """Print what each job takes that reads a table of images."""
+    print("| images | table, MB | " + " | ".join(f"{name}, MiB (s)" for name in TABLE_JOBS) + " |")
+    print("|---|---|" + "---|" * len(TABLE_JOBS))
+    for count in options.images:
+        with tempfile.TemporaryDirectory() as folder:
+            folder, cells = Path(folder), []
+            make_manifest(folder / "manifest.csv", count)
+            for name in TABLE_JOBS:
+                command = [sys.executable, __file__, "--of", name, str(folder)]
+                output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+                numbers = json.loads(output.splitlines()[-1])
+                cells.append(f"{numbers['peak']:.0f} ({numbers['seconds']:.1f})")
+            table = (folder / "images.csv").stat().st_size / 1e6
+            print(f"| {count:,} | {table:.1f} | {' | '.join(cells)} |", flush=True)
 
 
 def run(keep, count, options):
@@ -207,12 +301,17 @@ def main():
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--keep", nargs="+", default=["images", "moments"], choices=["images", "moments"])
+    parser.add_argument("--tables", action="store_true", help="only what reads tables of images")
     parser.add_argument("--work-out", action="store_true")
     parser.add_argument("--teraflops", type=float, default=12, help="of a GPU, for --work-out")
     parser.add_argument("--of", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.work_out:
         return work_out(options)
+    if options.of and options.of[0] in TABLE_JOBS:
+        return run_on_table(options.of[0], Path(options.of[1]))
+    if options.tables:
+        return measure_tables(options)
     if options.of:
         return run(options.of[0], int(options.of[1]), options)
     print("| images | keep | CPU seconds | peak beyond the model, MiB | on disk, MB | for a while, MB | table, MB |")

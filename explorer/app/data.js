@@ -85,6 +85,9 @@ function loadPlot() {
 
 const index = () => parts.get("index");
 
+/** How many of a run's images are kept, in words, where only a sample of them is; else undefined. */
+const sampleOf = (run) => index().samples[`${run.dataset}/${run.seed}`];
+
 /** The units of a run's overview, by their numbers: "0.0", …, "embedding". */
 function unitsOf(overview) {
   const [first, count] = overview.layers;

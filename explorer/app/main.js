@@ -60,6 +60,7 @@ function App() {
   document.title = `${SCREENS[screen][0]} · ${run.model} · ${run.dataset}`;
   const Screen = SCREENS[screen][1];
   const missing = index().missing.length;
+  const sample = sampleOf(run);
   // another dataset may have another picture of the same name
   const chooseRun = (other) => go({ ...runState(other), ...(other.dataset === run.dataset ? {} : { p: undefined }) });
   const skip = (event) => {
@@ -81,6 +82,8 @@ function App() {
       ${screen === "map" && missing ? html`<p class="note">
         ${missing === 1 ? "One part of the config is" : `${missing} parts of the config are`} not in this explorer:
         ${" "}<a href=${link({ v: "proof" })}>which, and how to add ${missing === 1 ? "it" : "them"}</a>.</p>` : null}
+      ${sample ? html`<p class="note">Cards, scores (but of segmentation), pictures and neighbours are of a sample
+        of ${run.dataset}, seed ${run.seed}: ${sample}.</p>` : null}
       <${Guarded} key=${screen} Screen=${Screen} state=${state} run=${run} />
     </main>
     ${help ? html`<${Help} close=${() => setHelp(false)} />` : null}`;

@@ -44,9 +44,10 @@ function ProofScreen({ run }) {
     <dl class="facts">${[
       [
         "images",
-        Object.entries(proof.roles)
-          .map(([role, count]) => `${count} ${role}${proof.splits[role] ? ` (${proof.splits[role]})` : ""}`)
-          .join(", "),
+        sampleOf(run) ||
+          Object.entries(proof.roles)
+            .map(([role, count]) => `${count} ${role}${proof.splits[role] ? ` (${proof.splits[role]})` : ""}`)
+            .join(", "),
       ],
       [
         "protocol",

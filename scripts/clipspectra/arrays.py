@@ -164,6 +164,13 @@ def save_table(path, table):
             table.to_csv(part, index=False, float_format="%.6g")
 
 
+def save_pieces(path, pieces):
+    """Write a CSV as save_table does, from tables of the same columns that follow each other, one at least."""
+    with atomic_write(path) as part, open(part, "w", encoding="utf-8", newline="") as file:
+        for number, piece in enumerate(pieces):
+            piece.to_csv(file, index=False, float_format="%.6g", header=not number)
+
+
 def save_latex(path, table):
     """Write a pandas table for a paper, two digits: "x" with its interval, "x_low" to "x_high", or with its "x_sd"."""
     shown = {}
@@ -249,6 +256,15 @@ def table_chunks(path, rows=100_000):
     """The rows of a CSV that save_table wrote as load_table reads them, some at a time; its columns alone if empty."""
     with _damage_named(path):
         yield from pd.read_csv(path, chunksize=rows, **_reading(path))
+
+
+def first_row(path):
+    """(number of rows of a CSV that save_table wrote, the first as a dict, empty without rows)."""
+    count, first = 0, {}
+    for chunk in table_chunks(path):
+        first = first or next(iter(chunk.head(1).to_dict("records")), {})
+        count += len(chunk)
+    return count, first
 
 
 @contextmanager

@@ -215,6 +215,23 @@ def test_an_intervention_is_that_of_the_seed_that_is_chosen(visit, study):
         expect(cells.nth(2)).to_have_text(f"{100 * unit['share']:.3g}")
 
 
+def test_every_screen_says_that_images_are_a_sample(chromium, explorer, tmp_path):
+    words = "20 of 59 fit images (train) · means and components of all fit images"
+    folder = shutil.copytree(explorer, tmp_path / "sampled")
+    change_part(folder / "index.js", lambda index: index | {"samples": {"digits/0": words}})
+    opened = Visit(chromium, folder)
+    for address in SCREENS.values():
+        opened.open(address)
+        note = opened.page.locator("main > .note").first.inner_text()
+        assert note.endswith(f"neighbours are of a sample of digits, seed 0: {words}.")
+    opened.open("#v=proof")
+    assert words in opened.page.locator(".facts").inner_text()
+    opened.open("#s=1")
+    assert words not in opened.page.locator("main").inner_text()
+    opened.context.close()
+    assert not opened.problems
+
+
 def test_files_of_another_version_and_lost_files_are_named(chromium, explorer, tmp_path):
     older = shutil.copytree(explorer, tmp_path / "older")
     change_part(older / "index.js", lambda index: index | {"version": 0})

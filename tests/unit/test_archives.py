@@ -17,7 +17,8 @@ from PIL import Image
 from clipspectra import InputError
 from clipspectra.arrays import save_table
 from clipspectra.data.archives import cifar, imagenet, imagenet_segmentation, pascal_voc, waterbirds
-from clipspectra.data.datasets import choose_rows, read_manifest
+from clipspectra.data.choosing import choose_rows
+from clipspectra.data.datasets import read_manifest
 from clipspectra.data.downloads import check_digest
 from clipspectra.data.pictures import BadPicture, open_mask, open_rgb
 from clipspectra.jobs import job

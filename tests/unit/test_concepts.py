@@ -172,12 +172,12 @@ def test_missing_and_empty_groups_are_named():
     manifest = pd.DataFrame({"image": list("pqrs"), "group": ["a", "b", "", "a"]})
     roles = {"eval": np.array([1, 0, 0, 1], bool), "validation": np.array([0, 1, 0, 0], bool)}
     with pytest.raises(InputError, match="1 of the 4 images of birds have no group, the first r; fill in"):
-        role_groups(manifest, roles, manifest, True, "birds")
+        role_groups(manifest, roles, [manifest[:2], manifest[2:]], True, "birds")
     with pytest.raises(InputError, match="The group 'b' of birds has no eval images; take more"):
-        role_groups(manifest, roles, manifest[manifest["group"] != ""], True, "birds")
-    assert role_groups(manifest, roles, manifest, False, "birds")["eval"]["all"].sum() == 2
+        role_groups(manifest, roles, [manifest[manifest["group"] != ""]], True, "birds")
+    assert role_groups(manifest, roles, [manifest], False, "birds")["eval"]["all"].sum() == 2
     with pytest.raises(InputError, match="A group of birds is called 'worst', a word that the tables use"):
-        role_groups(manifest, roles, manifest.assign(group=["a", "b", "worst", "a"]), True, "birds")
+        role_groups(manifest, roles, [manifest.assign(group=["a", "b", "worst", "a"])], True, "birds")
 
 
 def test_values_that_change_and_values_that_stay(study):

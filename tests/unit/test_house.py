@@ -18,7 +18,7 @@ from clipspectra.code_digest import imported_modules
 ROOT = Path(__file__).parents[2]
 CORE = ROOT / "scripts" / "clipspectra"
 MODULES = sorted(path for path in CORE.rglob("*.py") if path.name != "__init__.py")
-TOP = {"checked", "arrays", "jobs", "processes", "code_digest"}
+TOP = {"checked", "arrays", "on_disk", "jobs", "processes", "code_digest"}
 # What each chapter may import beside itself and the top modules.
 MAY_IMPORT = {
     "demo": set(),

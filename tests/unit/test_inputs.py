@@ -13,11 +13,11 @@ import torch
 from open_clip.transformer import QuickGELU
 from PIL import Image
 
-from choose_images import count_images
 from clipspectra import InputError
 from clipspectra.arrays import atomic_write, load_table, save_table
 from clipspectra.data import pools, texts
-from clipspectra.data.datasets import choose_rows, folder_manifest, own_manifest, read_manifest
+from clipspectra.data.choosing import ChosenRows, choose_rows
+from clipspectra.data.datasets import folder_manifest, own_manifest, read_manifest
 from clipspectra.data.geometry import mask_transform
 from clipspectra.data.pictures import ImageFiles, batches, open_mask
 from clipspectra.demo import world
@@ -150,7 +150,7 @@ def test_rows_of_a_seed():
     with pytest.raises(InputError, match="No images are left for role 'eval'"):
         choose_rows(table, roles | {"eval": {"split": "val", "per_class": 3}}, seed=1)
     table.loc[table["class"] == "cat", "split"] = "val"  # of no role, but among the classes
-    assert count_images(choose_rows(table, roles, seed=1), table["class"])["cat"].tolist() == [0, 0]
+    assert ChosenRows([table], roles, seed=1).counts["cat"].tolist() == [0, 0]
 
 
 def test_roles_share_a_split_without_overlap():

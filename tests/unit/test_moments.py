@@ -18,7 +18,7 @@ from clipspectra.contributions.extraction import extract
 from clipspectra.contributions.joint import JointMoments, merge_sums, save_sums
 from clipspectra.contributions.kept import StoredMoments, open_stored
 from clipspectra.contributions.moments import Moments
-from clipspectra.contributions.shards import ERRORS, file_digest, images_of_shard, images_to_stream, role_counts
+from clipspectra.contributions.shards import ERRORS, file_digest, images_of_shard, images_to_stream, shard_numbers
 from clipspectra.contributions.stored import EMBEDDING, StoredActivations
 from clipspectra.contributions.streaming import extract_moments, extract_poles, on_cpu, run_identity
 from clipspectra.data.datasets import with_digests
@@ -26,6 +26,7 @@ from clipspectra.data.samples import sample_images
 from clipspectra.explanations.naming import TextPool
 from clipspectra.explanations.spectral import principal_components
 from clipspectra.figures.drawing import provenance
+from clipspectra.paper.report import images as images_in_words
 from clipspectra.towers import models
 from clipspectra.towers.families import adapt
 from explain_heads import explain_layers
@@ -83,7 +84,7 @@ def moments_run(loaded, root, folder, *, shards=1, size=8, protocol="held_out", 
     parts, paths, options = {}, [], {"layers": layers, **further, **OPTIONS}
 
     def save(kind, seed, shard, sums, proof, images, **further):
-        numbers = {"covers": [shard, shard + 1]} | role_counts(images, proof["skipped"], seed)
+        numbers = shard_numbers(images, proof["skipped"], seed, shard)
         of_seed = {"kind": kind, "seed": seed, "images": file_digest(tables[seed]), "first_layer": proof["first_layer"]}
         parts.setdefault((kind, seed), []).append(folder / f"{kind}-{seed}-{shard}.safetensors")
         save_sums(parts[kind, seed][-1], on_cpu(sums[seed]), identity | of_seed | further, numbers)
@@ -102,12 +103,8 @@ def moments_run(loaded, root, folder, *, shards=1, size=8, protocol="held_out", 
                 save_sums(level[-1], sums, metadata, numbers)
         return level[0]
 
-    def images_of(shard):
-        images = images_to_stream(tables, samples, shard, shards, protocol)
-        return images, {seed: (images[f"role_{seed}"] != "").to_numpy() for seed in SEEDS}
-
     for shard in range(shards):
-        images, fits = images_of(shard)
+        images, fits = images_to_stream(tables, samples, shard, shards, protocol)
         stream, moments, proof = extract_moments(loaded, images, root, folder, fits, **options)
         paths.append(folder / f"sample-{shard}-of-{shards}.safetensors")
         stream.append({name: images[name].to_numpy()[:0] for name in ("row", "picture_id")})
@@ -125,7 +122,7 @@ def moments_run(loaded, root, folder, *, shards=1, size=8, protocol="held_out", 
             directions[seed][kind] = np.stack([directions_of(stored, layer, of(layer)) for layer in stored.layers])
         centres[seed] = merge_sums([merged[seed]])[0]
     for shard in range(shards):
-        images, fits = images_of(shard)
+        images, fits = images_to_stream(tables, samples, shard, shards, protocol)
         sums, proof = extract_poles(loaded, images, root, fits, directions, centres, **options)
         for seed in SEEDS:
             save("poles", seed, shard, sums, proof, images, directions="3")
@@ -156,7 +153,7 @@ def test_explanations_are_those_of_the_stored_run(loaded, root, tmp_path, pool_f
     streamed = moments_run(loaded, root, tmp_path / "run", shards=3, protocol=protocol, layers=layers)["0"]
     stored = stored_whole(loaded, root, "0", protocol, layers=layers)
     assert (len(streamed.images), streamed.fit_count) == (16, stored.fit.sum())
-    assert streamed.fit_digests() == stored.fit_digests()
+    assert sorted(streamed.fit_digests()) == sorted(stored.fit_digests())
     assert {role: streamed.images_by_role()[role] for role in streamed.fitted} == {
         role: stored.images_by_role()[role] for role in streamed.fitted
     }
@@ -307,6 +304,10 @@ def test_small_print_says_what_is_a_sample(loaded, root):
     sample = sample_images(table_chunks(root / "images-0.csv"), "0", 8)
     line = "8 of 20 fit images · 8 of 11 eval images · means and components of all fit images"
     assert provenance({}, sample) == line
+    roles = {"fit": {"images": 59, "split": "train"}, "eval": {"images": 11, "split": ""}}
+    roles["pair"] = {"images": 20, "split": ""}
+    assert images_in_words({"roles": roles}, 15) == "fit: 15 of 59 (split train), eval: 11, pair: 14 of 20"
+    assert images_in_words({"roles": roles}, None) == "fit: 59 (split train), eval: 11, pair: 20"
     assert provenance({}, sample, "same").startswith("16 of 31 fit and eval images · means")
     assert (
         provenance({}, sample_images(table_chunks(root / "images-0.csv"), "0", 20)) == "20 fit images · 11 eval images"

@@ -8,7 +8,8 @@ from stored_small import stored_small
 from clipspectra import InputError
 from clipspectra.contributions.moments import Moments
 from clipspectra.contributions.stored import EMBEDDING
-from clipspectra.data.pairs import pair_halves, take_pairs
+from clipspectra.data.choosing import ChosenRows
+from clipspectra.data.pairs import check_pairs, pair_halves
 from clipspectra.demo.world import VALUES, World
 from clipspectra.evaluation.clearest import candidates, distinct, factor_features, monosemanticity
 from clipspectra.evaluation.judges import PairedChanges, Removal, Truth, half_width, matched_texts
@@ -298,8 +299,12 @@ PAIRS = pd.DataFrame(
 
 
 def test_pairs_are_taken_out_of_the_manifest():
-    others, pairs = take_pairs(PAIRS, ["colour", "size"], "digits")
-    assert (others.index.tolist(), pairs.index.tolist(), set(pairs["role"])) == ([0, 1], [2, 3, 4, 5], {"pair"})
+    roles = {"fit": {"per_class": 1}, "eval": {"per_class": 1}}
+    chosen = pd.concat(ChosenRows([PAIRS.assign(split="", **{"class": "a"})], roles, 0, pairs=True))
+    assert chosen["role"].tolist() == ["fit", "eval", "pair", "pair", "pair", "pair"]
+    pairs = chosen[chosen["role"] == "pair"]
+    check_pairs(pairs, ["colour", "size"], "digits")
+    assert pairs["row"].tolist() == [2, 3, 4, 5]
     first, second = pair_halves(pairs)
     assert list(zip(first["image"], second["image"])) == [("2.png", "5.png"), ("3.png", "4.png")]
 
@@ -328,7 +333,8 @@ def test_pairs_are_taken_out_of_the_manifest():
 )
 def test_wrong_pairs_are_named(change, words):
     with pytest.raises(InputError, match="pair") as error:
-        take_pairs(PAIRS.assign(**change), ["colour", "size"], "digits")
+        changed = PAIRS.assign(**change)
+        check_pairs(changed[changed["pair"] != ""], ["colour", "size"], "digits")
     assert words in str(error.value)
 
 

@@ -11,14 +11,13 @@ from PIL import Image
 from clipspectra import InputError
 from clipspectra.arrays import load_table, save_table
 from clipspectra.data import pools, strict_yaml, texts
+from clipspectra.data.choosing import choose_rows, shared_images
 from clipspectra.data.datasets import (
-    choose_rows,
     class_indices,
     folder_manifest,
     left_out,
     own_manifest,
     read_manifest,
-    shared_images,
     with_digests,
 )
 from clipspectra.data.files import manifest_files, stamp
@@ -199,10 +198,10 @@ def test_pictures_with_two_roles_are_counted_by_content(tmp_path):
     chosen.loc[2, "role"] = "eval"
     chosen = with_digests(chosen, tmp_path)
     assert chosen["image_sha256"].iloc[-1] == ""
-    shared = shared_images(chosen)
+    shared = pd.concat(shared_images([chosen[:4], chosen[4:]]))
     assert set(zip(shared["image"], shared["same_as"])) == set(same)
     assert set(shared["role"] + shared["its_role"]) == {"evalfit"}
-    assert shared_images(chosen.assign(role="eval")).empty
+    assert pd.concat(shared_images([chosen.assign(role="eval")])).empty
 
 
 def test_rows_are_drawn_whatever_the_labels_are():
@@ -298,7 +297,7 @@ def test_classes_of_the_same_tokens_are_refused(tmp_path):
     assert texts.prompt_phrases([composed], {decomposed: "cheese"}, "class") == ["cheese"]
     rows = pd.DataFrame({"class": ["a", "b"], "label": [0, 1], "colour": ["", "red"]})
     with pytest.raises(InputError, match="column 'colour' is blank in 1 rows"):
-        texts.classifier_values(rows, "colour", {})
+        texts.classifier_values([rows], "colour", {})
 
 
 def test_imagenets_names_go_by_wnid():

@@ -16,23 +16,27 @@ CHANGE_COLUMNS = ("change", "change_low", "change_high", "p", "p_holm")
 def role_groups(images, roles, manifest, by_group, dataset):
     """{role: {group: bool [image]}} of the roles' images: all, and with by_group each group of the manifest.
 
-    Raises InputError for images without a group, and for a group without images.
+    manifest: its pieces. Raises InputError for images without a group, and for a group without images.
     """
     if not by_group:
         return {role: {"all": inside} for role, inside in roles.items()}
-    ungrouped = manifest["image"][manifest["group"] == ""]
-    if len(ungrouped):
+    names, count, ungrouped, first = set(), 0, 0, None
+    for piece in manifest:
+        blank = piece["image"][piece["group"] == ""]
+        names, count, ungrouped = names | set(piece["group"]), count + len(piece), ungrouped + len(blank)
+        first = blank.iloc[0] if first is None and len(blank) else first
+    if ungrouped:
         raise InputError(
-            f"{len(ungrouped)} of the {len(manifest)} images of {dataset} have no group, the first "
-            f"{ungrouped.iloc[0]}; fill in the column 'group' of the manifest, or set groups: false."
+            f"{ungrouped} of the {count} images of {dataset} have no group, the first {first}; fill in the column "
+            "'group' of the manifest, or set groups: false."
         )
-    reserved = sorted({"all", "worst"} & set(manifest["group"]))
+    reserved = sorted({"all", "worst"} & names)
     if reserved:
         raise InputError(f"A group of {dataset} is called '{reserved[0]}', a word that the tables use; rename it.")
     masks = {}
     for role, inside in roles.items():
         masks[role] = {name: group & inside for name, group in group_masks(images).items()}
-        for name in sorted(set(manifest["group"])):
+        for name in sorted(names):
             if not masks[role].get(name, np.zeros(1)).any():
                 raise InputError(
                     f"The group '{name}' of {dataset} has no {role} images; take more of them under roles.{role}."

@@ -37,7 +37,21 @@ NUMBERS = ("covers", "counts", "skipped")  # of a file of sums, beside its ident
 
 
 @dataclass
-class JointMoments:
+class Sums:
+    """Sums or means over `count` images; without images it has nothing else."""
+
+    count: int = 0
+
+    def add(self, other):
+        """Take in the images of another of the same kind, which shares no images with this one."""
+        if self.count and other.count:
+            self._merge(other)
+        elif other.count:
+            vars(self).update(vars(other))
+
+
+@dataclass
+class JointMoments(Sums):
     """Means and covariances (divided by count) over some images of all that adds up to the embedding.
 
     mean [layer, head, coordinate], covariance [layer, head, coordinate, coordinate]: of the reduced coordinates q
@@ -46,7 +60,6 @@ class JointMoments:
     mlps [part, d_embed], class_self [layer, d_embed], early [d_embed]: means of these contributions, as in Activations
     """
 
-    count: int = 0
     mean: object = None
     covariance: object = None
     cross: object = None
@@ -56,13 +69,8 @@ class JointMoments:
     class_self: object = None
     early: object = None
 
-    def add(self, other):
-        """Take in the images of other JointMoments (Chan, Golub and LeVeque 1983)."""
-        if not other.count:
-            return
-        if not self.count:
-            vars(self).update(vars(other))
-            return
+    def _merge(self, other):
+        """By Chan, Golub and LeVeque (1983)."""
         count = self.count + other.count
         share = other.count / count
         step, embedding_step = other.mean - self.mean, other.embedding_mean - self.embedding_mean
@@ -92,7 +100,7 @@ class JointMoments:
 
 
 @dataclass
-class PoleSums:
+class PoleSums(Sums):
     """Sums over some images at the top poles of fixed components; those at the bottom follow with JointMoments.
 
     directions: {kind: [layer, head, component, coordinate]}, of scores s = direction · (q - mean of q); of "embedding"
@@ -101,18 +109,12 @@ class PoleSums:
     at_top: {kind: sums of max(s, 0) times the normalised embedding [layer, head, component, d_embed]}
     """
 
-    count: int = 0
     directions: dict = field(default_factory=dict)
     weights: dict = field(default_factory=dict)
     at_top: dict = field(default_factory=dict)
 
-    def add(self, other):
-        """Take in the images of other PoleSums of the same components."""
-        if not other.count:
-            return
-        if not self.count:
-            vars(self).update(vars(other))
-            return
+    def _merge(self, other):
+        """Both are of the same components."""
         self.count += other.count
         for sums, more in ((self.weights, other.weights), (self.at_top, other.at_top)):
             for kind in sums:

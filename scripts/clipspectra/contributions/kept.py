@@ -94,10 +94,9 @@ class StoredMoments(StoredActivations):
         return super().images_by_role() | {role: self.metadata["counts"][role] for role in self.fitted}
 
     def fit_digests(self):
-        digests = set()
         for chunk in table_chunks(self.all_images):
-            digests |= set(chunk["image_sha256"][chunk["role"].isin(self.fitted)])
-        return digests - {""}  # of pictures that cannot be read
+            digests = chunk["image_sha256"][chunk["role"].isin(self.fitted)]
+            yield from digests[digests != ""]  # of pictures that cannot be read
 
     def _joint(self, name, *index):
         """An array of the JointMoments, or what it has at an index."""

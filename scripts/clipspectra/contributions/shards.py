@@ -26,7 +26,7 @@ def rows_of_shard(table, shard, shards):
 
 def images_of_shard(paths, shard, shards):
     """The images that one shard has of several seeds' tables; `checked`: whether an image is to be, for any seed."""
-    tables = [rows_of_shard(load_images(path), shard, shards) for path in paths]
+    tables = [load_images(path, shard, shards).sort_values("row") for path in paths]
     images = images_of_seeds(tables)
     checked = pd.concat([table["row"].head(CHECKED) for table in tables])
     return images.assign(checked=images["row"].isin(checked))
@@ -39,7 +39,7 @@ def to_extract(store, images):
 
 
 def images_to_stream(tables, samples, shard, shards, protocol):
-    """The images of one shard that any seed fits or keeps whole: a table sorted by row.
+    """(table of the images of one shard that any seed fits or keeps whole, by row; {seed: whether it fits [image]}).
 
     tables, samples: {seed: path} of the seeds' tables of images, read piece by piece, and of their samples.
     Columns: row, image, picture_id; checked, as in images_of_shard; whole, whether any seed keeps it; and by seed
@@ -52,6 +52,8 @@ def images_to_stream(tables, samples, shard, shards, protocol):
         for chunk in table_chunks(path):
             fits = chunk["role"].isin(FITTED[protocol])
             inside = (chunk["row"] % shards == shard) & (fits | chunk["row"].isin(kept[seed]))
+            if parts and not inside.any():
+                continue
             part = chunk.loc[inside, ["row", "image"]].assign(role=chunk["role"].where(fits, "")[inside], seed=seed)
             parts.append(part.assign(picture_id=picture_ids(chunk["image_sha256"][inside])))
     parts = pd.concat(parts, ignore_index=True)
@@ -64,18 +66,18 @@ def images_to_stream(tables, samples, shard, shards, protocol):
         images[f"whole_{seed}"] = images["row"].isin(kept[seed])
         images["whole"] |= images[f"whole_{seed}"]
         images["checked"] |= images["row"].isin(own["row"].head(CHECKED))
-    return images
+    return images, {seed: (images[f"role_{seed}"] != "").to_numpy() for seed in tables}
 
 
-def role_counts(images, skipped, seed):
-    """{"counts": {role: fit images of a seed that were read}, "skipped": number of those that could not be}.
+def shard_numbers(images, skipped, seed, shard):
+    """What a file of a shard's sums says of it, see joint.save_sums: covers, counts and skipped.
 
     images: of images_to_stream; skipped: as in the proof of extraction.extract
     """
     fitted = images[images[f"role_{seed}"] != ""]
     is_skipped = fitted["image"].isin({picture["image"] for picture in skipped})
     counts = fitted[f"role_{seed}"][~is_skipped].value_counts().sort_index()
-    return {"counts": counts.to_dict(), "skipped": int(is_skipped.sum())}
+    return {"covers": [shard, shard + 1], "counts": counts.to_dict(), "skipped": int(is_skipped.sum())}
 
 
 def file_digest(path):

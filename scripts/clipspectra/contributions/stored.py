@@ -82,8 +82,8 @@ class StoredActivations:
         return self.images.groupby("role").size().to_dict()
 
     def fit_digests(self):
-        """The digests of the files of the fit images, a set."""
-        return set(self.images["image_sha256"][self.fit])
+        """Yield the digests of the files of the fit images."""
+        yield from self.images["image_sha256"][self.fit]
 
     def reduced(self, layer, head=None):
         """q of a layer chunk by chunk, float64 [image, head, coordinate + scalar], or of one head without that axis."""

@@ -13,7 +13,6 @@ import unicodedata
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +22,7 @@ from PIL import Image
 from clipspectra import InputError
 from clipspectra.arrays import load_arrays
 from clipspectra.data.files import as_stored, is_visible, visible_files
-from clipspectra.data.own_tables import invisible_blank, read_own_table
+from clipspectra.data.own_tables import invisible_blank, own_table_pieces
 from clipspectra.data.tars import opened
 
 REQUIRED_COLUMNS = ["image", "label", "class", "group", "split", "mask"]
@@ -38,52 +37,90 @@ UNDECODABLE_FORMATS = {"BUFR", "GRIB", "HDF5", "MPEG", "WMF", "EPS", "PDF"}
 
 
 def read_manifest(path):
-    """A manifest as a pandas table, checked. Raises InputError that names the line, the column and the value.
+    """A manifest as a pandas table, checked as Manifest does; its index is the row.
 
-    Refused: missing columns, labels that are not whole numbers, labels and classes that are not one to one, classes
-    that only some rows have, an image named twice, values with invisible blanks at their ends.
+    Raises InputError that names the line, the column and the value, also for an image named twice.
     """
-    table = read_own_table(path)
-    missing = [column for column in REQUIRED_COLUMNS if column not in table.columns]
-    if missing:
-        raise InputError(
-            f"The manifest {path} lacks the columns {', '.join(missing)}; it has {', '.join(table.columns)}. Values of "
-            "group, split and mask may be empty."
-        )
-    if table.empty:
-        raise InputError(f"The manifest {path} has no rows.")
-    for column in sorted({"row", "role", "image_sha256"} & set(table.columns)):
-        raise InputError(f"The manifest {path} has a column '{column}', a name that the workflow needs; rename it.")
-    for column in table.columns.drop(["image", "mask", "label"]):
-        if blank := invisible_blank(table[column]):
+    table = pd.concat(Manifest(path))
+    refuse_twice(path, table["image"][table["image"].duplicated()])
+    return table
+
+
+def refuse_twice(path, names):
+    """Raise InputError if a manifest names images twice; names: those of them that come again, in order."""
+    for name in names:
+        raise InputError(f"The manifest {path} names {name} twice.")
+
+
+class Manifest:
+    """The rows of a manifest piece by piece, as often as they are read: tables whose index is the row.
+
+    Memory grows with the number of classes alone. Iterating raises InputError that names the line, the column and the
+    value. Refused: missing columns, labels that are not whole numbers, labels and classes that are not one to one,
+    classes that only some rows have, values with invisible blanks at their ends; but not an image named twice.
+    """
+
+    def __init__(self, path):
+        self.path = path
+
+    def __iter__(self):
+        count, pairs, blank, first_blank = 0, [], 0, None
+        for piece in own_table_pieces(self.path):
+            self._check_columns(piece)
+            self._normalise(piece)
+            if len(nameless := piece.index[piece["image"] == ""]):
+                raise InputError(f"The manifest {self.path} names no image in line {nameless[0]}.")
+            pairs = [pd.concat([*pairs, piece[["label", "class"]]]).drop_duplicates()]
+            lines = piece.index[piece["class"] == ""]
+            blank, first_blank = blank + len(lines), next(iter(lines), None) if first_blank is None else first_blank
+            piece.index = pd.RangeIndex(count, count + len(piece))
+            count += len(piece)
+            yield piece
+        self._check_classes(pairs[0])
+        if 0 < blank < count:
+            raise InputError(f"The manifest {self.path} has no class in {blank} rows, the first in line {first_blank}.")
+
+    def _check_columns(self, piece):
+        missing = [column for column in REQUIRED_COLUMNS if column not in piece.columns]
+        if missing:
             raise InputError(
-                f"The manifest {path}, line {blank[0]}, has {column} {blank[1]!r}, which begins or ends with an "
-                "invisible blank; remove it."
+                f"The manifest {self.path} lacks the columns {', '.join(missing)}; it has {', '.join(piece.columns)}. "
+                "Values of group, split and mask may be empty."
             )
-    for column in table.columns.drop(["image", "mask"]):
-        table[column] = table[column].map(partial(unicodedata.normalize, "NFC"))  # ä as one character
-    for line, label in table["label"].items():
-        if not re.fullmatch(r"[+-]?\d+(\.0*)?", label.strip()):
+        if piece.empty:
+            raise InputError(f"The manifest {self.path} has no rows.")
+        for column in sorted({"row", "role", "image_sha256"} & set(piece.columns)):
             raise InputError(
-                f"The manifest {path} has labels that are not whole numbers, the first in line {line}: {label!r}."
+                f"The manifest {self.path} has a column '{column}', a name that the workflow needs; rename it."
             )
-    table["label"] = table["label"].map(lambda label: int(label.strip().split(".")[0]))
-    pairs = table[["label", "class"]].drop_duplicates()
-    for key, partner in (("label", "class"), ("class", "label")):
-        ambiguous = pairs[pairs[key].duplicated(keep=False)]
-        if len(ambiguous):
-            value = ambiguous[key].tolist()[0]
-            partners = ", ".join(map(repr, ambiguous.loc[ambiguous[key] == value, partner].tolist()))
-            raise InputError(f"The manifest {path} gives {key} {value!r} more than one {partner}: {partners}.")
-    if (nameless := table.index[table["image"] == ""]).any():
-        raise InputError(f"The manifest {path} names no image in line {nameless[0]}.")
-    blank = table.index[table["class"] == ""]
-    if 0 < len(blank) < len(table):
-        raise InputError(f"The manifest {path} has no class in {len(blank)} rows, the first in line {blank[0]}.")
-    duplicates = table["image"][table["image"].duplicated()]
-    if len(duplicates):
-        raise InputError(f"The manifest {path} names {duplicates.iloc[0]} twice.")
-    return table.reset_index(drop=True)
+
+    def _normalise(self, piece):
+        """Check values and bring them into one form in place: labels whole numbers, ä one character."""
+        for column in piece.columns.drop(["image", "mask", "label"]):
+            if blank := invisible_blank(piece[column].drop_duplicates()):
+                raise InputError(
+                    f"The manifest {self.path}, line {blank[0]}, has {column} {blank[1]!r}, which begins or ends with "
+                    "an invisible blank; remove it."
+                )
+        for column in piece.columns.drop(["image", "mask"]):
+            forms = {value: unicodedata.normalize("NFC", value) for value in piece[column].unique()}
+            piece[column] = piece[column].map(forms)
+        for line, label in piece["label"].drop_duplicates().items():
+            if not re.fullmatch(r"[+-]?\d+(\.0*)?", label.strip()):
+                raise InputError(
+                    f"The manifest {self.path} has labels that are not whole numbers, the first in line {line}: "
+                    f"{label!r}."
+                )
+        labels = {label: int(label.strip().split(".")[0]) for label in piece["label"].unique()}
+        piece["label"] = piece["label"].map(labels)
+
+    def _check_classes(self, pairs):
+        for key, partner in (("label", "class"), ("class", "label")):
+            ambiguous = pairs[pairs[key].duplicated(keep=False)]
+            if len(ambiguous):
+                value = ambiguous[key].tolist()[0]
+                partners = ", ".join(map(repr, ambiguous.loc[ambiguous[key] == value, partner].tolist()))
+                raise InputError(f"The manifest {self.path} gives {key} {value!r} more than one {partner}: {partners}.")
 
 
 def folder_manifest(folder):
@@ -183,75 +220,8 @@ def own_manifest(path):
                 f"The manifest {path} names {len(absent)} files that are not there, the first {absent[0]!r}."
                 + (" Write / between folders, not a backslash." if "\\" in absent[0] else "")
             )
-    duplicates = table["image"][table["image"].duplicated()]
-    if len(duplicates):
-        raise InputError(f"The manifest {path} names {duplicates.iloc[0]} twice.")
+    refuse_twice(path, table["image"][table["image"].duplicated()])
     return table
-
-
-def choose_rows(manifest, roles, seed):
-    """The manifest's rows that one seed uses, with columns row and role.
-
-    roles: {"fit": {"split": name or None, "per_class": n}, "eval": …}. From each class n images, or "all" that the
-    other roles leave, are drawn without replacement; no image has two roles, and a class too small for all is shared
-    in proportion to n. The draw of a class depends on the seed and on the names of the class and its images, not on
-    the manifest's order.
-    """
-    table = manifest.reset_index(names="row")
-    splits = {role: rule.get("split") for role, rule in roles.items()}
-    chosen = []
-    for name, members in table.groupby("class"):
-        members = members.sort_values("image")
-        members = members.iloc[np.random.default_rng([seed, *str(name).encode()]).permutation(len(members))]
-        # Named splits first: a role without a split draws from all remaining images.
-        for split in sorted(set(splits.values()), key=lambda split: (split is None, split)):
-            remaining = members if split is None else members[members["split"] == split]
-            quotas = {role: roles[role]["per_class"] for role in sorted(roles) if splits[role] == split}
-            rest = len(remaining) - sum(quota for quota in quotas.values() if quota != "all")
-            rest = max(rest, 0) // max(list(quotas.values()).count("all"), 1)
-            quotas = {role: rest if quota == "all" else quota for role, quota in quotas.items()}
-            total = sum(quotas.values())
-            for role, quota in quotas.items():
-                count = quota if total <= len(remaining) else quota * len(remaining) // total
-                total -= quota
-                chosen.append(remaining[:count].assign(role=role))
-                members = members.drop(remaining.index[:count])
-                remaining = remaining[count:]
-    result = pd.concat(chosen)
-    for role in roles:
-        if role not in set(result["role"]):
-            split = splits[role]
-            if split and not (table["split"] == split).any():
-                raise InputError(f"No images are left for role '{role}': no row has the split '{split}'.")
-            raise InputError(
-                f"No images are left for role '{role}' after the others, of {len(table)} rows of the manifest; take "
-                "fewer for the others under roles."
-            )
-    return result.sort_values(["role", "row"], ascending=[False, True], ignore_index=True)
-
-
-def check_requirements(chosen, factors, masks, dataset):
-    """Raise InputError listing everything that the config requires of a seed's images and the manifest lacks.
-
-    factors: columns that must exist and be filled; masks: whether the eval images must have masks
-    """
-    problems = []
-    for factor in factors:
-        if factor not in chosen.columns:
-            problems.append(f"The config has '{factor}' under factors, but the manifest has no such column.")
-            continue
-        blank = chosen["image"][chosen[factor] == ""]
-        if len(blank):
-            problems.append(f"The factor '{factor}' is blank in {len(blank)} rows, the first of {blank.iloc[0]}.")
-    scored = masked_rows(chosen)
-    unmasked = scored["image"][scored["mask"] == ""]
-    if masks and len(unmasked):
-        problems.append(
-            f"{len(unmasked)} eval images of {dataset} have no mask in the manifest, the first {unmasked.iloc[0]}; add "
-            "their masks, or set masks: false in the config."
-        )
-    if problems:
-        raise InputError(" ".join(problems))
 
 
 def masked_rows(chosen):
@@ -292,16 +262,3 @@ def _digest(path):
     with suppress(OSError), opened(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
     return ""
-
-
-def shared_images(chosen):
-    """Images of a seed that are, byte for byte, an image of another role: table of image, role, same_as, its_role.
-
-    chosen: with the column image_sha256 of with_digests
-    """
-    rows = []
-    for digest, members in chosen.groupby("image_sha256", sort=False):
-        if digest and members["role"].nunique() > 1:
-            first, *others = members[["image", "role"]].itertuples(index=False)
-            rows += [(*other, *first) for other in others if other.role != first.role]
-    return pd.DataFrame(rows, columns=["image", "role", "same_as", "its_role"])

@@ -7,26 +7,24 @@ factor that the two differ in.
 from clipspectra import InputError
 
 
-def take_pairs(manifest, factors, dataset):
-    """(the manifest without the images of pairs, these with role "pair"), with their row numbers as index.
+def check_pairs(pairs, factors, dataset):
+    """Raise InputError unless a manifest's rows that have a pair are pairs of two images that differ in one factor.
 
-    factors: the dataset's factor columns. Raises InputError for a manifest without pairs, a pair of another number of
-    images than two, a `changed` that is not one of the factors, and a pair whose images differ in other factors, too,
-    or not in that one.
+    factors: the dataset's factor columns. Refused: a manifest without pairs, a pair of another number of images than
+    two, a `changed` that is not one of the factors, and a pair whose images differ in other factors, too, or not in
+    that one.
     """
-    absent = [column for column in ("pair", "changed") if column not in manifest.columns]
-    if absent or (manifest["pair"] == "").all():
+    absent = [column for column in ("pair", "changed") if column not in pairs.columns]
+    if absent or pairs.empty:
         raise InputError(
             f"The config asks for pairs of {dataset} (pairs: true), but its manifest has none: fill the columns pair "
             "and changed, or set pairs: false."
         )
     for factor in factors:
-        if factor not in manifest.columns:
+        if factor not in pairs.columns:
             raise InputError(
                 f"The config has '{factor}' under factors, but the manifest of {dataset} has no such column."
             )
-    is_paired = manifest["pair"] != ""
-    pairs = manifest[is_paired]
     sizes = pairs.groupby("pair", sort=False).size()
     if len(wrong := sizes[sizes != 2]):
         raise InputError(
@@ -63,7 +61,6 @@ def take_pairs(manifest, factors, dataset):
                     f"The pair {row['pair']!r} of {dataset} has changed {row['changed']!r}, but its images {problem}. "
                     "The two must differ in that factor and in no other; correct the manifest."
                 )
-    return manifest[~is_paired], pairs.assign(role="pair")
 
 
 def pair_halves(pairs):

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from clipspectra import InputError
-from clipspectra.arrays import ROWS, as_text, load_table
+from clipspectra.arrays import ROWS, as_text, table_chunks
 from clipspectra.checked import open_arrays
 
 
@@ -26,12 +26,20 @@ def picture_ids(*digests):
     return np.array([int(digest[:16], 16) for digest in whole], np.uint64)
 
 
-def load_images(path):
-    """The table of a seed's images. Raises InputError where a column of it is damaged."""
-    table = load_table(path)
-    absent = [column for column in ("row", "image", "role", "image_sha256") if column not in table]
-    if absent or not pd.api.types.is_integer_dtype(table["row"]) or table["row"].duplicated().any():
-        raise InputError(f"{path} is damaged: the column {[*absent, 'row'][0]!r}; remove it, and run again.")
+def load_images(path, shard=0, shards=1):
+    """The table of a seed's images, of which no more than these are held: those whose row is `shard` modulo `shards`.
+
+    Raises InputError where a column of it is damaged.
+    """
+    parts = []
+    for chunk in table_chunks(path):
+        absent = [column for column in ("row", "image", "role", "image_sha256") if column not in chunk]
+        if absent or not pd.api.types.is_integer_dtype(chunk["row"]):
+            raise InputError(f"{path} is damaged: the column {[*absent, 'row'][0]!r}; remove it, and run again.")
+        parts.append(chunk[chunk["row"] % shards == shard])
+    table = pd.concat(parts, ignore_index=True)
+    if table["row"].duplicated().any():
+        raise InputError(f"{path} is damaged: the column 'row'; remove it, and run again.")
     return table
 
 

@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections import Counter
 from itertools import chain
 
 import torch
@@ -187,27 +188,32 @@ def zero_shot_classifier(loaded, names, templates):
 def classifier_values(manifest, column, names):
     """The values of a manifest's column in the order of the classifier's columns; classes in the order of their labels.
 
-    For a manifest without class names, and "imagenet" as names: ImageNet's 1,000 names.
+    manifest: its pieces. For one without class names, and "imagenet" as names: ImageNet's 1,000 names.
     """
-    if column not in manifest.columns:
+    keys, counts = ["label", "class"] if column == "class" else [column], Counter()
+    for piece in manifest:
+        if column in piece.columns:
+            counts.update(zip(*(piece[key] for key in keys)))
+    if not counts:
         raise InputError(f"The config has prompts for '{column}', but the manifest has no such column.")
-    if column == "class" and names == "imagenet" and not manifest["class"].any():
+    values = {value for *_, value in counts}
+    if column == "class" and names == "imagenet" and not any(values):
         from open_clip import IMAGENET_CLASSNAMES
 
         return IMAGENET_CLASSNAMES
-    blank = (manifest[column] == "").sum()
+    blank = sum(count for (*_, value), count in counts.items() if value == "")
     if blank:
         raise InputError(
             f"The manifest's column '{column}' is blank in {blank} rows; its prompts need a value in every row."
         )
-    if manifest[column].nunique() < 2:
+    if len(values) < 2:
         raise InputError(
             f"The manifest's column '{column}' has only one value; zero-shot needs two or more. Leave prompts "
             "out of the dataset's entry to explain its pictures without it."
         )
     if column != "class":
-        return sorted(manifest[column].astype(str).unique())
-    return manifest[["label", "class"]].drop_duplicates().sort_values("label")["class"].astype(str).tolist()
+        return sorted(values)
+    return [name for _, name in sorted(counts)]
 
 
 def prompt_phrases(values, names, column):

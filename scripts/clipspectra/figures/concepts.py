@@ -84,7 +84,7 @@ def query(table, images, *, picture=None, bars=12, title, footer):
     right.set_xlim(0, len(table) + 1)
     right.set_ylim(min(0.0, low.min()), 1.02)
     right.spines[["top", "right"]].set_visible(False)
-    right.legend(frameon=False, fontsize=7, loc="lower right")
+    right.legend(frameon=False, fontsize=7, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     _draw_rows(lower, images, picture)
     return figure
 

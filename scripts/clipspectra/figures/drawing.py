@@ -21,7 +21,7 @@ from matplotlib.transforms import Bbox, ScaledTranslation
 from PIL import Image
 
 from clipspectra.arrays import atomic_write
-from clipspectra.figures.lettering import plain, use_fonts, wrapped
+from clipspectra.figures.lettering import display_width, plain, use_fonts, wrapped
 
 plt.rcParams.update(
     {
@@ -35,6 +35,7 @@ plt.rcParams.update(
 )
 
 PAGE, COLUMN = 178 / 25.4, 85 / 25.4  # inches: the widths of a page and of a column in print
+OF_ALL = "means and components of all fit images"  # where only a sample is kept whole
 PROTOCOLS = {"held_out": "explained on other images", "same": "explained on the same images"}  # of the config
 OKABE_ITO = ["#E69F00", "#56B4E9", "#009E73", "#F0E442", "#CC79A7", "#D55E00", "#0072B2"]
 
@@ -54,9 +55,18 @@ def new_figure(height, *, title, footer, width=PAGE, **options):
 
 
 def _lines(words, width, size):
-    """Words wrapped to a width in inches. matplotlib's own wrapping takes dollar signs for formulas."""
-    letters = width * 72 / (0.6 * size)
-    return "\n".join(line for part in plain(words).split("\n") for line in wrapped(part, letters))
+    """Words wrapped to a width in inches, between items rather than in them.
+
+    matplotlib's own wrapping takes dollar signs for formulas.
+    """
+    letters, lines = width * 72 / (0.6 * size), []
+    for part in plain(words).split("\n"):
+        first, *items = part.split(" · ")
+        lines += wrapped(first, letters)
+        for item in items:
+            joined = f"{lines[-1]} · {item}"
+            lines[-1:] = [joined] if display_width(joined) <= letters else [lines[-1], *wrapped(item, letters)]
+    return "\n".join(lines)
 
 
 def save(figure, *paths):
@@ -128,7 +138,13 @@ def _fix_layout(figure):
 
 
 def provenance(wildcards, images, protocol="held_out"):
-    """The small print below a figure: what it was computed from. images: the seed's table of images and roles.
+    """The small print below a figure: what it was computed from. images: the seed's table of images and roles."""
+    names = [f"{key} {wildcards[key]}" for key in ("model", "dataset", "seed", "texts") if key in wildcards.keys()]
+    return " · ".join([*names, *images_by_role(images, protocol)])
+
+
+def images_by_role(images, protocol="held_out"):
+    """How many images each role has, and of which splits, in words; images: a seed's table of images.
 
     Of a sample (data.samples), how many of a role's images it has; means and components are of all fit images.
     """
@@ -143,9 +159,7 @@ def provenance(wildcards, images, protocol="held_out"):
     roles = [
         f"{shown.get(role, counts[role])} {role} images{splits[role]}" for role in sorted(counts.index, reverse=True)
     ]
-    roles += ["means and components of all fit images"] if shown else []
-    names = [f"{key} {wildcards[key]}" for key in ("model", "dataset", "seed", "texts") if key in wildcards.keys()]
-    return " · ".join(names + roles)
+    return [*roles, OF_ALL] if shown else roles
 
 
 def images_of(table, kind="images"):

@@ -135,27 +135,39 @@ def findings(study, folders, categories):
     return f"<ol>{''.join(items)}</ol>" if items else ""
 
 
-def images(dataset):
-    """How many images of a dataset have each role, and from which split, in words."""
+def images(dataset, sample):
+    """How many images of a dataset have each role, and from which split, in words; sample: see what_was_run."""
     parts = []
     for role, about in dataset["roles"].items():
-        split = f" (split {about['split']})" if about["split"] else ""
-        parts.append(f"{role}: {about['images']}{split}")
+        split, count = f" (split {about['split']})" if about["split"] else "", str(about["images"])
+        if sample is not None:
+            most = sample - sample % 2 if role == "pair" else sample
+            count = f"{most} of {count}" if about["images"] > most else count
+        parts.append(f"{role}: {count}{split}")
     return ", ".join(parts)
 
 
 def what_was_run(study):
-    """HTML of the models, datasets, texts, seeds and version of a study."""
+    """HTML of the models, datasets, texts, seeds and version of a study.
+
+    Its sample: most images of a role that are kept whole, where of all others only moments are; else None.
+    """
     keys = ["name", "architecture", "pretrained", "layers", "heads"]
     models = [[model.get(key, "") for key in keys] for model in study["models"]]
-    datasets = [[dataset["name"], dataset.get("classes", ""), images(dataset)] for dataset in study["datasets"]]
+    datasets = [
+        [dataset["name"], dataset.get("classes", ""), images(dataset, study["sample"])] for dataset in study["datasets"]
+    ]
     seeds = ", ".join(map(str, study["seeds"]))
     commit = f", commit {study['commit']}" if study["commit"] else ""
+    kept = ""
+    if study["sample"] is not None:
+        kept = " Cards, scores (but of segmentation), pictures and neighbours are of a sample, "
+        kept += "means and components of all fit images."
     return (
         table(["model", "architecture", "weights", "layers", "heads per layer"], models)
         + table(["dataset", "classes", "images"], datasets)
         + table(["texts", "number"], [[pool["name"], pool["count"]] for pool in study["texts"]])
-        + f"<p>Seeds: {text(seeds)}. Protocol: {text(study['protocol'])}. "
+        + f"<p>Seeds: {text(seeds)}. Protocol: {text(study['protocol'])}.{text(kept)} "
         + f"Made by clipspectra {text(study['version'])}{text(commit)}.</p>"
     )
 

@@ -3,10 +3,9 @@
 import hashlib
 from importlib.metadata import version
 
-import pandas as pd
-
 from clipspectra import InputError
-from clipspectra.arrays import load_table
+from clipspectra.arrays import load_table, table_chunks
+from clipspectra.on_disk import database, pieces_of
 
 # What results depend on, beside the code. Versions of torch and open_clip are those that the extractions used.
 PACKAGES = ("numpy", "scipy", "pandas", "scikit-learn", "matplotlib", "snakemake", "typst")
@@ -25,25 +24,34 @@ def read_table(path, columns, numbers=()):
     return table
 
 
-def role_counts(tables):
-    """{role: number of its images and their split}, from the tables of images of a dataset's seeds."""
-    roles = {}
-    for table in tables:
-        for role, rows in table.groupby("role", sort=False):
-            count = max(len(rows), roles.get(role, {"images": 0})["images"])
-            roles[role] = {"images": count, "split": "+".join(sorted(set(rows["split"]) - {""}))}
-    return {role: roles[role] for role in ("fit", "eval", "validation", "pair") if role in roles}
-
-
 def describe_dataset(source, paths):
-    """What a dataset is. source: its name, kind, factors and masks; paths: the tables of images of its seeds."""
-    tables = [load_table(path) for path in paths]
-    images = pd.concat(tables).drop_duplicates("row")
-    digest = hashlib.sha256("".join(sorted(images["image_sha256"])).encode()).hexdigest()
-    classes = sorted(set(images["class"]) - {""})
-    groups = sorted(set(images["group"]) - {""})
-    sizes = {"images": len(images), "classes": len(classes), "groups": len(groups)}
-    return source | sizes | {"roles": role_counts(tables), "sha256": digest}
+    """What a dataset is. source: its name, kind, factors and masks; paths: the tables of images of its seeds.
+
+    roles: {role: most images that a seed has of it, and their split}
+    """
+    roles, classes, groups = {}, set(), set()
+    with database("images (row INTEGER, digest TEXT, seed INTEGER)") as images:
+        for seed, path in enumerate(paths):
+            of_seed = {}
+            for chunk in table_chunks(path):
+                rows = zip(chunk["row"].tolist(), chunk["image_sha256"])
+                images.executemany(f"INSERT INTO images VALUES (?, ?, {seed})", rows)
+                classes |= set(chunk["class"])
+                groups |= set(chunk["group"])
+                for role, part in chunk.groupby("role", sort=False):
+                    count, splits = of_seed.get(role, (0, set()))
+                    of_seed[role] = count + len(part), splits | set(part["split"])
+            for role, (count, splits) in of_seed.items():
+                count = max(count, roles.get(role, {"images": 0})["images"])
+                roles[role] = {"images": count, "split": "+".join(sorted(splits - {""}))}
+        count, digest = 0, hashlib.sha256()  # of all images, once each
+        query = "SELECT digest, MIN(seed) FROM images GROUP BY row ORDER BY digest"
+        for digests, _ in pieces_of(images.execute(query)):
+            digest.update("".join(digests).encode())
+            count += len(digests)
+    sizes = {"images": count, "classes": len(classes - {""}), "groups": len(groups - {""})}
+    roles = {role: roles[role] for role in ("fit", "eval", "validation", "pair") if role in roles}
+    return source | sizes | {"roles": roles, "sha256": digest.hexdigest()}
 
 
 def describe_models(loaded, sources):

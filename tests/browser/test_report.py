@@ -14,7 +14,7 @@ from clipspectra.paper.report import complete_report, completed_page
 
 HOSTILE_NAMES = ["?__import__('os')", "<script>alert(1)</script>", "$x$ `y` **z** {{ 1 }}", "a & b", "</script><b>c"]
 STUDY = {
-    "version": "0.9.0",
+    "version": "0.10.0",
     "commit": "abc1234",
     "seeds": [0, 1],
     "protocol": "held_out",

@@ -18,6 +18,7 @@ STUDY = {
     "commit": "abc1234",
     "seeds": [0, 1],
     "protocol": "held_out",
+    "sample": None,
     "models": [{"name": "demo", "architecture": "small", "pretrained": "a file", "layers": 4, "heads": 3}],
     "datasets": [{"name": "digits", "classes": 10, "roles": {"fit": {"images": 30, "split": "train"}}}],
     "texts": [{"name": "hostile", "count": 16}],

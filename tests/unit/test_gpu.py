@@ -22,7 +22,9 @@ from clipspectra.towers import models
 from clipspectra.towers.devices import LARGEST_ERROR, autocast
 from clipspectra.towers.families import adapt
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+if not torch.cuda.is_available():
+    pytest.skip("these tests need a GPU", allow_module_level=True)
+
 MODEL = ("tests/golden/model_config.json", "tests/golden/model.safetensors")
 GPU = "cuda"
 

@@ -65,9 +65,7 @@ if __name__ == "__main__":
             half_rng = np.random.default_rng(seeds[0])
             halves, half_images, shared = half_components(stored[0], texts, params.options, half_rng)
             first, second = ({unit: pair[half] for unit, pair in halves.items()} for half in (0, 1))
-            compared.insert(
-                0, ("disjoint halves of the fit images", of_seed, half_images, shared, len(seeds), len(seeds) + 1)
-            )
+            compared.insert(0, ("halves of the images", of_seed, half_images, shared, len(seeds), len(seeds) + 1))
             components += [first, second]
         rows = []
         for unit in progress(components[0], "stability", unit="head"):

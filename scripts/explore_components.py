@@ -28,7 +28,7 @@ from clipspectra.explorer.pictures import (
 from clipspectra.explorer.proof import recovery_curves
 from clipspectra.jobs import job
 
-COMPARED = ("seeds", "disjoint halves of the fit images")  # of the tables of stability, the first that there is
+COMPARED = ("seeds", "halves of the images")  # of the tables of stability, the first that there is
 
 
 def load_methods(inputs, methods, texts):

@@ -14,7 +14,7 @@ from clipspectra.explanations.catalogue import METHODS, NAMES
 from clipspectra.explorer import entries
 from clipspectra.explorer.parts import VERSION, run_folder, write_part
 from clipspectra.explorer.pictures import common_folder, short_name
-from clipspectra.figures.drawing import OF_ALL, OKABE_ITO, images_by_role
+from clipspectra.figures.drawing import OKABE_ITO, images_by_role, is_sample
 from clipspectra.jobs import job
 
 PAGE = ("index.html", "style.css", "app", "vendor/ui.js", "vendor/plot.js", "vendor/LICENSES.txt")
@@ -126,9 +126,8 @@ if __name__ == "__main__":
         tables, samples = {dataset: [] for dataset, _ in params.images}, {}
         for (dataset, seed), path in zip(params.images, inputs.images):
             tables[dataset].append(load_table(path))
-            numbers = images_by_role(tables[dataset][-1], params.protocol)
-            if OF_ALL in numbers:
-                samples[f"{dataset}/{seed}"] = " · ".join(numbers)
+            if is_sample(table := tables[dataset][-1]):
+                samples[f"{dataset}/{seed}"] = " · ".join(images_by_role(table, params.protocol, pairs=True))
         picture_folders = {dataset: common_folder(of_seeds) for dataset, of_seeds in tables.items()}
         write_exactness(folder, inputs, params.runs, picture_folders)
         loaded = load_table(inputs.loaded)

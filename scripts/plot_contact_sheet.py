@@ -18,7 +18,7 @@ if __name__ == "__main__":
         total = len(table)  # or all of which the table is a sample
         if "of_role" in table.columns:
             total = table.groupby("role")["of_role"].first().sum()
-        # Every image of the seed is equally likely to be shown, whatever its class.
+        # Every image of the table is equally likely to be shown, whatever its class; a sample has as many of each role.
         shown = table.sample(min(SHOWN, len(table)), random_state=int(snakemake.wildcards.seed)).sort_values(
             ["role", "label"]
         )

@@ -184,9 +184,7 @@ def store_tables(folder, units, options, rng):
     save_table(folder / "factors.csv", factors)
     clearest = factors[factors["layer"] >= 0].sample(CARDS, random_state=0)
     save_table(folder / "clearest.csv", clearest.assign(sureness=1.3, factor="light", eta2=0.8))
-    stability = heads.assign(
-        compared="disjoint halves of the fit images", which="seed 0", cosine=rng.random(len(heads))
-    )
+    stability = heads.assign(compared="halves of the images", which="seed 0", cosine=rng.random(len(heads)))
     save_table(folder / "stability.csv", stability.assign(same_text=100 * rng.random(len(heads))))
     recovery = pd.DataFrame({"method": np.repeat(METHODS, 9), "budget": np.tile(range(0, 90, 10), 2)})
     recovery = with_intervals(recovery, rng, "top1", "explained_variance").assign(draws=1, images=options.pictures)

@@ -22,7 +22,7 @@ CACHE = 16_000  # KiB that SQLite holds in memory
 def database(*tables):
     """An empty SQLite database on disk with these tables, each "name (column type, …)".
 
-    Raises OSError where the disk is full.
+    Raises OSError where the disk is full, or cannot be written.
     """
     connection = sqlite3.connect("")
     try:
@@ -32,15 +32,19 @@ def database(*tables):
             connection.execute(f"CREATE TABLE {table}")
         yield connection
     except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
+        if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
             raise
-        raise _full() from error
+        raise _no_room(error) from error
     finally:
         connection.close()
 
 
-def _full():
-    return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), tempfile.gettempdir())
+def _no_room(error):
+    """The OSError of a full disk, or of a file that cannot be written: of a used-up quota SQLite says only that."""
+    if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), tempfile.gettempdir())
+    reason = "a temporary file cannot be written; is a quota used up, or is the disk damaged?"
+    return OSError(errno.EIO, reason, tempfile.gettempdir())
 
 
 def pieces_of(cursor, rows=50_000):

@@ -149,6 +149,10 @@ def test_rows_of_a_seed():
     assert set(choose_rows(table, roles, seed=2)["image"]) != set(chosen["image"])
     with pytest.raises(InputError, match="No images are left for role 'eval'"):
         choose_rows(table, roles | {"eval": {"split": "val", "per_class": 3}}, seed=1)
+    joined = pd.concat([table[:30], table[30:].reset_index(drop=True)])  # rows of the same index
+    assert choose_rows(joined, roles, seed=1)["image"].sort_values().tolist() == sorted(chosen["image"])
+    with pytest.raises(InputError, match="There are no images"):
+        choose_rows(table[:0], roles, seed=1)
     table.loc[table["class"] == "cat", "split"] = "val"  # of no role, but among the classes
     assert ChosenRows([table], roles, seed=1).counts["cat"].tolist() == [0, 0]
 

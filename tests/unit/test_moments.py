@@ -25,7 +25,7 @@ from clipspectra.data.datasets import with_digests
 from clipspectra.data.samples import sample_images
 from clipspectra.explanations.naming import TextPool
 from clipspectra.explanations.spectral import principal_components
-from clipspectra.figures.drawing import provenance
+from clipspectra.figures.drawing import images_by_role, is_sample, provenance
 from clipspectra.paper.report import images as images_in_words
 from clipspectra.towers import models
 from clipspectra.towers.families import adapt
@@ -308,7 +308,14 @@ def test_small_print_says_what_is_a_sample(loaded, root):
     roles["pair"] = {"images": 20, "split": ""}
     assert images_in_words({"roles": roles}, 15) == "fit: 15 of 59 (split train), eval: 11, pair: 14 of 20"
     assert images_in_words({"roles": roles}, None) == "fit: 59 (split train), eval: 11, pair: 20"
-    assert provenance({}, sample, "same").startswith("16 of 31 fit and eval images · means")
+    assert images_in_words({"roles": {"eval": roles["fit"]}}, 15) == "eval: 59 (split train)"  # segmentation has all
+    of_both = "16 of 31 fit and eval images · means and components of all fit and eval images"
+    assert provenance({}, sample, "same") == of_both
+    assert provenance({}, sample[sample["role"] == "eval"]) == "8 of 11 eval images"  # nothing is fitted
+    pairs = sample.assign(role=sample["role"].replace("eval", "pair"))
+    assert images_by_role(pairs, pairs=True)[1] == "8 of 11 pair images"
+    assert is_sample(pairs)
+    assert not is_sample(sample.drop(columns="of_role"))
     assert (
         provenance({}, sample_images(table_chunks(root / "images-0.csv"), "0", 20)) == "20 fit images · 11 eval images"
     )

@@ -13,8 +13,15 @@ BLOCK = 2**16  # images of a class in memory
 
 
 def choose_rows(manifest, roles, seed):
-    """The rows of a manifest, a table in memory, that one seed uses, with columns row and role: see ChosenRows."""
-    chosen = pd.concat(ChosenRows([manifest], roles, seed))
+    """The rows of a manifest, a table in memory, that one seed uses, with columns row, its index, and role.
+
+    Drawn as by ChosenRows; without the column split no row has one. Raises InputError for no rows, too.
+    """
+    if manifest.empty:
+        raise InputError("There are no images to choose from.")
+    numbered = manifest[["image", "class"]].assign(split=manifest.get("split", "")).fillna("")
+    drawn = pd.concat(ChosenRows([numbered.astype(str).reset_index(drop=True)], roles, seed))
+    chosen = manifest.iloc[drawn["row"]].reset_index(names="row").assign(role=drawn["role"].to_numpy())
     return chosen.sort_values(["role", "row"], ascending=[False, True], ignore_index=True)
 
 

@@ -47,9 +47,12 @@ def read_manifest(path):
 
 
 def refuse_twice(path, names):
-    """Raise InputError if a manifest names images twice; names: those of them that come again, in order."""
+    """Raise InputError if a manifest names images twice; names: those of them that come again, in order.
+
+    path: None of a table in memory
+    """
     for name in names:
-        raise InputError(f"The manifest {path} names {name} twice.")
+        raise InputError(f"The manifest{f' {path}' if path else ''} names {name} twice.")
 
 
 class Manifest:

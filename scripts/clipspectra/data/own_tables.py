@@ -115,11 +115,12 @@ def decode_utf8(raw, name, first_line=1):
 
     Raises InputError that says what the file seems to be instead.
     """
-    if raw.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
+    start = raw[:1000] if first_line == 1 else b""
+    if start.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
         raise InputError(f"{name} is an Excel workbook; {SAVE_AS_UTF8}.")
-    if raw.startswith((b"\xff\xfe", b"\xfe\xff")) or raw[:1000].count(b"\0") > len(raw[:1000]) // 4:
+    if start.startswith((b"\xff\xfe", b"\xfe\xff")) or start.count(b"\0") > len(start) // 4:
         raise InputError(f"{name} is not UTF-8 but UTF-16; {SAVE_AS_UTF8}.")
-    if raw.startswith(b"\x1f\x8b"):
+    if start.startswith(b"\x1f\x8b"):
         raise InputError(f"{name} is a gzip archive; unpack it first.")
     if b"\0" in raw:
         line = raw[: raw.index(b"\0")].count(b"\n") + first_line

@@ -101,7 +101,7 @@ def _every(layers, most):
 
 
 COMPARED = {
-    "disjoint halves of the fit images": ("halves of the images", "#0072B2", "o"),
+    "halves of the images": ("halves of the images", "#0072B2", "o"),
     "seeds": ("seeds", "#D55E00", "s"),
     "halves of the pool": ("halves of the text pool", "#009E73", "^"),
 }

@@ -35,7 +35,6 @@ plt.rcParams.update(
 )
 
 PAGE, COLUMN = 178 / 25.4, 85 / 25.4  # inches: the widths of a page and of a column in print
-OF_ALL = "means and components of all fit images"  # where only a sample is kept whole
 PROTOCOLS = {"held_out": "explained on other images", "same": "explained on the same images"}  # of the config
 OKABE_ITO = ["#E69F00", "#56B4E9", "#009E73", "#F0E442", "#CC79A7", "#D55E00", "#0072B2"]
 
@@ -143,23 +142,31 @@ def provenance(wildcards, images, protocol="held_out"):
     return " · ".join([*names, *images_by_role(images, protocol)])
 
 
-def images_by_role(images, protocol="held_out"):
+def is_sample(images):
+    """Whether a seed's table of images leaves out some of a role, so that it is a sample of data.samples."""
+    return "of_role" in images and bool((images["of_role"] > images.groupby("role")["role"].transform("size")).any())
+
+
+def images_by_role(images, protocol="held_out", pairs=False):
     """How many images each role has, and of which splits, in words; images: a seed's table of images.
 
-    Of a sample (data.samples), how many of a role's images it has; means and components are of all fit images.
+    pairs: whether to count these, of which only names are judged. Of a sample (data.samples), how many of a role's
+    images it has; what is fitted is of all.
     """
-    images = images[images["role"] != "pair"]  # of which only names are judged
+    sampled = is_sample(images) and (images["role"] == "fit").any()
+    images = images if pairs else images[images["role"] != "pair"]
     sizes = images.groupby("role")["of_role"].first().to_dict() if "of_role" in images else {}
     if protocol == "same":
         sizes["fit and eval"] = sizes.get("fit", 0) + sizes.get("eval", 0)
-        images = images.assign(role=images["role"].where(images["role"] == "validation", "fit and eval"))
+        images = images.assign(role=images["role"].where(~images["role"].isin(["fit", "eval"]), "fit and eval"))
     counts, splits = images["role"].value_counts(), images.groupby("role")["split"].unique().str.join(", ")
     splits = {role: f" ({split})" if split else "" for role, split in splits.items()}
     shown = {role: f"{counts[role]} of {size}" for role, size in sizes.items() if size > counts.get(role, size)}
     roles = [
         f"{shown.get(role, counts[role])} {role} images{splits[role]}" for role in sorted(counts.index, reverse=True)
     ]
-    return [*roles, OF_ALL] if shown else roles
+    fitted = "fit and eval" if protocol == "same" else "fit"
+    return [*roles, f"means and components of all {fitted} images"] if sampled else roles
 
 
 def images_of(table, kind="images"):

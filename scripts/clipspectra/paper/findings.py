@@ -157,14 +157,15 @@ def interventions_sentence(table):
 
 
 def stability_sentence(table):
-    """How alike the components of disjoint halves of the fit images are."""
+    """How alike the components of two halves of the fit images are."""
     rows = first_study(table)
-    rows = rows[(rows["compared"] == "disjoint halves of the fit images") & (rows["layer"] != "embedding")]
+    rows = rows[(rows["compared"] == "halves of the images") & (rows["layer"] != "embedding")]
     if rows["cosine"].isna().all():
         return None
     return about(rows.iloc[0]), (
-        f"Matched components of {table['model'].iloc[0]} on disjoint halves of {table['dataset'].iloc[0]}'s fit images "
-        f"have a mean |cosine| of {rows['cosine'].mean():.2f} (by chance {rows['cosine_by_chance'].mean():.2f})."
+        f"Matched components of {table['model'].iloc[0]} on disjoint halves of {table['dataset'].iloc[0]}'s fit "
+        f"images, {rows['images'].iloc[0]:.0f} each, have a mean |cosine| of {rows['cosine'].mean():.2f} (by chance "
+        f"{rows['cosine_by_chance'].mean():.2f})."
     )
 
 

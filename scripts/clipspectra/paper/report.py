@@ -139,12 +139,17 @@ def images(dataset, sample):
     """How many images of a dataset have each role, and from which split, in words; sample: see what_was_run."""
     parts = []
     for role, about in dataset["roles"].items():
-        split, count = f" (split {about['split']})" if about["split"] else "", str(about["images"])
-        if sample is not None:
-            most = sample - sample % 2 if role == "pair" else sample
-            count = f"{most} of {count}" if about["images"] > most else count
-        parts.append(f"{role}: {count}{split}")
+        kept, split = kept_images(dataset, role, sample), f" (split {about['split']})" if about["split"] else ""
+        parts.append(f"{role}: {f'{kept} of ' if kept < about['images'] else ''}{about['images']}{split}")
     return ", ".join(parts)
+
+
+def kept_images(dataset, role, sample):
+    """How many images of a role are kept whole; of a dataset that is not explained, segmentation uses all."""
+    count = dataset["roles"][role]["images"]
+    if sample is None or "fit" not in dataset["roles"]:
+        return count
+    return min(count, sample - sample % 2 if role == "pair" else sample)
 
 
 def what_was_run(study):
@@ -160,9 +165,11 @@ def what_was_run(study):
     seeds = ", ".join(map(str, study["seeds"]))
     commit = f", commit {study['commit']}" if study["commit"] else ""
     kept = ""
-    if study["sample"] is not None:
+    roles = [(dataset, role) for dataset in study["datasets"] for role in dataset["roles"]]
+    if any(kept_images(*place, study["sample"]) < place[0]["roles"][place[1]]["images"] for place in roles):
+        fitted = "fit and eval" if study["protocol"] == "same" else "fit"
         kept = " Cards, scores (but of segmentation), pictures and neighbours are of a sample, "
-        kept += "means and components of all fit images."
+        kept += f"means and components of all {fitted} images."
     return (
         table(["model", "architecture", "weights", "layers", "heads per layer"], models)
         + table(["dataset", "classes", "images"], datasets)

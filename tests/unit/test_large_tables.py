@@ -1,6 +1,8 @@
 """Tables of images larger than memory: in pieces they give what they give as a whole, and memory stays as it is."""
 
 import hashlib
+import re
+import sqlite3
 import tracemalloc
 from functools import partial
 
@@ -15,7 +17,8 @@ from clipspectra.data import choosing, own_tables
 from clipspectra.data.choosing import ChosenRows, check_requirements, shared_images
 from clipspectra.data.datasets import Manifest, read_manifest
 from clipspectra.data.samples import sample_images
-from clipspectra.on_disk import common, pieces_of
+from clipspectra.jobs import user_message
+from clipspectra.on_disk import common, database, pieces_of
 from clipspectra.paper import study
 
 
@@ -147,3 +150,15 @@ def test_a_manifest_is_checked_beyond_its_first_piece(tmp_path, monkeypatch):
     assert "names 1.png twice" in problem((8, "1.png,0,a,,,"))
     assert "no class in 2 rows, the first in line 6" in problem((6, "4.png,3,,,,"), (8, "6.png,3,,,,"))
     assert "line 7, has 5 values where the header has 6" in problem((7, "5.png,1,b,,"))
+
+
+NO_ROOM = {"FULL": "No space is left .* make room", "IOERR_WRITE": "is a quota used up, or is the disk damaged"}
+
+
+@pytest.mark.parametrize("code", NO_ROOM)
+def test_no_room_for_temporary_files_is_a_sentence(code):
+    error = sqlite3.OperationalError("as SQLite says it")
+    error.sqlite_errorcode = getattr(sqlite3, f"SQLITE_{code}")
+    with pytest.raises(OSError, match=".") as raised, database("texts (text TEXT)"):
+        raise error
+    assert re.search(NO_ROOM[code], user_message(raised.value))

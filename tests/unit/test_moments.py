@@ -313,7 +313,7 @@ def test_small_print_says_what_is_a_sample(loaded, root):
     assert provenance({}, sample, "same") == of_both
     assert provenance({}, sample[sample["role"] == "eval"]) == "8 of 11 eval images"  # nothing is fitted
     pairs = sample.assign(role=sample["role"].replace("eval", "pair"))
-    assert images_by_role(pairs, pairs=True)[1] == "8 of 11 pair images"
+    assert images_by_role(pairs, pairs=True)[0] == "8 of 11 pair images"
     assert is_sample(pairs)
     assert not is_sample(sample.drop(columns="of_role"))
     assert (

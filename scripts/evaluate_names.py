@@ -43,8 +43,8 @@ def fit_choices(stored, embeddings, factors, rng):
     if fit.sum() >= 4:
         half = rng.permutation(np.flatnonzero(fit))[::2]
         choices["half of the images"] = np.isin(np.arange(len(fit)), half)
-    if found := confounded(images, embeddings, fit, factors, rng) if factors else None:
-        inside, chance, confusable = found
+    if of_confounded := confounded(images, embeddings, fit, factors, rng) if factors else None:
+        inside, chance, confusable = of_confounded
         choices["images where one factor tells another"] = inside
         choices["as many images at random"] = chance
     return choices, confusable

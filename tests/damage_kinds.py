@@ -99,7 +99,7 @@ class Explanations(Kind):
     file, is_checked = "e.safetensors", True
 
     def make(self):
-        save_explanations(self.path, stored_small(self.folder).told, {"model": "m"})
+        save_explanations(self.path, stored_small(self.folder).explanations, {"model": "m"})
 
     def read(self):
         return {unit: vars(explanation) for unit, explanation in load_explanations(self.path).items()}
@@ -113,7 +113,7 @@ class Edit(Kind):
     def make(self):
         small, intervention = stored_small(self.folder), Intervention({(1, 0): Factors(1, {0: 0})}, 1, 0)
         small.stored.weights = "0" * 64
-        save_edit(self.path, intervention, Reference.of(small.stored, small.told, intervention), {})
+        save_edit(self.path, intervention, Reference.of(small.stored, small.explanations, intervention), {})
 
     def read(self):
         intervention, reference = load_edit(self.path)

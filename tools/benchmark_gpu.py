@@ -93,8 +93,8 @@ def passes(options):
 
                 def decompose(images=images, loaded=loaded, tower=tower, basis=basis):
                     with loaded.autocast():
-                        found = activations(loaded.model, images, tower=tower)
-                    return sum_errors(found, basis)
+                        decomposed = activations(loaded.model, images, tower=tower)
+                    return sum_errors(decomposed, basis)
 
                 def plain(images=images, loaded=loaded):
                     with loaded.autocast():
@@ -158,16 +158,16 @@ def agreement(options):
                 with loaded.autocast():
                     return activations(loaded.model, images[order].to(loaded.device), tower=tower)
 
-            found, order = on_device(list(range(8))), [3, 1, 0, 2, 7, 6, 5, 4]
+            of_gpu, order = on_device(list(range(8))), [3, 1, 0, 2, 7, 6, 5, 4]
             again, moved, filled = on_device(list(range(8))), on_device(order), on_device([0, 1, 2, 2, 2, 2, 2, 2])
             row = {"architecture": architecture, "precision": precision}
             for name in ("z", "mlps", "class_self"):
                 right = getattr(expected, name)
-                row[name] = ((getattr(found, name).cpu() - right).abs().max() / right.abs().max()).item()
-            row["e/n"] = (F.normalize(found.embedding).cpu() - F.normalize(expected.embedding)).abs().max().item()
-            row["same bits again"] = torch.equal(found.z, again.z)
-            row["at another place"] = torch.equal(found.z[order], moved.z)
-            row["beside others"] = torch.equal(found.z[:3], filled.z[:3])
+                row[name] = ((getattr(of_gpu, name).cpu() - right).abs().max() / right.abs().max()).item()
+            row["e/n"] = (F.normalize(of_gpu.embedding).cpu() - F.normalize(expected.embedding)).abs().max().item()
+            row["same bits again"] = torch.equal(of_gpu.z, again.z)
+            row["at another place"] = torch.equal(of_gpu.z[order], moved.z)
+            row["beside others"] = torch.equal(of_gpu.z[:3], filled.z[:3])
             yield row
 
 
@@ -234,16 +234,12 @@ def make_pictures(folder):
 
 def table_of(count, folder=None):
     """A table of images that are these pictures over and over; without a folder they are in memory."""
-    rows = np.arange(count)
-    digests = (
-        [hashlib.sha256((Path(folder) / f"{number}.jpg").read_bytes()).hexdigest() for number in range(PICTURES)]
-        if folder
-        else [""] * PICTURES
-    )
-    ids = picture_ids(digests)[rows % PICTURES]
-    return pd.DataFrame(
-        {"image": [f"{row % PICTURES}.jpg" for row in rows], "row": rows, "picture_id": ids, "checked": rows < 8}
-    )
+    rows, digests = np.arange(count), [""] * PICTURES
+    if folder:
+        files = (Path(folder) / f"{number}.jpg" for number in range(PICTURES))
+        digests = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+    columns = {"row": rows, "picture_id": picture_ids(digests)[rows % PICTURES], "checked": rows < 8}
+    return pd.DataFrame({"image": [f"{row % PICTURES}.jpg" for row in rows], **columns})
 
 
 def extraction_seconds(loaded, folder, count, batch_size, workers):

@@ -70,15 +70,15 @@ class Run:
 
 def jobs(folder):
     """{number of a process: script} of the scripts at work in a folder, whoever their parent is."""
-    found = {}
+    scripts = {}
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             script = re.search(rf"{re.escape(str(folder))}/\.snakemake/scripts/[^.]+\.(\w+)\.py", path.read_text())
         except OSError:  # it has ended
             continue
         if script:
-            found[int(path.parent.name)] = script[1]
-    return found
+            scripts[int(path.parent.name)] = script[1]
+    return scripts
 
 
 def digests(folder):

@@ -50,8 +50,8 @@ class InputError(ValueError):
 
 def _warn_of_a_second_copy():
     """Warn if another clipspectra is installed: which of the two is imported depends on the order of Python's path."""
-    for found in distributions(name="clipspectra"):
-        installed = Path(found.locate_file("clipspectra/__init__.py"))
+    for distribution in distributions(name="clipspectra"):
+        installed = Path(distribution.locate_file("clipspectra/__init__.py"))
         if installed.exists() and not installed.samefile(__file__):
             warnings.warn(
                 f"clipspectra is imported from {Path(__file__).parent}, but another copy is installed in "

@@ -32,8 +32,8 @@ def save_images(path, roles):
 def stored_small(folder, *, dtype=torch.float64, first=0, roles=ROLES, store=None):
     """stored: StoredActivations of two shards (z as the type `store`), heads of layers from `first` on
 
-    exact: their dense Contributions; told: {(layer, head): HeadExplanation} with all components, in float64; model;
-    images
+    exact: their dense Contributions; explanations: {(layer, head): HeadExplanation} with all components, in float64;
+    model; images
     """
     model = small("ViT", dtype)
     images = pictures(model, IMAGES, dtype)
@@ -63,4 +63,4 @@ def stored_small(folder, *, dtype=torch.float64, first=0, roles=ROLES, store=Non
             texts = np.arange(len(components))
             explanations[layer, head] = HeadExplanation(mean, len(components), components, texts, None, components)
     exact = contributions(model, images)
-    return SimpleNamespace(stored=stored, exact=exact, told=explanations, model=model, images=images)
+    return SimpleNamespace(stored=stored, exact=exact, explanations=explanations, model=model, images=images)

@@ -52,7 +52,7 @@ def models(tmp_path_factory):
     for first in (0, 1):  # the second is known from layer 1 on, and of other weights
         torch.manual_seed(first)
         own = stored_small(tmp_path_factory.mktemp(f"model-{first}"), first=first)
-        heads = {unit: value for unit, value in own.told.items() if unit[0] != EMBEDDING}
+        heads = {unit: value for unit, value in own.explanations.items() if unit[0] != EMBEDDING}
         model = ComparedModel(HeadRows(own.stored), heads, names_of(heads), factors_of(own.stored, heads))
         made.append(SimpleNamespace(model=model, stored=own.stored, exact=own.exact))
     return made

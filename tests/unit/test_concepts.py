@@ -46,7 +46,7 @@ TEXTS, CLASSIFIER = rng.normal(size=(3, 24)), rng.normal(size=(24, 4))
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
     small = stored_small(tmp_path_factory.mktemp("study"))
-    small.table = component_table(small.stored, small.told)
+    small.table = component_table(small.stored, small.explanations)
     return small
 
 
@@ -61,7 +61,7 @@ def test_the_components_of_all_heads_hold_their_variance(study):
 def test_shares_are_those_of_dense_contributions(study, ranking):
     directions = concept_directions(TEXTS, None)
     np.testing.assert_allclose(directions, TEXTS - TEXTS.mean(0))
-    table = concept_shares(study.table, study.stored, study.told, directions, CLASSIFIER, ranking)
+    table = concept_shares(study.table, study.stored, study.explanations, directions, CLASSIFIER, ranking)
     fit = study.stored.fit
     centred = study.exact.heads.numpy()[fit] - study.exact.heads.numpy()[fit].mean(0)
     whole = study.exact.total().numpy()[fit]
@@ -78,7 +78,7 @@ def test_shares_are_those_of_dense_contributions(study, ranking):
     rest = (covariance * total).sum() / (total**2).sum()
     assert heads.sum() + rest == pytest.approx(1, abs=1e-9)  # and all parts to the whole
     row = table.iloc[17]
-    direction = study.told[row["layer"], row["head"]].components[int(row["component"])]
+    direction = study.explanations[row["layer"], row["head"]].components[int(row["component"])]
     assert row["concept"] == pytest.approx(((directions @ direction) ** 2).sum() / (directions**2).sum())
     assert row["classes"] == pytest.approx(((classes @ direction) ** 2).sum() / (classes**2).sum())
 
@@ -86,9 +86,11 @@ def test_shares_are_those_of_dense_contributions(study, ranking):
 def test_averaging_prompts_changes_no_components(study):
     """Texts that differ less because more prompts were averaged lie along the same components."""
     directions = concept_directions(TEXTS, None)
-    one = concept_shares(study.table, study.stored, study.told, directions, CLASSIFIER, "evidence")
+    one = concept_shares(study.table, study.stored, study.explanations, directions, CLASSIFIER, "evidence")
     mean = CLASSIFIER.mean(1, keepdims=True)
-    averaged = concept_shares(study.table, study.stored, study.told, directions, 0.1 * (CLASSIFIER - mean), "evidence")
+    averaged = concept_shares(
+        study.table, study.stored, study.explanations, directions, 0.1 * (CLASSIFIER - mean), "evidence"
+    )
     pd.testing.assert_frame_equal(concept_components(one), concept_components(averaged))
     assert len(concept_components(one, 2.0)) < len(concept_components(one)) < len(concept_components(one, 0.5))
 
@@ -118,7 +120,7 @@ def test_random_units_are_drawn_from_those_not_held_at_their_mean(study):
     assert {unit[0] for unit in variances({"components": []}, before, study.table)} == {2}
     assert variances({"mlps": True}, before, study.table) == {}
     edit = {"do": "remove", "heads": [[2, 1], [0, 3]]}
-    units, chosen_count, table = select_units(edit, study.table, study.stored, study.told, None)
+    units, chosen_count, table = select_units(edit, study.table, study.stored, study.explanations, None)
     assert (units, chosen_count, len(table)) == ([(2, 1), (0, 3)], 2, 2)
 
 
@@ -140,7 +142,7 @@ def test_random_units_show_what_the_rule_is_worth(study):
     """A concept's units are no better than chance where the labels are drawn at random."""
     prepared = prepare(
         [{"do": "amplify", "by": 30, "concept": ["a", "b", "c"], "rank_by": "evidence", "share": 0.9, "number": None}],
-        *(study.stored, study.told, [*TEXTS, *rng.normal(size=(2, 24))], np.zeros(24), CLASSIFIER),
+        *(study.stored, study.explanations, [*TEXTS, *rng.normal(size=(2, 24))], np.zeros(24), CLASSIFIER),
         {"other": ["d", "e"]},
     )
     names = ["edited, concept > 0.5 × classes", "edited, concept > 2 × classes", "control: other"]
@@ -148,7 +150,7 @@ def test_random_units_show_what_the_rule_is_worth(study):
     assert prepared.variance_of(list(prepared.variance)) == pytest.approx(100)
     reached = []
     for _ in range(12):
-        outcome = evaluate(prepared, study.stored, study.told, CLASSIFIER, rng.integers(0, 4, 40), rng)
+        outcome = evaluate(prepared, study.stored, study.explanations, CLASSIFIER, rng.integers(0, 4, 40), rng)
         rows = pd.DataFrame(settings(prepared, outcome, {"eval": {"all": np.ones(40, bool)}})).set_index("setting")
         edited = rows.loc["edited"]
         assert edited["random_variance"] == pytest.approx(edited["variance"], rel=0.35)
@@ -186,7 +188,7 @@ def test_values_that_change_and_values_that_stay(study):
     labels = {"class": rng.integers(0, 4, 40), "size": rng.integers(0, 2, 40)}
     values, scored = {"class": list("abcd"), "size": ["big", "small"]}, study.stored.scored
     edited = Intervention().scale_mlps(0).scale(3, [(2, 1)])
-    before, after = predictions([Intervention(), edited], study.stored, study.told, classifiers, labels)
+    before, after = predictions([Intervention(), edited], study.stored, study.explanations, classifiers, labels)
     whole = study.exact.total().numpy()
     np.testing.assert_array_equal(before["size"][0], (whole @ classifiers["size"]).argmax(1))
     text = CLASSIFIER.T[labels["class"]]

@@ -85,10 +85,12 @@ def test_a_live_edit_equals_the_edit_of_stored_arrays(tmp_path, first):
     study.stored.weights = weights_digest(study.model.visual)
     intervention = Intervention().scale_mlps(0.0).edited({"do": "remove", "all_but_last": 1}, [], study.stored)
     intervention = intervention.scale(0.0, [(2, 1)]).scale(-1, [(1, 0, 2), (2, 0, 1)])
-    save_edit(tmp_path / "edit.safetensors", intervention, Reference.of(study.stored, study.told, intervention), {})
+    save_edit(
+        tmp_path / "edit.safetensors", intervention, Reference.of(study.stored, study.explanations, intervention), {}
+    )
     loaded, reference = load_edit(tmp_path / "edit.safetensors")
     assert loaded == intervention
-    expected = Edits(study.stored, study.told).embeddings(intervention)
+    expected = Edits(study.stored, study.explanations).embeddings(intervention)
     images = study.images[study.stored.images["row"].to_numpy()].requires_grad_()
     with edited(study.model, loaded, reference):
         output = study.model.encode_image(images, normalize=True)
@@ -178,7 +180,7 @@ def test_a_reference_has_all_that_its_intervention_needs(tmp_path):
     study = stored_small(tmp_path)
     for unit in [(0, 1, -1), (0, -1)]:
         with pytest.raises(InputError, match="There is no layer 0"):
-            check_units([unit], study.told)
+            check_units([unit], study.explanations)
 
 
 def folded(model, intervention, reference):

@@ -58,7 +58,7 @@ def edited_by_hand(study, plan):
             for layer, head, *component in units:
                 part = centred[:, layer, head]
                 if component:
-                    direction = study.told[layer, head].components[component[0]]
+                    direction = study.explanations[layer, head].components[component[0]]
                     part = kept[:, layer, head] + np.outer(part @ direction, direction)
                 kept[:, layer, head] = part
             heads = means[0] + kept
@@ -66,7 +66,7 @@ def edited_by_hand(study, plan):
         for layer, head, *component in units:
             part = centred[:, layer, head]
             if component:
-                direction = study.told[layer, head].components[component[0]]
+                direction = study.explanations[layer, head].components[component[0]]
                 part = np.outer(part @ direction, direction)
             heads[:, layer, head] += (factor - 1) * part
     assert first == 0 or all(unit[0] >= first for _, units in plan for unit in units)
@@ -80,8 +80,8 @@ def test_edits_equal_edits_of_the_dense_contributions(study, name):
     plan = [(edit, [unit for unit in units if unit[0] >= first]) for edit, units in PLANS[name]]
     intervention = Intervention()
     for edit, units in plan:
-        intervention = intervention.edited(edit, check_units(units, study.told), study.stored)
-    embeddings = Edits(study.stored, study.told).embeddings(intervention)
+        intervention = intervention.edited(edit, check_units(units, study.explanations), study.stored)
+    embeddings = Edits(study.stored, study.explanations).embeddings(intervention)
     np.testing.assert_allclose(embeddings, edited_by_hand(study, plan), atol=1e-12)
     if not plan:
         unedited = study.model.encode_image(study.images, normalize=True).detach().numpy()
@@ -95,7 +95,7 @@ def test_edits_commute(study):
         forward = forward.scale(0.5 + units.index(unit), [unit])
     for unit in units[::-1]:
         backward = backward.scale(0.5 + units.index(unit), [unit])
-    edits = Edits(study.stored, study.told)
+    edits = Edits(study.stored, study.explanations)
     expected = edits.embeddings(forward)
     np.testing.assert_allclose(edits.embeddings(backward.scale_mlps(0.3)), expected, atol=1e-12)
 
@@ -103,7 +103,7 @@ def test_edits_commute(study):
 def test_a_run_of_many_equals_runs_of_each(study):
     """A list of interventions, each computed from the one before it, equals each one alone, with a readout."""
     units = [unit for unit in (*HEADS, *COMPONENTS) if unit[0] >= study.stored.layers.start]
-    edits = Edits(study.stored, study.told, rng.normal(size=(24, 5)))
+    edits = Edits(study.stored, study.explanations, rng.normal(size=(24, 5)))
     interventions = [Intervention().scale(0, units[:count]) for count in range(len(units) + 1)]
     interventions += [edited.scale_mlps(0.3).scale_early(2.0) for edited in interventions[::-1]] + [Intervention()]
     many = [[] for _ in interventions]
@@ -125,7 +125,7 @@ def test_a_run_of_many_equals_runs_of_each(study):
 )
 def test_units_that_do_not_exist_are_named(study, units, sentence):
     with pytest.raises(InputError, match=sentence):
-        check_units(units, study.told)
+        check_units(units, study.explanations)
 
 
 def test_edits_that_the_stored_layers_do_not_allow_are_refused(study):

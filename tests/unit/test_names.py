@@ -64,7 +64,7 @@ def plain_scores(naming, scores, embeddings, texts, components):
 
 @pytest.mark.parametrize("unit_of", [(2, 1), (EMBEDDING, EMBEDDING)])
 def test_namings_equal_the_plain_computation(study, unit_of):
-    explanation, fit = study.told[unit_of], study.stored.fit
+    explanation, fit = study.explanations[unit_of], study.stored.fit
     rows, basis = study.stored.rows_and_basis(*unit_of)
     scores = component_scores(rows[fit], basis, explanation.components, explanation.mean)
     ((activity,),) = activities(study.stored, unit_of[0], {"a": (unit_of[1], explanation)}, [fit]).values()

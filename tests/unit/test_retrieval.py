@@ -23,17 +23,17 @@ rng = np.random.default_rng(3)
 def study(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
     small = stored_small(folder)
-    save_explanations(folder / "components.safetensors", small.told, {})
+    save_explanations(folder / "components.safetensors", small.explanations, {})
     small.components = Components.load(folder / "components.safetensors")
     return small
 
 
 def test_components_are_those_of_the_heads(study):
     units, directions = study.components.units, study.components.directions
-    assert {tuple(place) for place in units[:, :2]} == {place for place in study.told if place[0] >= 0}
+    assert {tuple(place) for place in units[:, :2]} == {place for place in study.explanations if place[0] >= 0}
     assert (units == np.array(sorted(map(tuple, units)))).all()
     for place, direction in zip(units, directions):
-        np.testing.assert_allclose(direction, study.told[tuple(place[:2])].components[place[2]], atol=1e-7)
+        np.testing.assert_allclose(direction, study.explanations[tuple(place[:2])].components[place[2]], atol=1e-7)
 
 
 def cosine(a, b):
@@ -94,11 +94,11 @@ def test_ends_are_the_references_samples():
 def test_views_have_the_angles_of_the_contributions(study, place):
     dense = study.exact.total() if place[0] == EMBEDDING else study.exact.heads[:, place[0], place[1]]
     dense = dense.numpy() - dense.numpy()[study.stored.fit].mean(0)
-    view = View(study.stored, *place, study.told[place].mean)
+    view = View(study.stored, *place, study.explanations[place].mean)
     own = np.concatenate(list(view.rows()))[5]
     expected = [cosine(row, dense[5]) for row in dense]
     np.testing.assert_allclose(view.cosines(own), expected, atol=1e-9)
-    direction = study.told[place].components[1]
+    direction = study.explanations[place].components[1]
     np.testing.assert_allclose(view.scores(direction), dense @ direction, atol=1e-10)
     texts = rng.normal(size=(4, 24))
     np.testing.assert_allclose(view.coordinates(texts) @ own, texts @ dense[5], atol=1e-10)
@@ -116,7 +116,7 @@ def test_a_pictures_neighbours(study, unit):
     q = np.concatenate(list(study.stored.reduced(1)))[own]  # [head, coordinate + scalar]
     query = {"embedding": np.concatenate(list(study.stored.embeddings()))[own][None], "scalars": q[:1, -3:]}
     query["z"] = np.repeat(q[None, None, :, :-3], 3, axis=1)
-    view, direction = select_view(study.stored, study.told, *unit)
+    view, direction = select_view(study.stored, study.explanations, *unit)
     options = {"name": "me.png", "itself": rows == own, "count": 40}
     images, texts = name_table(rows.tolist()), name_table(range(5))
     table = picture_neighbours(view, direction, picture_row(view, query), images, texts, TEXTS, **options)
@@ -138,7 +138,7 @@ def test_a_pictures_neighbours(study, unit):
 
 
 def test_the_ends_of_a_component(study):
-    view, direction = select_view(study.stored, study.told, 2, 0, 0)
+    view, direction = select_view(study.stored, study.explanations, 2, 0, 0)
     images = name_table([f"{row}.png" for row in np.flatnonzero(study.stored.scored)])
     table = component_ends(view, direction, images, name_table(list("abcde")), TEXTS, count=2)
     scores = view.scores(direction)[study.stored.scored]
@@ -149,7 +149,7 @@ def test_the_ends_of_a_component(study):
     assert bottom["name"].tolist() == ["abcde"[place] for place in np.argsort(TEXTS @ direction)[:2]]
     assert table["place"].tolist() == [0, 1] * 6
     with pytest.raises(InputError, match="no layer 2, head 9: layer 2 has the heads 0 to 3"):
-        select_view(study.stored, study.told, 2, 9)
+        select_view(study.stored, study.explanations, 2, 9)
 
 
 def test_best_texts_of_an_explanation(tmp_path):

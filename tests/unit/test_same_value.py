@@ -110,12 +110,12 @@ def study(tmp_path_factory):
 
 
 def tables(study, values):
-    stored, told = study.stored, dict(sorted(study.told.items()))
+    stored, explanations = study.stored, dict(sorted(study.explanations.items()))
     fit, scored = (
         same_value.SameValue({factor: column[inside] for factor, column in values.items()}, np.random.default_rng(0))
         for inside in (stored.fit, stored.scored)
     )
-    return *same_value.unit_tables(stored, told, fit, scored), scored
+    return *same_value.unit_tables(stored, explanations, fit, scored), scored
 
 
 def plain_precision(closeness, values):
@@ -131,7 +131,7 @@ def plain_precision(closeness, values):
 def best_component_on_fit(study, values):
     """Of the component of each head whose scores the values explain most, the one that finds them best; both on fit."""
     found = {}
-    for unit, explanation in study.told.items():
+    for unit, explanation in study.explanations.items():
         if unit[0] == EMBEDDING:
             continue
         view = View(study.stored, *unit, explanation.mean)
@@ -146,10 +146,10 @@ def best_component_on_fit(study, values):
 def test_heads_and_components_rank_as_neighbours_do(study):
     stored, colours = study.stored, study.stored.images["colour"].to_numpy()
     heads, rows, scored = tables(study, {"colour": colours})
-    assert len(heads) == len(study.told) - 1
+    assert len(heads) == len(study.explanations) - 1
     for row in heads.itertuples():
         unit = row.layer, row.head
-        view = View(stored, *unit, study.told[unit].mean)
+        view = View(stored, *unit, study.explanations[unit].mean)
         centred = np.concatenate([*view.rows()])
         for name, inside in (("score", stored.scored), ("fit_score", stored.fit)):
             cosines = np.array([view.cosines(image)[inside] for image in centred[inside]])
@@ -167,8 +167,8 @@ def test_heads_and_components_rank_as_neighbours_do(study):
     label = table.loc[same_value.BEST_COMPONENT, "unit"]
     assert label == best_component_on_fit(study, colours)
     layer, head, component = (int(part[1:]) for part in label.split())
-    scores = View(stored, layer, head, study.told[layer, head].mean).scores(
-        study.told[layer, head].components[component].astype(np.float64)
+    scores = View(stored, layer, head, study.explanations[layer, head].mean).scores(
+        study.explanations[layer, head].components[component].astype(np.float64)
     )[stored.scored]
     nearness = -np.abs(scores[:, None] - scores)
     expected = plain_precision(nearness, colours[stored.scored])
@@ -185,12 +185,12 @@ def test_values_that_no_two_images_share_are_blank(study, recwarn):
 
 
 def test_an_edit_of_nothing_changes_nothing_and_removed_heads_do(study):
-    stored, told = study.stored, study.told
+    stored, explanations = study.stored, study.explanations
     scored = same_value.SameValue({"colour": stored.images["colour"][stored.scored]}, np.random.default_rng(0))
-    edits = Edits(stored, told)
+    edits = Edits(stored, explanations)
     before = edits.embeddings(Intervention())
     assert same_value.edited_table(before, before, stored, scored)["against_whole"].tolist() == [0]
-    after = edits.embeddings(Intervention().scale(0.0, [unit for unit in told if unit[0] != EMBEDDING]))
+    after = edits.embeddings(Intervention().scale(0.0, [unit for unit in explanations if unit[0] != EMBEDDING]))
     row = same_value.edited_table(before, after, stored, scored).iloc[0]
     centred = (after - after[stored.fit].mean(0))[stored.scored]
     centred /= np.linalg.norm(centred, axis=1, keepdims=True)

@@ -30,7 +30,8 @@ def two(tmp_path_factory):
         for name, roles in (("own", OWN), ("travelled", TRAVELLED))
     }
     explanations = {
-        name: {unit: head for unit, head in made.told.items() if EMBEDDING not in unit} for name, made in small.items()
+        name: {unit: head for unit, head in made.explanations.items() if EMBEDDING not in unit}
+        for name, made in small.items()
     }
     explanations["weights"] = explanations["travelled"]
     bases = {(basis, means): with_components(explanations[basis], explanations[means]) for basis, means in SETTINGS}

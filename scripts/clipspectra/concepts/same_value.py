@@ -68,11 +68,11 @@ class SameValue:
 
         closeness: numbers of queries -> how close all images are to each, [query, image]
         """
-        found = [
+        measured = [
             (average_precision(*ranked), average_precision_influence(*ranked))
             for ranked in self._ranked(closeness, factors)
         ]
-        by_query, by_image = ([*zip(*parts)] for parts in zip(*found))
+        by_query, by_image = ([*zip(*parts)] for parts in zip(*measured))
         return {
             factor: Precisions(self.queries, np.concatenate(of_queries), np.sum(of_images, axis=0))
             for factor, of_queries, of_images in zip(factors, by_query, by_image)

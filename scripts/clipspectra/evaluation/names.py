@@ -98,8 +98,8 @@ def name_set(study, explanations, method, tables, rng):
             truths.append(Truth.of(scored, study.stored.images[study.stored.scored], study.vocabulary))
         if study.first is not None:
             moves.append((scores[study.second] - scores[study.first]).T)
-        found, thresholds = head_scores(study, (layer, head), scores, components, method)
-        for key, of_texts in found.items():
+        scores_by_control, thresholds = head_scores(study, (layer, head), scores, components, method)
+        for key, of_texts in scores_by_control.items():
             of_poles = of_texts.transpose(1, 0, 2).reshape(len(poles), -1)  # [pole, text]
             entry, texts = names.setdefault(key, Names()), of_poles.argmax(1)
             entry.add(start, poles, texts, components, study.pool)
@@ -128,25 +128,25 @@ def head_scores(study, unit, scores, components, method):
 
     Returns {(method, naming, control, texts): [pole of 2, component, text]} and, of some, {…: [pole * component]}.
     """
-    found, thresholds, fit = {}, {}, study.stored.fit
+    scores_by_control, thresholds, fit = {}, {}, study.stored.fit
     for control, inside in study.choices.items():
         activity = None if control else kept_activity(study.stored, *unit, components)
         activity = activity or _activity(scores[inside], study.embeddings[inside])
         for naming in NAMINGS if not control else ["fires_on"]:
             of_texts = text_scores(naming, components, activity, study.pool)
-            found[method, naming, control, "all"] = of_texts
+            scores_by_control[method, naming, control, "all"] = of_texts
             if naming in NAMED_BY and not control:
                 thresholds[method, naming, control, "all"] = chance(naming, activity, study.pool)[1]
             if study.vocabulary and not control:
                 single = study.vocabulary.names_factor.sum(1) == 1
                 if single.any():
-                    found[method, naming, control, "of one factor"] = np.where(single, of_texts, -np.inf)
+                    scores_by_control[method, naming, control, "of one factor"] = np.where(single, of_texts, -np.inf)
     if study.other is not None:
         embeddings, pool = study.other
         activity = _activity(scores[fit], embeddings[fit])
         of_texts = text_scores("fires_on", components, activity, pool)
-        found[method, "fires_on", "another model's embeddings", "all"] = of_texts
-    return found, thresholds
+        scores_by_control[method, "fires_on", "another model's embeddings", "all"] = of_texts
+    return scores_by_control, thresholds
 
 
 def _activity(scores, embeddings):

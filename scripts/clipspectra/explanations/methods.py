@@ -91,10 +91,10 @@ def with_names(explanation, activity, pool, *, texts):
     if "weight" in table:
         poles = table[["component", "pole"]].drop_duplicates()
         names = names.merge(poles).query("naming != 'says'")
-        said = table.drop(columns=["singular_value", "strength"])
-        said["projection"], said["activation"] = scores_of(said, explanation.components, activity, pool)
-        said["score"] = said["projection"].where(said["pole"] == "top", -said["projection"])
-        names = pd.concat([said, names]).sort_values("component", kind="stable")
+        sums = table.drop(columns=["singular_value", "strength"])
+        sums["projection"], sums["activation"] = scores_of(sums, explanation.components, activity, pool)
+        sums["score"] = sums["projection"].where(sums["pole"] == "top", -sums["projection"])
+        names = pd.concat([sums, names]).sort_values("component", kind="stable")
     return replace(explanation, table=of_component.merge(names, on="component"))
 
 

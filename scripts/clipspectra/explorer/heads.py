@@ -63,14 +63,14 @@ def method_part(method, table):
     part = spectrum(table)
     if method in POLED_METHODS:
         return part | {"names": names_of(table)}
-    said = table[table["naming"] == "says"]
-    poles = said.groupby("component", sort=False)
+    sums = table[table["naming"] == "says"]
+    poles = sums.groupby("component", sort=False)
     return part | {
         "pole": [POLES.index(pole) for pole in poles["pole"].first()],
         "cosine": rounded(poles["cosine"].first()),
         "count": poles.size().to_numpy(),
-        "text": said["text"].to_numpy(),
-        "weight": rounded(said["weight"]),
+        "text": sums["text"].to_numpy(),
+        "weight": rounded(sums["weight"]),
     }
 
 

@@ -44,8 +44,8 @@ def ablation_curves(table):
     places = {"MLPs": [("first", 0), ("last", 0)]}
     layers = {}
     for name in table["at_mean"]:
-        if found := re.fullmatch(r"MLPs and heads of layers? (\d+)(?:–(\d+))?", name):
-            first, last = int(found[1]), int(found[2] or found[1])
+        if layer_range := re.fullmatch(r"MLPs and heads of layers? (\d+)(?:–(\d+))?", name):
+            first, last = int(layer_range[1]), int(layer_range[2] or layer_range[1])
             layers[name] = "last" if first else "first", last - first + 1
     places |= {name: [place] for name, place in layers.items()}
     count = 1 + max((count for _, count in layers.values()), default=0)

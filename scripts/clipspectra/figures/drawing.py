@@ -153,8 +153,8 @@ def images_by_role(images, protocol="held_out", pairs=False):
     pairs: whether to count these, of which only names are judged. Of a sample (data.samples), how many of a role's
     images it has; what is fitted is of all.
     """
-    sampled = is_sample(images) and (images["role"] == "fit").any()
     images = images if pairs else images[images["role"] != "pair"]
+    is_fitted = (images["role"] == "fit").any()
     sizes = images.groupby("role")["of_role"].first().to_dict() if "of_role" in images else {}
     if protocol == "same":
         sizes["fit and eval"] = sizes.get("fit", 0) + sizes.get("eval", 0)
@@ -166,7 +166,7 @@ def images_by_role(images, protocol="held_out", pairs=False):
         f"{shown.get(role, counts[role])} {role} images{splits[role]}" for role in sorted(counts.index, reverse=True)
     ]
     fitted = "fit and eval" if protocol == "same" else "fit"
-    return [*roles, f"means and components of all {fitted} images"] if sampled else roles
+    return [*roles, f"means and components of all {fitted} images"] if shown and is_fitted else roles
 
 
 def images_of(table, kind="images"):

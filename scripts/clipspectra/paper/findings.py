@@ -34,16 +34,16 @@ def findings(paths):
 
     paths: {table: its file}, of the tables that the study has. Raises InputError if one lacks a column.
     """
-    found = {}
+    by_table = {}
     for name, (chapter, columns, numbers) in SOURCES.items():
-        if name in paths and len(found) < MOST:
+        if name in paths and len(by_table) < MOST:
             table = read_table(paths[name], columns, numbers)
             finding = SENTENCES[name](table) if len(table) else None
             if finding:
                 subject, sentence = finding
-                found[name] = {"chapter": chapter, "model": None, "dataset": None, **subject, "sentence": sentence}
+                by_table[name] = {"chapter": chapter, "model": None, "dataset": None, **subject, "sentence": sentence}
     order = ["accuracy", "recovery", "names", "segmentation", "interventions", "stability", "exactness"]
-    return [found[name] for name in order if name in found]
+    return [by_table[name] for name in order if name in by_table]
 
 
 def first_study(table, *keys):

@@ -84,14 +84,14 @@ def related(path, results, groups):
     own = results[path]
     rule, values = own["job_properties"]["rule"], wildcards(own)
     rules = dict.fromkeys(name for group in groups if rule in group for name in group if name != rule)
-    found = defaultdict(dict)
+    by_rule = defaultdict(dict)
     for name in rules:
         for other, result in results.items():
             others = wildcards(result)
             agree = all(values.get(key, value) == value for key, value in others.items())
             if result["job_properties"]["rule"] == name and agree:
-                found[name][other] = others
-    return found
+                by_rule[name][other] = others
+    return by_rule
 
 
 def differences(named):
@@ -165,8 +165,11 @@ def what_was_run(study):
     seeds = ", ".join(map(str, study["seeds"]))
     commit = f", commit {study['commit']}" if study["commit"] else ""
     kept = ""
-    roles = [(dataset, role) for dataset in study["datasets"] for role in dataset["roles"]]
-    if any(kept_images(*place, study["sample"]) < place[0]["roles"][place[1]]["images"] for place in roles):
+    if any(
+        kept_images(dataset, role, study["sample"]) < about["images"]
+        for dataset in study["datasets"]
+        for role, about in dataset["roles"].items()
+    ):
         fitted = "fit and eval" if study["protocol"] == "same" else "fit"
         kept = " Cards, scores (but of segmentation), pictures and neighbours are of a sample, "
         kept += f"means and components of all {fitted} images."
